@@ -1,0 +1,2 @@
+//! Files to batches: images, text, datasets.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! CPU arithmetic on plain slices.
+#![allow(unsafe_code)]

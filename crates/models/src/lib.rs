@@ -1,0 +1,2 @@
+//! Vision-language models: encoders, decoders, objectives, families, generation.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! What a user wants: prompt in, answer out, score.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Losses to weights: loop, optimizer groups, schedule, checkpoint, log.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Procedural scenes with exact ground truth for every task.
+#![forbid(unsafe_code)]
