@@ -1,2 +1,26 @@
-//! Layers over Burn tensors, KV cache, and the weights that fill them.
+//! Layers over Burn tensors, and the weights that fill them.
+//!
+//! Every layer is built from [`weights::Weights`], which either initialises parameters from a seed (training
+//! from scratch) or takes them from a checkpoint by name, strictly: each parameter is filled exactly once and
+//! each tensor of the file is used, or building the model fails with the list of what differs.
+//!
+//! The arithmetic is in [`ops`]; the layers here only hold parameters and say how the operations join.
 #![forbid(unsafe_code)]
+
+mod attention;
+mod embedding;
+mod linear;
+mod mlp;
+mod norm;
+pub mod ops;
+mod patch;
+mod transformer;
+pub mod weights;
+
+pub use attention::{CrossAttention, KvCache, SelfAttention};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use mlp::Mlp;
+pub use norm::LayerNorm;
+pub use patch::{ConvStem, PatchEmbedding};
+pub use transformer::{Block, DecoderBlock, TransformerConfig};

@@ -1,0 +1,5 @@
+//! Decoders: hidden states to words.
+
+mod transformer;
+
+pub use transformer::MultimodalDecoder;

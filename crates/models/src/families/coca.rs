@@ -1,0 +1,303 @@
+//! CoCa: contrastive captioner (Yu et al., "CoCa: Contrastive captioners are image-text foundation models",
+//! 2022).
+//!
+//! ```text
+//!   pixels -> ViT ----------------------+--> mean -> projection -> l2 --+
+//!                                       |                               +-- ITC
+//!   ids -> text tower (causal) --+--------> at <eos> -> projection -> l2 -+
+//!                                |      |
+//!                                +-> multimodal decoder (cross-attention) -> head -- LM
+//! ```
+//!
+//! Differences from the paper: the patches are averaged instead of pooled by attention, the decoder reads all of
+//! them, and the text vector is read at the end-of-text token instead of an appended class token.
+//!
+//! Legend: `B` pictures, `Q` texts per picture, `T` tokens, `N` patches, `D` width, `E` shared space,
+//! `V` vocabulary.
+
+use crate::capability::{EmbedImage, EmbedText, Generate};
+use crate::decoders::MultimodalDecoder;
+use crate::encoders::{TextConfig, TextTransformer, VisionConfig, Vit};
+use crate::error::{Error, expect};
+use crate::generate::Autoregressive;
+use crate::objectives::{itc, l2_normalize, lm};
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use vlm_nn::weights::{Init, Weights};
+use vlm_nn::{KvCache, LayerNorm, Linear};
+
+/// This family's `model_type` in `config.json`.
+pub const MODEL_TYPE: &str = "coca";
+
+/// `config.json` of the family.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CocaConfig {
+    /// Always [`MODEL_TYPE`].
+    pub model_type: String,
+    /// The picture encoder.
+    pub vision_config: VisionConfig,
+    /// The text tower and the decoder.
+    pub text_config: TextConfig,
+    /// Width `E` of the space that pictures and texts share.
+    pub projection_dim: usize,
+    /// Logarithm of the initial inverse temperature of the contrastive loss.
+    pub logit_scale_init_value: f32,
+    /// Weight of the contrastive loss beside the captioning loss.
+    pub contrastive_loss_weight: f32,
+    /// Weight of the question-answering loss beside the captioning loss.
+    pub answer_loss_weight: f32,
+}
+
+impl CocaConfig {
+    /// Reads and validates a `config.json`.
+    ///
+    /// # Errors
+    /// A field that is unknown, missing, out of range or does not fit another.
+    pub fn parse(json: &str) -> Result<Self, Error> {
+        let config: Self = serde_json::from_str(json)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// # Errors
+    /// The first field that is out of range or does not fit another.
+    pub fn validate(&self) -> Result<(), Error> {
+        expect(
+            self.model_type == MODEL_TYPE,
+            "model_type",
+            format!("{MODEL_TYPE:?}"),
+            format!("{:?}", self.model_type),
+        )?;
+        self.vision_config.validate()?;
+        self.text_config.validate()?;
+        let dim = self.projection_dim;
+        expect((1..=16384).contains(&dim), "projection_dim", "1 to 16384", dim)
+    }
+}
+
+/// Texts about pictures, as token ids.
+#[derive(Clone, Debug)]
+pub struct TextBatch {
+    /// `[B * Q, T]`, padded behind; the `Q` texts of a picture stand together.
+    pub ids: Tensor<2, Int>,
+    /// `[B * Q, T]`: the next token at each position, negative where none is to be learned.
+    pub targets: Tensor<2, Int>,
+    /// How many targets are not negative.
+    pub target_count: usize,
+    /// Each row's tokens without padding.
+    pub lengths: Vec<usize>,
+}
+
+/// One training step's input.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[B, C, H, W]`.
+    pub pixel_values: Tensor<4>,
+    /// Captions; the first of each picture also trains the shared space.
+    pub captions: TextBatch,
+    /// Questions with their answers, if any.
+    pub questions: Option<TextBatch>,
+}
+
+/// The parts of the loss, `[1]` each.
+#[derive(Clone, Debug)]
+pub struct Losses {
+    /// The weighted sum.
+    pub total: Tensor<1>,
+    /// Language modelling of captions.
+    pub caption: Tensor<1>,
+    /// Language modelling of answers.
+    pub answer: Option<Tensor<1>>,
+    /// Image-text contrast.
+    pub itc: Tensor<1>,
+}
+
+/// The model.
+#[derive(Module, Debug)]
+pub struct Coca {
+    vision: Vit,
+    text: TextTransformer,
+    decoder: MultimodalDecoder,
+    vision_projection: Linear,
+    text_norm: LayerNorm,
+    text_projection: Linear,
+    logit_scale: Param<Tensor<1>>,
+    #[module(skip)]
+    config: CocaConfig,
+}
+
+impl Coca {
+    /// Builds the model of a validated config.
+    pub fn new(w: &mut Weights, c: &CocaConfig) -> Self {
+        let (vision, text, dim) = (&c.vision_config, &c.text_config, c.projection_dim);
+        let projection = |w: &mut Weights, width: usize| {
+            Linear::new(w, width, dim, false, Init::Normal((width as f32).powf(-0.5)))
+        };
+        Self {
+            vision: w.scope("vision", |w| Vit::new(w, vision)),
+            text: w.scope("text", |w| TextTransformer::new(w, text)),
+            decoder: w.scope("decoder", |w| {
+                MultimodalDecoder::new(w, text, vision.hidden_size)
+            }),
+            vision_projection: w.scope("vision_projection", |w| projection(w, vision.hidden_size)),
+            text_norm: w.scope("text_norm", |w| {
+                LayerNorm::new(w, text.hidden_size, text.layer_norm_eps)
+            }),
+            text_projection: w.scope("text_projection", |w| projection(w, text.hidden_size)),
+            logit_scale: w.param("logit_scale", [1], Init::Constant(c.logit_scale_init_value)),
+            config: c.clone(),
+        }
+    }
+
+    /// The config that the model was built from.
+    pub fn config(&self) -> &CocaConfig {
+        &self.config
+    }
+
+    /// # Shapes
+    /// `patches: [B, N, D]`; gives unit vectors `[B, E]`.
+    fn image_vector(&self, patches: Tensor<3>) -> Tensor<2> {
+        let [b, _, d] = patches.dims();
+        let mean = patches.mean_dim(1).reshape([b, d]);
+        l2_normalize(self.vision_projection.forward(mean))
+    }
+
+    /// # Shapes
+    /// `hidden: [R, T, D]` from the text tower; gives unit vectors `[rows, E]` of the given rows.
+    fn text_vector(&self, hidden: Tensor<3>, lengths: &[usize], rows: &[usize]) -> Tensor<2> {
+        let [r, t, d] = hidden.dims();
+        let last: Vec<i64> = rows
+            .iter()
+            .map(|&row| (row * t + lengths[row] - 1) as i64)
+            .collect();
+        let index = Tensor::from_data(TensorData::new(last, [rows.len()]), &hidden.device());
+        let last = hidden.reshape([r * t, d]).select(0, index); // [rows, D]
+        l2_normalize(self.text_projection.forward(self.text_norm.forward(last)))
+    }
+
+    /// The loss of a batch.
+    pub fn loss(&self, batch: Batch) -> Losses {
+        let b = batch.pixel_values.dims()[0];
+        let patches = self.vision.forward(batch.pixel_values); // [B, N, D]
+        let memory = self.decoder.keys_values(&patches);
+
+        let captions = batch.captions;
+        let hidden = self.text.forward(captions.ids, None); // [B * Q, T, D]
+        let per_picture = captions.lengths.len() / b;
+        let first: Vec<usize> = (0..b).map(|i| i * per_picture).collect();
+        let text_vector = self.text_vector(hidden.clone(), &captions.lengths, &first);
+        let contrast = itc(self.image_vector(patches), text_vector, self.logit_scale.val());
+        let logits = self.decoder.forward(hidden, &memory, None); // [B * Q, T, V]
+        let caption = lm(logits, captions.targets, captions.target_count);
+        let mut total =
+            caption.clone() + contrast.clone() * self.config.contrastive_loss_weight;
+
+        let answer = batch.questions.map(|q| {
+            let logits = self.logits(q.ids, &memory);
+            lm(logits, q.targets, q.target_count)
+        });
+        if let Some(answer) = &answer {
+            total = total + answer.clone() * self.config.answer_loss_weight;
+        }
+        Losses {
+            total,
+            caption,
+            answer,
+            itc: contrast,
+        }
+    }
+
+    fn logits(&self, ids: Tensor<2, Int>, memory: &[Tensor<3>]) -> Tensor<3> {
+        self.decoder.forward(self.text.forward(ids, None), memory, None)
+    }
+
+    /// Logits of whole texts, without a cache.
+    ///
+    /// # Shapes
+    /// `pixel_values: [B, C, H, W]`, `ids: [B * Q, T]`; gives `[B * Q, T, V]`.
+    pub fn forward(&self, pixel_values: Tensor<4>, ids: Tensor<2, Int>) -> Tensor<3> {
+        let patches = self.vision.forward(pixel_values);
+        self.logits(ids, &self.decoder.keys_values(&patches))
+    }
+}
+
+impl EmbedImage for Coca {
+    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2> {
+        self.image_vector(self.vision.forward(pixel_values))
+    }
+}
+
+impl EmbedText for Coca {
+    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
+        let rows: Vec<usize> = (0..lengths.len()).collect();
+        self.text_vector(self.text.forward(ids, None), lengths, &rows)
+    }
+}
+
+impl Generate for Coca {
+    fn decode(&self, pixel_values: Tensor<4>) -> Box<dyn Autoregressive + '_> {
+        let patches = self.vision.forward(pixel_values);
+        Box::new(Decoding {
+            memory: self.decoder.keys_values(&patches),
+            text: self.text.caches(),
+            decoder: self.decoder.caches(),
+            model: self,
+        })
+    }
+}
+
+/// Texts in the making.
+struct Decoding<'a> {
+    model: &'a Coca,
+    memory: Vec<Tensor<3>>,
+    text: Vec<KvCache>,
+    decoder: Vec<KvCache>,
+}
+
+impl Autoregressive for Decoding<'_> {
+    fn vocab_size(&self) -> usize {
+        self.model.config.text_config.vocab_size
+    }
+
+    fn max_positions(&self) -> usize {
+        self.model.config.text_config.max_position_embeddings
+    }
+
+    fn positions(&self) -> usize {
+        self.text.first().map_or(0, KvCache::len)
+    }
+
+    fn feed(&mut self, tokens: &[Vec<u32>]) -> Vec<Vec<f32>> {
+        let (rows, t) = (tokens.len(), tokens.first().map_or(0, Vec::len));
+        let ids: Vec<i64> = tokens.iter().flatten().map(|&id| i64::from(id)).collect();
+        assert_eq!(ids.len(), rows * t, "rows of tokens differ in length");
+        let device = self.memory[0].device();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, t]), &device);
+        let hidden = self.model.text.forward(ids, Some(&mut self.text));
+        let logits = self
+            .model
+            .decoder
+            .forward(hidden, &self.memory, Some(&mut self.decoder)); // [R, T, V]
+        let v = self.vocab_size();
+        let last = logits.narrow(1, t - 1, 1).reshape([rows * v]);
+        let last: Vec<f32> = last.into_data().convert::<f32>().try_to_vec().expect("f32 logits");
+        last.chunks(v).map(<[f32]>::to_vec).collect()
+    }
+
+    fn select(&mut self, rows: &[usize]) {
+        let device = self.memory[0].device();
+        let index: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &device);
+        for cache in self.text.iter_mut().chain(&mut self.decoder) {
+            cache.select(&index);
+        }
+        // one picture is shared by all rows as it is
+        if self.memory[0].dims()[0] > 1 {
+            for kv in &mut self.memory {
+                *kv = kv.clone().select(0, index.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+use crate::ops::{self, Activation};
+use crate::weights::{Init, Weights};
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+/// An affine map over the last dimension, its weight stored `[out, in]` as in PyTorch checkpoints.
+#[derive(Module, Debug)]
+pub struct Linear {
+    weight: Param<Tensor<2>>,
+    bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// A layer from `inputs` to `outputs` with parameters `weight` and, if asked for, `bias`.
+    pub fn new(w: &mut Weights, inputs: usize, outputs: usize, bias: bool, init: Init) -> Self {
+        Self {
+            weight: w.param("weight", [outputs, inputs], init),
+            bias: bias.then(|| w.param("bias", [outputs], Init::Zeros)),
+        }
+    }
+
+    /// # Shapes
+    /// `x: [.., in]`; gives `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.fused(x, Activation::None, None)
+    }
+
+    /// `activation(x w^T + b) + residual` in one pass.
+    ///
+    /// # Shapes
+    /// `x: [.., in]`, `residual: [.., out]`; gives `[.., out]`.
+    pub fn fused<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        activation: Activation,
+        residual: Option<Tensor<D>>,
+    ) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(|b| b.val());
+        ops::linear(x, self.weight.val(), bias, residual, activation)
+    }
+}

@@ -1,0 +1,229 @@
+//! The hot operations of every model, fused where the device has our kernels.
+//!
+//! On the CPU (Burn's Flex backend) each function is one call into `vlm-kernels` with a hand-written
+//! backward pass; on any other device the same function is composed of Burn operations, and autodiff comes
+//! for free. Models call these functions and never ask which path they took.
+//!
+//! Legend: `B` batch, `T` tokens (`Tq` queries, `Tk` keys), `D` width, `K` inputs, `N` outputs, `V` vocabulary.
+
+mod autodiff;
+mod backend;
+pub mod composed;
+
+use backend::{Maybe, VlmOps};
+use burn::backend::{Dispatch, DispatchDevice};
+use burn::tensor::{Device, Int, Tensor};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+pub use backend::{AdamWStep, AttentionOptions, LinearOptions, Window};
+pub use vlm_kernels::{Activation, Precision};
+
+static PRECISION: AtomicU8 = AtomicU8::new(0);
+
+/// Sets the arithmetic of matrix products in this process; sums, weights and everything else stay f32.
+///
+/// It is a property of the run, as the number of threads is, and not of a model. [`Precision::Bf16`] falls
+/// back to f32 where the CPU has no such instructions.
+pub fn set_precision(precision: Precision) {
+    PRECISION.store(u8::from(precision == Precision::Bf16), Ordering::Relaxed);
+}
+
+/// The arithmetic that matrix products use now.
+pub fn precision() -> Precision {
+    if PRECISION.load(Ordering::Relaxed) == 1 {
+        Precision::Bf16
+    } else {
+        Precision::F32
+    }
+}
+
+/// Whether `device` runs the fused operations.
+fn fused(device: &Device) -> bool {
+    matches!(
+        device.clone().inner().as_dispatch(),
+        DispatchDevice::Flex(_)
+    )
+}
+
+fn maybe<const D: usize>(t: Option<Tensor<D>>) -> Maybe<Dispatch> {
+    match t {
+        Some(t) => Maybe::Some(t.into_dispatch()),
+        None => Maybe::None,
+    }
+}
+
+/// `activation(x w^T + bias) + residual`.
+///
+/// # Shapes
+/// `x: [.., K]`, `weight: [N, K]` (as PyTorch stores it), `bias: [N]`, `residual: [.., N]`; gives `[.., N]`.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<D>>,
+    activation: Activation,
+) -> Tensor<D> {
+    let [n, k] = weight.dims();
+    let mut expected = x.dims();
+    assert_eq!(expected[D - 1], k, "linear: expected input width {k}, found {}", expected[D - 1]);
+    expected[D - 1] = n;
+    if let Some(r) = &residual {
+        assert_eq!(r.dims(), expected, "linear: residual and output differ in shape");
+    }
+    if !fused(&x.device()) {
+        return composed::linear(x, weight, bias, residual, activation);
+    }
+    let options = LinearOptions { activation, precision: precision() };
+    Tensor::from_dispatch(Dispatch::vlm_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        maybe(bias),
+        maybe(residual),
+        options,
+    ))
+}
+
+/// LayerNorm over the last dimension (Ba et al., 2016), population variance.
+///
+/// # Shapes
+/// `x: [.., D]`, `gamma, beta: [D]`; gives `[.., D]`.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+) -> Tensor<D> {
+    if !fused(&x.device()) {
+        return composed::layer_norm(x, gamma, beta, eps);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_layer_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        eps,
+    ))
+}
+
+/// Multi-head attention of a packed projection with itself.
+///
+/// # Shapes
+/// `qkv: [B, T, 3D]`, queries first, then keys, then values; gives `[B, T, D]`.
+pub fn self_attention(qkv: Tensor<3>, options: AttentionOptions) -> Tensor<3> {
+    let width = qkv.dims()[2];
+    assert_eq!(
+        width % (3 * options.heads),
+        0,
+        "self-attention: packed width {width} is no multiple of 3 x {} heads",
+        options.heads
+    );
+    if !fused(&qkv.device()) {
+        return composed::self_attention(qkv, options);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_self_attention(qkv.into_dispatch(), options))
+}
+
+/// Multi-head attention of `q` to packed keys and values.
+///
+/// # Shapes
+/// `q: [B, Tq, D]`, `kv: [B, Tk, 2D]`, keys first; gives `[B, Tq, D]`.
+pub fn cross_attention(q: Tensor<3>, kv: Tensor<3>, options: AttentionOptions) -> Tensor<3> {
+    let ([b, _, d], [kb, _, kd]) = (q.dims(), kv.dims());
+    assert_eq!((b, 2 * d), (kb, kd), "cross-attention: queries and packed keys differ");
+    assert_eq!(d % options.heads, 0, "cross-attention: width {d}, {} heads", options.heads);
+    if !fused(&q.device()) {
+        return composed::cross_attention(q, kv, options);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_cross_attention(
+        q.into_dispatch(),
+        kv.into_dispatch(),
+        options,
+    ))
+}
+
+/// Cross-entropy of each row; a negative target is ignored and gives 0.
+///
+/// # Shapes
+/// `logits: [M, V]`, `targets: [M]` in `0..V` or negative; gives `[M]`.
+pub fn cross_entropy(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    label_smoothing: f32,
+) -> Tensor<1> {
+    if !fused(&logits.device()) {
+        return composed::cross_entropy(logits, targets, label_smoothing);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_cross_entropy(
+        logits.into_dispatch(),
+        targets.into_dispatch(),
+        label_smoothing,
+    ))
+}
+
+/// Rows of a table.
+///
+/// # Shapes
+/// `table: [V, D]`, `ids: [B, T]` in `0..V`; gives `[B, T, D]`.
+pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    if !fused(&table.device()) {
+        return composed::embedding(table, ids);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_embedding(
+        table.into_dispatch(),
+        ids.into_dispatch(),
+    ))
+}
+
+/// Sliding windows as rows (im2col), channels last: with [`linear`] this is a convolution.
+///
+/// # Shapes
+/// `x: [B, H, W, C]`; gives `[B, OH, OW, KH * KW * C]`.
+pub fn unfold(x: Tensor<4>, window: Window) -> Tensor<4> {
+    if !fused(&x.device()) {
+        return composed::unfold(x, window);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_unfold(x.into_dispatch(), window))
+}
+
+/// Non-overlapping patches in the order of a flattened convolution weight: channel, row, column.
+///
+/// # Shapes
+/// `x: [B, C, H, W]`, `patch` divides `H` and `W`; gives `[B, H/patch * W/patch, C * patch * patch]`.
+pub fn patchify(x: Tensor<4>, patch: usize) -> Tensor<3> {
+    let [_, _, h, w] = x.dims();
+    assert!(
+        patch > 0 && h % patch == 0 && w % patch == 0,
+        "patchify: {h} x {w} pixels are not a whole number of {patch}-pixel patches"
+    );
+    if !fused(&x.device()) {
+        return composed::patchify(x, patch);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_patchify(x.into_dispatch(), patch))
+}
+
+/// One AdamW update (Loshchilov & Hutter, 2019), PyTorch's semantics. Tensors without a graph.
+///
+/// # Shapes
+/// All of one shape; gives the new `(param, m, v)`.
+pub fn adamw<const D: usize>(
+    param: Tensor<D>,
+    grad: Tensor<D>,
+    m: Tensor<D>,
+    v: Tensor<D>,
+    step: AdamWStep,
+) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
+    if !fused(&param.device()) {
+        return composed::adamw(param, grad, m, v, step);
+    }
+    let (param, m, v) = Dispatch::vlm_adamw(
+        param.into_dispatch(),
+        grad.into_dispatch(),
+        m.into_dispatch(),
+        v.into_dispatch(),
+        step,
+    );
+    (
+        Tensor::from_dispatch(param),
+        Tensor::from_dispatch(m),
+        Tensor::from_dispatch(v),
+    )
+}

@@ -1,0 +1,110 @@
+use crate::attention::{CrossAttention, KvCache, SelfAttention};
+use crate::mlp::Mlp;
+use crate::norm::LayerNorm;
+use crate::ops::Activation;
+use crate::weights::{Init, Weights};
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+/// Sizes of a stack of pre-norm transformer blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct TransformerConfig {
+    /// Width of the residual stream.
+    pub width: usize,
+    /// Attention heads; divides `width`.
+    pub heads: usize,
+    /// Width of the MLP.
+    pub hidden: usize,
+    /// Blocks in the stack, which scales the initial output projections (GPT-2).
+    pub layers: usize,
+    /// Activation of the MLP.
+    pub activation: Activation,
+    /// Added to the variance in every LayerNorm.
+    pub eps: f64,
+    /// Whether position `i` sees only `0..=i`.
+    pub causal: bool,
+}
+
+impl TransformerConfig {
+    fn out_init(&self) -> Init {
+        Init::Normal(0.02 / ((2 * self.layers) as f32).sqrt())
+    }
+}
+
+/// A pre-norm transformer block: self-attention, then an MLP.
+#[derive(Module, Debug)]
+pub struct Block {
+    norm1: LayerNorm,
+    attn: SelfAttention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    /// One block of a stack.
+    pub fn new(w: &mut Weights, c: &TransformerConfig) -> Self {
+        let out = c.out_init();
+        Self {
+            norm1: w.scope("norm1", |w| LayerNorm::new(w, c.width, c.eps)),
+            attn: w.scope("attn", |w| SelfAttention::new(w, c.width, c.heads, c.causal, out)),
+            norm2: w.scope("norm2", |w| LayerNorm::new(w, c.width, c.eps)),
+            mlp: w.scope("mlp", |w| Mlp::new(w, c.width, c.hidden, c.activation, out)),
+        }
+    }
+
+    /// # Shapes
+    /// `[B, T, D]` to `[B, T, D]`. With a cache, `x` holds the positions that follow the cached ones.
+    pub fn forward(&self, x: Tensor<3>, cache: Option<&mut KvCache>) -> Tensor<3> {
+        let h = self.norm1.forward(x.clone());
+        let x = match cache {
+            Some(cache) => self.attn.forward_cached(h, x, cache),
+            None => self.attn.forward(h, x),
+        };
+        self.mlp.forward(self.norm2.forward(x.clone()), x)
+    }
+}
+
+/// A pre-norm decoder block: self-attention, cross-attention to a memory, then an MLP.
+#[derive(Module, Debug)]
+pub struct DecoderBlock {
+    norm1: LayerNorm,
+    attn: SelfAttention,
+    norm_cross: LayerNorm,
+    cross: CrossAttention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl DecoderBlock {
+    /// One block of a stack that attends to a memory of `memory_width`.
+    pub fn new(w: &mut Weights, c: &TransformerConfig, memory_width: usize) -> Self {
+        let out = c.out_init();
+        Self {
+            norm1: w.scope("norm1", |w| LayerNorm::new(w, c.width, c.eps)),
+            attn: w.scope("attn", |w| SelfAttention::new(w, c.width, c.heads, c.causal, out)),
+            norm_cross: w.scope("norm_cross", |w| LayerNorm::new(w, c.width, c.eps)),
+            cross: w.scope("cross", |w| {
+                CrossAttention::new(w, c.width, memory_width, c.heads, out)
+            }),
+            norm2: w.scope("norm2", |w| LayerNorm::new(w, c.width, c.eps)),
+            mlp: w.scope("mlp", |w| Mlp::new(w, c.width, c.hidden, c.activation, out)),
+        }
+    }
+
+    /// See [`CrossAttention::keys_values`].
+    pub fn keys_values(&self, memory: Tensor<3>) -> Tensor<3> {
+        self.cross.keys_values(memory)
+    }
+
+    /// # Shapes
+    /// `x: [B * Q, T, D]`, `kv: [B, N, 2D]` from [`Self::keys_values`]; gives `[B * Q, T, D]`.
+    pub fn forward(&self, x: Tensor<3>, kv: Tensor<3>, cache: Option<&mut KvCache>) -> Tensor<3> {
+        let h = self.norm1.forward(x.clone());
+        let x = match cache {
+            Some(cache) => self.attn.forward_cached(h, x, cache),
+            None => self.attn.forward(h, x),
+        };
+        let x = self.cross.forward(self.norm_cross.forward(x.clone()), kv, x);
+        self.mlp.forward(self.norm2.forward(x.clone()), x)
+    }
+}

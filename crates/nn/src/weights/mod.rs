@@ -1,0 +1,224 @@
+//! Where parameters come from: a seed, or a checkpoint taken strictly by name.
+
+mod safetensors;
+
+pub use self::safetensors::{Checkpoint, StoreDtype, to_bytes};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use std::collections::BTreeMap;
+
+/// What is wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not a readable safetensors file.
+    #[error("{name}: {reason}")]
+    Format {
+        /// The file, or whatever the caller named the bytes.
+        name: String,
+        /// Expected and found.
+        reason: String,
+    },
+    /// Names or shapes differ from what the model's config asks for.
+    #[error("{name}: weights do not match the config\n{}", differences.join("\n"))]
+    Mismatch {
+        /// The file, or whatever the caller named the bytes.
+        name: String,
+        /// One line each: `-` asked for and not there, `+` there and not asked for, `!` there and different.
+        differences: Vec<String>,
+    },
+}
+
+/// How a parameter starts when a model is trained from scratch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// All this value.
+    Constant(f32),
+    /// Normal with this standard deviation, cut at two deviations.
+    Normal(f32),
+}
+
+impl Init {
+    /// The transformer's usual initialisation, deviation 0.02.
+    pub const NORMAL: Self = Self::Normal(0.02);
+}
+
+enum Source {
+    Seed(u64),
+    Checkpoint {
+        checkpoint: Checkpoint,
+        differences: Vec<String>,
+    },
+}
+
+/// Hands out the parameters of a model, one by one and by name, as its layers are built.
+pub struct Weights {
+    device: Device,
+    path: Vec<String>,
+    source: Source,
+}
+
+impl Weights {
+    /// Parameters drawn from a seed. Each depends on the seed and its own name only.
+    pub fn random(seed: u64, device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            path: Vec::new(),
+            source: Source::Seed(seed),
+        }
+    }
+
+    /// Parameters of a checkpoint. What does not match is reported by [`Self::finish`].
+    pub fn from_checkpoint(checkpoint: Checkpoint, device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            path: Vec::new(),
+            source: Source::Checkpoint {
+                checkpoint,
+                differences: Vec::new(),
+            },
+        }
+    }
+
+    /// Builds a part of the model whose parameter names start with `name.`.
+    pub fn scope<T>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(name.to_owned());
+        let part = build(self);
+        self.path.pop();
+        part
+    }
+
+    /// The parameter `name` of the current scope.
+    pub fn param<const D: usize>(
+        &mut self,
+        name: &str,
+        shape: [usize; D],
+        init: Init,
+    ) -> Param<Tensor<D>> {
+        self.path.push(name.to_owned());
+        let full = self.path.join(".");
+        self.path.pop();
+        let count = shape.iter().product();
+        let values = match &mut self.source {
+            Source::Seed(seed) => draw(*seed, &full, count, init),
+            Source::Checkpoint {
+                checkpoint,
+                differences,
+            } => match checkpoint.take(&full, &shape) {
+                Ok(values) => values,
+                Err(difference) => {
+                    differences.push(difference);
+                    // never used: `finish` refuses the model
+                    vec![0.0; count]
+                }
+            },
+        };
+        Param::from_tensor(Tensor::from_data(
+            TensorData::new(values, shape),
+            &self.device,
+        ))
+    }
+
+    /// Ends the building of a model.
+    ///
+    /// # Errors
+    /// Every missing, unused and differently shaped tensor of the checkpoint.
+    pub fn finish(self) -> Result<(), Error> {
+        let Source::Checkpoint {
+            checkpoint,
+            mut differences,
+        } = self.source
+        else {
+            return Ok(());
+        };
+        differences.extend(checkpoint.unused());
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Mismatch {
+            name: checkpoint.name().to_owned(),
+            differences,
+        })
+    }
+}
+
+/// FNV-1a, to give each parameter a stream of its own.
+fn hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
+    let deviation = match init {
+        Init::Zeros => return vec![0.0; count],
+        Init::Ones => return vec![1.0; count],
+        Init::Constant(value) => return vec![value; count],
+        Init::Normal(deviation) => deviation,
+    };
+    let mut state = seed ^ hash(name);
+    // SplitMix64 (Steele et al., 2014)
+    let mut uniform = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    (0..count)
+        .map(|_| loop {
+            // Box-Muller; 1 - u is never 0
+            let r = (-2.0 * (1.0 - uniform()).ln()).sqrt();
+            let z = r * (std::f64::consts::TAU * uniform()).cos();
+            if z.abs() <= 2.0 {
+                break z as f32 * deviation;
+            }
+        })
+        .collect()
+}
+
+/// Collects the parameters of a module under their full names.
+struct Collect<F> {
+    path: Vec<String>,
+    each: F,
+}
+
+impl<F: FnMut(String, Vec<usize>, TensorData)> ModuleVisitor for Collect<F> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        (self.each)(
+            self.path.join("."),
+            tensor.dims().to_vec(),
+            tensor.into_data(),
+        );
+    }
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+}
+
+/// All parameters of a module by name, as f32.
+pub fn collect<M: Module>(module: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    let mut all = BTreeMap::new();
+    let mut visitor = Collect {
+        path: Vec::new(),
+        each: |name, shape, data: TensorData| {
+            let values = data.convert::<f32>().try_to_vec().expect("f32 parameter");
+            all.insert(name, (shape, values));
+        },
+    };
+    module.visit(&mut visitor);
+    all
+}
+
+/// The number of parameters of a module.
+pub fn count<M: Module>(module: &M) -> usize {
+    collect(module).values().map(|(_, v)| v.len()).sum()
+}
