@@ -64,6 +64,13 @@ impl Model {
         }
     }
 
+    /// The most tokens of a text.
+    pub fn max_positions(&self) -> usize {
+        match self {
+            Self::Coca(m) => m.config().text_config.max_position_embeddings,
+        }
+    }
+
     /// # Errors
     /// A family without a language-model head.
     pub fn generate(&self) -> Result<&dyn Generate, Error> {

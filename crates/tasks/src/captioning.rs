@@ -1,0 +1,69 @@
+//! Captions: a picture in, a sentence out.
+
+use crate::{Error, Vlm};
+use vlm_data::image::Image;
+use vlm_models::generate::{Generated, Options, Strategy, generate};
+
+/// A generated caption.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Caption {
+    /// The sentence.
+    pub text: String,
+    /// Its log-probability.
+    pub log_probability: f64,
+}
+
+/// How captions are written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CaptionOptions {
+    /// How words are chosen.
+    pub strategy: Strategy,
+    /// The most tokens of a caption.
+    pub max_new_tokens: usize,
+}
+
+impl Default for CaptionOptions {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Greedy,
+            max_new_tokens: 80,
+        }
+    }
+}
+
+impl Vlm {
+    /// A caption for each picture.
+    ///
+    /// # Errors
+    /// A picture that cannot be prepared, or a model that does not write.
+    pub fn caption(&self, images: &[&Image], options: &CaptionOptions) -> Result<Vec<Caption>, Error> {
+        let options_for_model = Options {
+            strategy: options.strategy,
+            max_new_tokens: options.max_new_tokens,
+            eos: self.special().eos,
+            banned: self.special().banned(),
+        };
+        let prompt = self.special().caption_prompt();
+        let model = self.model().generate()?;
+        let texts: Vec<Generated> = if matches!(options.strategy, Strategy::Beam { .. }) {
+            let mut texts = Vec::with_capacity(images.len());
+            for image in images {
+                let mut decoding = model.decode(self.pixel_values(&[image])?);
+                texts.extend(generate(&mut *decoding, &[prompt.clone()], &options_for_model));
+            }
+            texts
+        } else {
+            let mut decoding = model.decode(self.pixel_values(images)?);
+            generate(&mut *decoding, &vec![prompt; images.len()], &options_for_model)
+        };
+        texts
+            .into_iter()
+            .map(|g| {
+                Ok(Caption {
+                    text: self.tokenizer().decode(&g.ids)?,
+                    log_probability: g.log_probability,
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,44 @@
+use std::path::PathBuf;
+
+/// What can go wrong in a task.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading or preparing data.
+    #[error(transparent)]
+    Data(#[from] vlm_data::Error),
+    /// A file of a model directory.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: vlm_models::Error,
+    },
+    /// The model cannot do this.
+    #[error(transparent)]
+    Capability(#[from] vlm_models::Error),
+    /// A part of a model that does not fit the others.
+    #[error("{place}: expected {expected}, found {found}")]
+    Model {
+        /// The file or field.
+        place: String,
+        /// What would do.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A text that the model cannot take.
+    #[error("question: expected at most {expected} tokens, found {found}")]
+    TooLong {
+        /// Tokens that fit.
+        expected: usize,
+        /// Tokens given.
+        found: usize,
+    },
+    /// A question without words.
+    #[error("question: expected some words, found none")]
+    EmptyQuestion,
+    /// Scoring.
+    #[error(transparent)]
+    Metric(#[from] crate::metrics::MetricError),
+}
