@@ -1,0 +1,209 @@
+//! A directory of pictures with captions and questions, described by `items.jsonl`.
+//!
+//! One JSON object a line, as `vlm world` writes it:
+//!
+//! ```json
+//! {"image": "000000.png", "captions": ["a red circle"],
+//!  "qa": [{"question": "what colour is the circle?", "answer": "red", "type": "attribute"}]}
+//! ```
+//!
+//! `captions` and `qa` may be absent. Further fields are kept as they are.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::Error;
+use crate::error::one_line;
+
+/// The description's name in a data directory.
+pub const FILE_NAME: &str = "items.jsonl";
+
+/// The longest line that is read, in bytes.
+const MAX_LINE: u64 = 16 << 20;
+
+/// A picture with what is said about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The picture's file: the data directory and the path in the record.
+    pub image: PathBuf,
+    /// Sentences that each describe the picture.
+    pub captions: Vec<String>,
+    /// Questions with answers.
+    pub qa: Vec<QuestionAnswer>,
+    /// Every further field of the record.
+    pub extra: Map<String, Value>,
+}
+
+/// A question about a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuestionAnswer {
+    /// As a person would ask it.
+    pub question: String,
+    /// The one right answer.
+    pub answer: String,
+    /// What kind of question (`count`, `attribute`, …); empty where the record does not say.
+    pub kind: String,
+}
+
+/// Opens the data directory `directory` and reads its items one after another.
+///
+/// # Errors
+/// [`Error::Io`] where `items.jsonl` cannot be opened. The iterator gives [`Error::Record`] with
+/// file, line and field for a record that is not as described above, for one whose picture would lie
+/// outside of the directory included, and goes on with the next line.
+pub fn open(directory: &Path) -> Result<Items, Error> {
+    let path = directory.join(FILE_NAME);
+    let file = File::open(&path).map_err(|e| Error::io(&path, "read", e))?;
+    Ok(Items {
+        directory: directory.to_owned(),
+        path,
+        lines: BufReader::new(file),
+        line: 0,
+        done: false,
+    })
+}
+
+/// All items of a data directory.
+///
+/// # Errors
+/// As [`open`], at the first record in error.
+pub fn read(directory: &Path) -> Result<Vec<Item>, Error> {
+    open(directory)?.collect()
+}
+
+/// Iterator over the items of a directory, made by [`open`].
+#[derive(Debug)]
+pub struct Items {
+    directory: PathBuf,
+    path: PathBuf,
+    lines: BufReader<File>,
+    line: usize,
+    done: bool,
+}
+
+impl Iterator for Items {
+    type Item = Result<Item, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.done {
+            let mut bytes = Vec::new();
+            let read = self
+                .lines
+                .by_ref()
+                .take(MAX_LINE + 1)
+                .read_until(b'\n', &mut bytes);
+            self.line += 1;
+            match read {
+                Err(source) => {
+                    self.done = true;
+                    return Some(Err(Error::io(&self.path, "read", source)));
+                }
+                Ok(0) => self.done = true,
+                Ok(_) if bytes.len() as u64 > MAX_LINE => {
+                    self.done = true;
+                    let found = "a longer one".to_owned();
+                    return Some(Err(self.wrong("line", "at most 16 MiB", found)));
+                }
+                Ok(_) if bytes.trim_ascii().is_empty() => {}
+                Ok(_) => return Some(self.parse(&bytes)),
+            }
+        }
+        None
+    }
+}
+
+impl Items {
+    fn wrong(&self, field: &str, expected: &str, found: String) -> Error {
+        Error::Record {
+            name: self.path.display().to_string(),
+            line: self.line,
+            field: field.to_owned(),
+            expected: expected.to_owned(),
+            found: one_line(&found),
+        }
+    }
+
+    fn parse(&self, line: &[u8]) -> Result<Item, Error> {
+        let mut record: Map<String, Value> = serde_json::from_slice(line)
+            .map_err(|e| self.wrong("record", "a JSON object", e.to_string()))?;
+        let image = record.remove("image").unwrap_or(Value::Null);
+        let image = self.text("image", image)?;
+        let captions = self.list("captions", record.remove("captions"))?;
+        let captions = captions
+            .into_iter()
+            .enumerate()
+            .map(|(i, caption)| self.text(&format!("captions[{i}]"), caption))
+            .collect::<Result<_, _>>()?;
+        let qa = self.list("qa", record.remove("qa"))?;
+        let qa = qa
+            .into_iter()
+            .enumerate()
+            .map(|(i, pair)| self.question_answer(i, pair))
+            .collect::<Result<_, _>>()?;
+        Ok(Item {
+            image: self.inside("image", &image)?,
+            captions,
+            qa,
+            extra: record,
+        })
+    }
+
+    fn question_answer(&self, index: usize, pair: Value) -> Result<QuestionAnswer, Error> {
+        let Value::Object(mut pair) = pair else {
+            let field = format!("qa[{index}]");
+            return Err(self.wrong(&field, "an object", pair.to_string()));
+        };
+        let mut text = |key: &str| {
+            let value = pair.remove(key).unwrap_or(Value::Null);
+            self.text(&format!("qa[{index}].{key}"), value)
+        };
+        let (question, answer) = (text("question")?, text("answer")?);
+        let kind = match pair.remove("type") {
+            None | Some(Value::Null) => String::new(),
+            Some(kind) => self.text(&format!("qa[{index}].type"), kind)?,
+        };
+        Ok(QuestionAnswer {
+            question,
+            answer,
+            kind,
+        })
+    }
+
+    fn list(&self, field: &str, value: Option<Value>) -> Result<Vec<Value>, Error> {
+        match value {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(list)) => Ok(list),
+            Some(other) => Err(self.wrong(field, "a list", other.to_string())),
+        }
+    }
+
+    fn text(&self, field: &str, value: Value) -> Result<String, Error> {
+        match value {
+            Value::String(text) => Ok(text),
+            Value::Null => Err(self.wrong(field, "a string", "none".to_owned())),
+            other => Err(self.wrong(field, "a string", other.to_string())),
+        }
+    }
+
+    /// A path of the record under the data directory: a data set that someone else wrote must not
+    /// make the program open any other file. Links inside the directory are its owner's business.
+    fn inside(&self, field: &str, relative: &str) -> Result<PathBuf, Error> {
+        // Both separators everywhere: a data set must mean the same on every system.
+        let portable = relative.replace('\\', "/");
+        let drive = portable.as_bytes().get(1) == Some(&b':');
+        let names = Path::new(&portable)
+            .components()
+            .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+        if relative.is_empty() || drive || !names || relative.contains('\0') {
+            return Err(self.wrong(
+                field,
+                "a path inside the data directory",
+                format!("{relative:?}"),
+            ));
+        }
+        Ok(self.directory.join(portable))
+    }
+}

@@ -1,0 +1,7 @@
+//! Text to token ids and back.
+
+mod tokenizer;
+mod word_level;
+
+pub use tokenizer::Tokenizer;
+pub use word_level::word_level;
