@@ -1,6 +1,20 @@
 //! Losses to weights: loop, optimizer groups, schedule, checkpoint, log.
+//!
+//! A [`Recipe`] says everything that decides the weights of a run; [`train`] runs it, from the beginning or from
+//! its last checkpoint.
 #![forbid(unsafe_code)]
 
+mod batches;
+mod checkpoint;
+mod error;
 pub mod log;
+mod optimizer;
 pub mod plot;
 pub mod progress;
+mod recipe;
+mod run;
+mod schedule;
+
+pub use error::Error;
+pub use recipe::{DataRecipe, OutputDtype, Recipe, TrainRecipe, ValidationRecipe};
+pub use run::{Ended, Options, Outcome, train};

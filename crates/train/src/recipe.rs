@@ -1,0 +1,208 @@
+//! The recipe: everything that decides the weights of a run, in one TOML file.
+
+use crate::Error;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use vlm_models::families::coca::CocaConfig;
+use vlm_worlds::shapes;
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The name of the model that comes out, and of the run's directory.
+    pub name: String,
+    /// The data.
+    pub data: DataRecipe,
+    /// The loop.
+    pub train: TrainRecipe,
+    /// What is measured on the way.
+    pub validation: ValidationRecipe,
+    /// The model's `config.json`; `text_config.vocab_size` is checked against the data's vocabulary.
+    pub model: CocaConfig,
+}
+
+/// What is learned from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// The procedural world; `shapes` is the only one.
+    pub world: String,
+    /// The seed of its pictures.
+    pub seed: u64,
+    /// Side of a picture, in pixels.
+    pub size: u32,
+    /// Pictures are drawn with a difficulty between these.
+    pub difficulty: [f32; 2],
+    /// Captions learned per picture.
+    pub captions_per_picture: usize,
+    /// Questions learned per picture.
+    pub questions_per_picture: usize,
+}
+
+/// How is learned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// The seed of the initial weights.
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Pictures whose gradients are computed at once.
+    pub batch_size: usize,
+    /// Batches whose gradients are summed before each optimizer step.
+    pub accumulate: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Learning rate at the end.
+    pub min_learning_rate: f64,
+    /// Steps over which the learning rate rises.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay of matrices; vectors, norms and embeddings have none.
+    pub weight_decay: f64,
+    /// AdamW's first and second decay rate.
+    pub betas: [f64; 2],
+    /// Gradients are scaled down to this norm.
+    pub clip_norm: f64,
+    /// Arithmetic of matrix products: `f32`, `bf16`, or `auto` (bf16 where the CPU has it in hardware).
+    pub precision: String,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Number type of the finished model's weights.
+    pub output: OutputDtype,
+}
+
+/// Number type of the finished model's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputDtype {
+    /// 32-bit float.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+/// What is measured on the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationRecipe {
+    /// Steps between validations.
+    pub every: u64,
+    /// Pictures of the validation split.
+    pub pictures: usize,
+}
+
+impl Recipe {
+    /// Reads and validates a recipe.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a key that is unknown, missing, or has a value out of range.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        Self::parse(&text).map_err(|reason| Error::Recipe {
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
+    /// Reads and validates the text of a recipe; the error says place, expected and found.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let recipe: Self = toml::from_str(text).map_err(|e| one_line(&e.to_string()))?;
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let (d, t, v) = (&self.data, &self.train, &self.validation);
+        let name_ok = !self.name.is_empty()
+            && !self.name.starts_with('.')
+            && self
+                .name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        check(name_ok, "name", "letters, digits, -, _ and .", &format!("{:?}", self.name))?;
+        check(d.world == "shapes", "data.world", "\"shapes\"", &format!("{:?}", d.world))?;
+        for difficulty in d.difficulty {
+            let config = shapes::Config {
+                size: d.size,
+                difficulty,
+            };
+            config.validate().map_err(|e| format!("data: {e}"))?;
+        }
+        let [low, high] = d.difficulty;
+        check(low <= high, "data.difficulty", "[low, high]", &format!("[{low}, {high}]"))?;
+        let count = |place, value: u64, most: u64| {
+            check(
+                (1..=most).contains(&value),
+                place,
+                &format!("1 to {most}"),
+                &value.to_string(),
+            )
+        };
+        count("data.captions_per_picture", d.captions_per_picture as u64, 64)?;
+        count("data.questions_per_picture", d.questions_per_picture as u64, 64)?;
+        count("train.steps", t.steps, 1_000_000_000)?;
+        count("train.batch_size", t.batch_size as u64, 65_536)?;
+        count("train.accumulate", t.accumulate as u64, 65_536)?;
+        count("train.checkpoint_every", t.checkpoint_every, 1_000_000_000)?;
+        count("validation.every", v.every, 1_000_000_000)?;
+        count("validation.pictures", v.pictures as u64, 1_000_000)?;
+        let positive = |place, value: f64| {
+            check(
+                value.is_finite() && value > 0.0,
+                place,
+                "a number above 0",
+                &value.to_string(),
+            )
+        };
+        positive("train.learning_rate", t.learning_rate)?;
+        positive("train.clip_norm", t.clip_norm)?;
+        check(
+            (0.0..=t.learning_rate).contains(&t.min_learning_rate),
+            "train.min_learning_rate",
+            "0 to learning_rate",
+            &t.min_learning_rate.to_string(),
+        )?;
+        check(
+            t.weight_decay.is_finite() && t.weight_decay >= 0.0,
+            "train.weight_decay",
+            "0 or above",
+            &t.weight_decay.to_string(),
+        )?;
+        for beta in t.betas {
+            check((0.0..1.0).contains(&beta), "train.betas", "0 to below 1", &beta.to_string())?;
+        }
+        check(
+            ["auto", "f32", "bf16"].contains(&t.precision.as_str()),
+            "train.precision",
+            "\"auto\", \"f32\" or \"bf16\"",
+            &format!("{:?}", t.precision),
+        )?;
+        self.model.validate().map_err(|e| format!("model: {e}"))?;
+        check(
+            self.model.vision_config.image_size == d.size as usize,
+            "model.vision_config.image_size",
+            &format!("data.size = {}", d.size),
+            &self.model.vision_config.image_size.to_string(),
+        )
+    }
+}
+
+fn check(ok: bool, place: &str, expected: &str, found: &str) -> Result<(), String> {
+    if ok {
+        return Ok(());
+    }
+    Err(format!("{place}: expected {expected}, found {found}"))
+}
+
+/// The TOML parser draws a picture of the error; one line is enough for us.
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('|') && !l.starts_with('^'))
+        .filter(|l| !l.contains(" | ") || l.starts_with("TOML"))
+        .collect();
+    lines.join(": ")
+}
