@@ -1,0 +1,38 @@
+use std::path::PathBuf;
+
+/// What can go wrong when a world is made, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A split that does not exist.
+    #[error("split: expected one of train, validation, test, compositional; found `{0}`")]
+    UnknownSplit(String),
+    /// A picture size outside the allowed range.
+    #[error("size: expected 32 to 1024 pixels, found {0}")]
+    Size(u32),
+    /// A difficulty outside the allowed range.
+    #[error("difficulty: expected a number from 0 to 1, found {0}")]
+    Difficulty(f32),
+    /// The output directory holds files of someone else.
+    #[error(
+        "{0}: expected a new or empty directory, or one written by an earlier run (with items.jsonl)"
+    )]
+    NotOurs(PathBuf),
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line of `items.jsonl` that is not an item.
+    #[error("{path}:{line}: {source}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What was wrong.
+        source: serde_json::Error,
+    },
+}

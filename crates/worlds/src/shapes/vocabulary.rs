@@ -1,0 +1,105 @@
+//! The closed vocabulary of the world.
+
+use super::scene::{Background, Colour, NUMBERS, Position, Relation, Shape, Size, Texture};
+
+/// Words that are not names of attributes.
+const FUNCTION_WORDS: [&str; 57] = [
+    "a",
+    "against",
+    "an",
+    "and",
+    "any",
+    "are",
+    "as",
+    "at",
+    "background",
+    "can",
+    "colour",
+    "do",
+    "does",
+    "fewer",
+    "have",
+    "how",
+    "image",
+    "in",
+    "is",
+    "larger",
+    "many",
+    "more",
+    "no",
+    "number",
+    "object",
+    "objects",
+    "of",
+    "on",
+    "or",
+    "picture",
+    "same",
+    "see",
+    "shape",
+    "show",
+    "shows",
+    "size",
+    "smaller",
+    "texture",
+    "than",
+    "the",
+    "there",
+    "thing",
+    "things",
+    "this",
+    "to",
+    "under",
+    "we",
+    "what",
+    "which",
+    "with",
+    "yes",
+    "you",
+    "left",
+    "right",
+    "top",
+    "bottom",
+    "centre",
+];
+
+/// Every token that captions, questions and answers are made of, sorted: words, and `,` `:` `?` as tokens of their
+/// own. Splitting text at spaces and before punctuation yields nothing else.
+pub fn vocabulary() -> Vec<&'static str> {
+    let mut words: Vec<&'static str> = vec![",", ":", "?"];
+    words.extend(FUNCTION_WORDS);
+    words.extend(NUMBERS);
+    words.extend(Shape::ALL.iter().flat_map(|s| [s.word(), s.plural()]));
+    words.extend(Colour::ALL.iter().map(|c| c.word()));
+    words.extend(Size::ALL.iter().map(|s| s.word()));
+    words.extend(Texture::ALL.iter().map(|t| t.word()));
+    words.extend(Background::ALL.iter().map(|b| b.word()));
+    words.extend(Position::ALL.iter().flat_map(|p| p.word().split(' ')));
+    words.extend(Relation::ALL.iter().flat_map(|r| r.word().split(' ')));
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
+/// The form in which answers are compared: lower case, without punctuation and articles, numbers as words.
+///
+/// ```
+/// use vlm_worlds::shapes::normalise_answer;
+/// assert_eq!(normalise_answer(" The 3. "), "three");
+/// assert_eq!(normalise_answer("Yes!"), "yes");
+/// ```
+pub fn normalise_answer(answer: &str) -> String {
+    let text = answer.to_lowercase();
+    let words: Vec<&str> = text
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !matches!(*word, "" | "a" | "an" | "the"))
+        .map(|word| match word {
+            "none" => NUMBERS[0],
+            _ => match word.parse::<usize>() {
+                Ok(number) if number < NUMBERS.len() => NUMBERS[number],
+                _ => word,
+            },
+        })
+        .collect();
+    words.join(" ")
+}
