@@ -1,2 +1,44 @@
-//! CPU arithmetic on plain slices.
+//! CPU arithmetic on plain slices: the hot operations of training and inference.
+//!
+//! Every operation works on row-major contiguous `f32` slices unless strides are stated, is written
+//! once over the vectors of the private `simd` module and compiled for each instruction set, and has a naive `f64`
+//! counterpart in [`reference`] that the tests compare it with.
+//!
+//! *Threads*: work is shared over rayon's global pool, which the binary configures. How work is cut
+//! into tasks, and the order in which partial sums are added, depends on the problem's size alone,
+//! so results repeat bit for bit. Small problems run on the calling thread.
+//!
+//! *Errors*: slice lengths that do not fit together are bugs of the caller and panic.
+//!
+//! `unsafe` lives in this crate alone: vector loads and stores, disjoint strided writes from
+//! parallel tasks, and AMX instructions.
 #![allow(unsafe_code)]
+// Plain slices and extents, as BLAS passes them.
+#![allow(clippy::too_many_arguments)]
+
+pub mod activation;
+pub mod attention;
+pub mod conv;
+pub mod cpu_features;
+pub mod embedding;
+pub mod gemm;
+pub mod loss;
+pub mod norm;
+pub mod optim;
+mod parallel;
+pub mod reference;
+mod scratch;
+pub(crate) mod simd;
+
+pub use activation::{Activation, activation_backward, activation_forward};
+pub use attention::{
+    AttentionShape, HeadsMut, HeadsRef, Mask, attention, attention_backward,
+    attention_backward_packed, attention_backward_packed_kv,
+};
+pub use conv::{ConvShape, fold, patchify, unfold, unpatchify};
+pub use cpu_features::{Isa, Precision};
+pub use embedding::{gather_rows, scatter_add_rows};
+pub use gemm::{MatRef, linear, linear::Epilogue, linear::column_sum, matmul};
+pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_rows};
+pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
+pub use optim::{AdamW, adamw, sum_of_squares};

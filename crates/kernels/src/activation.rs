@@ -1,0 +1,184 @@
+//! Activation functions and their derivatives.
+
+use crate::parallel;
+use crate::simd::{Simd, math, simd_dispatch};
+
+/// An elementwise nonlinearity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Activation {
+    /// x
+    None,
+    /// max(x, 0)
+    Relu,
+    /// x Phi(x), through the error function (Hendrycks and Gimpel 2016), to 1e-6 absolute
+    Gelu,
+    /// The tanh approximation of GELU: x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))
+    GeluTanh,
+    /// x sigmoid(1.702 x), as in OpenAI's CLIP
+    QuickGelu,
+    /// x sigmoid(x), also called swish
+    Silu,
+}
+
+/// An activation as a type, so that the choice is made once and not per vector.
+pub(crate) trait Function {
+    fn value<S: Simd>(s: S, x: S::V) -> S::V;
+    fn derivative<S: Simd>(s: S, x: S::V) -> S::V;
+}
+
+struct Relu;
+struct Gelu;
+struct GeluTanh;
+/// x sigmoid(SCALE x)
+struct Gated<const QUICK: bool>;
+
+const QUICK_GELU_SCALE: f32 = 1.702;
+
+impl Function for Relu {
+    #[inline(always)]
+    fn value<S: Simd>(s: S, x: S::V) -> S::V {
+        s.max(s.zero(), x)
+    }
+    #[inline(always)]
+    fn derivative<S: Simd>(s: S, x: S::V) -> S::V {
+        s.select_less(s.zero(), x, s.splat(1.0), s.zero())
+    }
+}
+
+impl Function for Gelu {
+    #[inline(always)]
+    fn value<S: Simd>(s: S, x: S::V) -> S::V {
+        s.mul(x, math::normal_cdf(s, x).0)
+    }
+    #[inline(always)]
+    fn derivative<S: Simd>(s: S, x: S::V) -> S::V {
+        const INV_SQRT_2PI: f32 = 0.398_942_3;
+        let (cdf, density) = math::normal_cdf(s, x);
+        s.mul_add(s.mul(x, density), s.splat(INV_SQRT_2PI), cdf)
+    }
+}
+
+/// 2 sqrt(2 / pi)
+const TANH_SCALE: f32 = 1.595_769;
+const TANH_CUBIC: f32 = 0.044_715;
+
+impl Function for GeluTanh {
+    #[inline(always)]
+    fn value<S: Simd>(s: S, x: S::V) -> S::V {
+        let inner = s.mul_add(s.mul(x, x), s.splat(TANH_CUBIC), s.splat(1.0));
+        let u = s.mul(s.mul(x, s.splat(TANH_SCALE)), inner);
+        s.mul(x, math::sigmoid(s, u))
+    }
+    #[inline(always)]
+    fn derivative<S: Simd>(s: S, x: S::V) -> S::V {
+        let one = s.splat(1.0);
+        let square = s.mul(x, x);
+        let inner = s.mul_add(square, s.splat(TANH_CUBIC), one);
+        let x_scaled = s.mul(x, s.splat(TANH_SCALE));
+        let g = math::sigmoid(s, s.mul(x_scaled, inner));
+        let slope = s.mul_add(square, s.splat(3.0 * TANH_CUBIC), one);
+        let curve = s.mul(s.mul(g, s.sub(one, g)), s.mul(x_scaled, slope));
+        s.add(g, curve)
+    }
+}
+
+impl<const QUICK: bool> Gated<QUICK> {
+    const SCALE: f32 = if QUICK { QUICK_GELU_SCALE } else { 1.0 };
+}
+
+impl<const QUICK: bool> Function for Gated<QUICK> {
+    #[inline(always)]
+    fn value<S: Simd>(s: S, x: S::V) -> S::V {
+        s.mul(x, math::sigmoid(s, s.mul(x, s.splat(Self::SCALE))))
+    }
+    #[inline(always)]
+    fn derivative<S: Simd>(s: S, x: S::V) -> S::V {
+        let one = s.splat(1.0);
+        let u = s.mul(x, s.splat(Self::SCALE));
+        let g = math::sigmoid(s, u);
+        s.mul(g, s.mul_add(u, s.sub(one, g), one))
+    }
+}
+
+/// Calls `$kernel::<_, F>($args)` with the type `F` of the activation; `$none` for `None`.
+macro_rules! with_function {
+    ($activation:expr, $kernel:ident($($arg:expr),*), $none:expr) => {
+        match $activation {
+            Activation::None => $none,
+            Activation::Relu => $kernel::<_, Relu>($($arg),*),
+            Activation::Gelu => $kernel::<_, Gelu>($($arg),*),
+            Activation::GeluTanh => $kernel::<_, GeluTanh>($($arg),*),
+            Activation::QuickGelu => $kernel::<_, Gated<true>>($($arg),*),
+            Activation::Silu => $kernel::<_, Gated<false>>($($arg),*),
+        }
+    };
+}
+
+#[inline(always)]
+fn apply_in_place_with<S: Simd, F: Function>(s: S, x: &mut [f32]) {
+    for x in x.chunks_mut(S::LANES) {
+        s.store(x, F::value(s, s.load(x)));
+    }
+}
+
+/// Replaces `x` by the activation of `x`; for use inside other kernels.
+#[inline(always)]
+pub(crate) fn apply_in_place<S: Simd>(s: S, activation: Activation, x: &mut [f32]) {
+    with_function!(activation, apply_in_place_with(s, x), ());
+}
+
+#[inline(always)]
+fn forward_with<S: Simd, F: Function>(s: S, x: &[f32], out: &mut [f32]) {
+    for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
+        s.store(out, F::value(s, s.load(x)));
+    }
+}
+
+#[inline(always)]
+fn forward_kernel<S: Simd>(s: S, activation: Activation, x: &[f32], out: &mut [f32]) {
+    with_function!(activation, forward_with(s, x, out), out.copy_from_slice(x));
+}
+
+#[inline(always)]
+fn backward_with<S: Simd, F: Function>(s: S, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let inputs = x.chunks(S::LANES).zip(dy.chunks(S::LANES));
+    for ((x, dy), dx) in inputs.zip(dx.chunks_mut(S::LANES)) {
+        s.store(dx, s.mul(s.load(dy), F::derivative(s, s.load(x))));
+    }
+}
+
+#[inline(always)]
+fn backward_kernel<S: Simd>(s: S, activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    with_function!(
+        activation,
+        backward_with(s, x, dy, dx),
+        dx.copy_from_slice(dy)
+    );
+}
+
+simd_dispatch! {
+    fn forward(activation: Activation, x: &[f32], out: &mut [f32]) = forward_kernel;
+}
+simd_dispatch! {
+    fn backward(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) = backward_kernel;
+}
+
+/// `out = activation(x)`, elementwise.
+pub fn activation_forward(activation: Activation, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "activation: x and out differ in length");
+    let chunk = parallel::elements_per_task();
+    parallel::for_each_chunk(out, chunk, |i, out| {
+        forward(activation, &x[i * chunk..][..out.len()], out);
+    });
+}
+
+/// `dx = dy * activation'(x)`, elementwise; `x` is the input of the forward pass.
+pub fn activation_backward(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    assert_eq!(x.len(), dx.len(), "activation: x and dx differ in length");
+    assert_eq!(dy.len(), dx.len(), "activation: dy and dx differ in length");
+    let chunk = parallel::elements_per_task();
+    parallel::for_each_chunk(dx, chunk, |i, dx| {
+        let at = i * chunk;
+        backward(activation, &x[at..][..dx.len()], &dy[at..][..dx.len()], dx);
+    });
+}

@@ -1,0 +1,151 @@
+//! What this processor can do, found once per process.
+//!
+//! The environment variable `VLM_CPU` (`portable`, `avx2`, `avx512`, `avx512-bf16` or `amx`) is an
+//! upper bound on what is used: it masks features off and never claims one that is missing.
+
+use std::sync::OnceLock;
+
+/// The vector instruction set that the `f32` kernels run on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Isa {
+    /// What every processor of the target architecture has.
+    Portable,
+    /// AVX2 and FMA: 8 lanes.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL: 16 lanes.
+    Avx512,
+}
+
+/// The number format that products are computed in; sums are always `f32`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// Operands rounded to bfloat16 where the hardware multiplies them faster; else as [`Self::F32`].
+    Bf16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Level {
+    Portable,
+    Avx2,
+    Avx512,
+    Avx512Bf16,
+    Amx,
+}
+
+/// The instruction set in use.
+#[inline]
+pub fn isa() -> Isa {
+    match level() {
+        Level::Portable => Isa::Portable,
+        Level::Avx2 => Isa::Avx2,
+        _ => Isa::Avx512,
+    }
+}
+
+/// Whether the AVX-512 dot product of bfloat16 pairs may be used.
+#[inline]
+pub fn has_avx512_bf16() -> bool {
+    level() >= Level::Avx512Bf16
+}
+
+/// Whether AMX bfloat16 tiles may be used: the processor has them and Linux granted the tile state
+/// to this process.
+#[inline]
+pub fn has_amx_bf16() -> bool {
+    level() >= Level::Amx
+}
+
+#[inline]
+fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let bound = std::env::var("VLM_CPU").ok();
+        bounded(detect(), bound.as_deref())
+    })
+}
+
+/// An unknown name bounds nothing: a misspelt variable must not slow a program down silently.
+fn bounded(found: Level, bound: Option<&str>) -> Level {
+    let bound = match bound {
+        Some("portable") => Level::Portable,
+        Some("avx2") => Level::Avx2,
+        Some("avx512") => Level::Avx512,
+        Some("avx512-bf16") => Level::Avx512Bf16,
+        _ => Level::Amx,
+    };
+    found.min(bound)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Level {
+    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+        return Level::Portable;
+    }
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    if !avx512 {
+        Level::Avx2
+    } else if !is_x86_feature_detected!("avx512bf16") {
+        Level::Avx512
+    } else if !amx_granted() {
+        Level::Avx512Bf16
+    } else {
+        Level::Amx
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Level {
+    Level::Portable
+}
+
+/// CPUID leaf 7 names AMX-TILE and AMX-BF16; Linux hands out the 8 KiB tile state on request only
+/// (`arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`, Documentation/arch/x86/xstate.rst).
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_granted() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    if __cpuid(0).eax < 7 {
+        return false;
+    }
+    let edx = __cpuid_count(7, 0).edx;
+    if edx & AMX_BF16 == 0 || edx & AMX_TILE == 0 {
+        return false;
+    }
+    // SAFETY: the call takes two integers, touches no memory of ours and fails on old kernels.
+    unsafe {
+        libc::syscall(
+            libc::SYS_arch_prctl,
+            ARCH_REQ_XCOMP_PERM,
+            XFEATURE_XTILEDATA,
+        ) == 0
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_granted() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_masks_features_off_and_never_adds_one() {
+        assert_eq!(bounded(Level::Amx, Some("avx2")), Level::Avx2);
+        assert_eq!(bounded(Level::Avx2, Some("amx")), Level::Avx2);
+        assert_eq!(
+            bounded(Level::Avx512Bf16, Some("misspelt")),
+            Level::Avx512Bf16
+        );
+        assert_eq!(bounded(Level::Avx512, None), Level::Avx512);
+    }
+}

@@ -1,0 +1,305 @@
+//! The linear layer: a product with a transposed weight and what follows it.
+
+use super::{MatRef, PARALLEL_WORK, gemm_f32};
+use crate::activation::{self, Activation};
+use crate::cpu_features::Precision;
+use crate::parallel::{self, SharedMut};
+use crate::simd::{Simd, simd_dispatch};
+use rayon::prelude::*;
+
+/// What follows the product of a [`linear`] layer.
+pub struct Epilogue<'a> {
+    /// Added to every row, `[n]`.
+    pub bias: Option<&'a [f32]>,
+    /// Applied after the bias.
+    pub activation: Activation,
+    /// Added after the activation, `[m, n]`.
+    pub residual: Option<&'a [f32]>,
+    /// Receives the input of the activation, `x w^T + bias`, `[m, n]`.
+    pub pre_activation: Option<&'a mut [f32]>,
+}
+
+impl Epilogue<'_> {
+    /// Nothing follows.
+    pub const NONE: Epilogue<'static> = Epilogue {
+        bias: None,
+        activation: Activation::None,
+        residual: None,
+        pre_activation: None,
+    };
+
+    fn check(&self, m: usize, n: usize) {
+        assert!(
+            self.bias.is_none_or(|b| b.len() == n),
+            "linear: bias is not [{n}]"
+        );
+        assert!(
+            self.residual.is_none_or(|r| r.len() == m * n),
+            "linear: residual is not [{m}, {n}]"
+        );
+        assert!(
+            self.pre_activation
+                .as_ref()
+                .is_none_or(|p| p.len() == m * n),
+            "linear: pre_activation is not [{m}, {n}]"
+        );
+    }
+
+    fn is_none(&self) -> bool {
+        self.bias.is_none()
+            && self.activation == Activation::None
+            && self.residual.is_none()
+            && self.pre_activation.is_none()
+    }
+}
+
+/// The epilogue of a segment of one row.
+struct Segment<'a> {
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    residual: Option<&'a [f32]>,
+    pre_activation: Option<&'a mut [f32]>,
+}
+
+#[inline(always)]
+fn finish_segment<S: Simd>(s: S, y: &mut [f32], e: Segment) {
+    if let Some(bias) = e.bias {
+        for (y, bias) in y.chunks_mut(S::LANES).zip(bias.chunks(S::LANES)) {
+            s.store(y, s.add(s.load(y), s.load(bias)));
+        }
+    }
+    if let Some(pre_activation) = e.pre_activation {
+        pre_activation.copy_from_slice(y);
+    }
+    activation::apply_in_place(s, e.activation, y);
+    if let Some(residual) = e.residual {
+        for (y, residual) in y.chunks_mut(S::LANES).zip(residual.chunks(S::LANES)) {
+            s.store(y, s.add(s.load(y), s.load(residual)));
+        }
+    }
+}
+
+#[inline(always)]
+fn finish_rows_kernel<S: Simd>(s: S, y: &mut [f32], n: usize, rows: Segment) {
+    let mut pre_activation = rows.pre_activation.map(|p| p.chunks_exact_mut(n));
+    let mut residual = rows.residual.map(|r| r.chunks_exact(n));
+    for y in y.chunks_exact_mut(n) {
+        let segment = Segment {
+            bias: rows.bias,
+            activation: rows.activation,
+            residual: residual.as_mut().and_then(Iterator::next),
+            pre_activation: pre_activation.as_mut().and_then(Iterator::next),
+        };
+        finish_segment(s, y, segment);
+    }
+}
+
+simd_dispatch! {
+    /// Applies the epilogue to rows of `n` that hold the product.
+    fn finish_rows(y: &mut [f32], n: usize, rows: Segment) = finish_rows_kernel;
+}
+
+/// Rows up to which the weight is read once, straight from memory.
+const FEW_ROWS: usize = 8;
+
+/// `out[m, n] = activation(x[m, k] weight[n, k]^T + bias) + residual`.
+///
+/// The weight is `[out_features, in_features]`, as PyTorch stores it.
+pub fn linear(
+    precision: Precision,
+    x: &[f32],
+    weight: &[f32],
+    m: usize,
+    k: usize,
+    n: usize,
+    epilogue: Epilogue,
+    out: &mut [f32],
+) {
+    assert_eq!(x.len(), m * k, "linear: x is not [{m}, {k}]");
+    assert_eq!(weight.len(), n * k, "linear: weight is not [{n}, {k}]");
+    assert_eq!(out.len(), m * n, "linear: out is not [{m}, {n}]");
+    epilogue.check(m, n);
+    if m == 0 || n == 0 {
+        return;
+    }
+    let _ = precision;
+    if m <= FEW_ROWS {
+        few_rows(x, weight, [m, k, n], epilogue, out);
+    } else {
+        many_rows(x, weight, [m, k, n], epilogue, out);
+    }
+}
+
+fn many_rows(
+    x: &[f32],
+    weight: &[f32],
+    [m, k, n]: [usize; 3],
+    epilogue: Epilogue,
+    out: &mut [f32],
+) {
+    let parallelism = if m * k * n >= PARALLEL_WORK {
+        gemm::Parallelism::Rayon(0)
+    } else {
+        gemm::Parallelism::None
+    };
+    let weight = MatRef::row_major(weight, n, k).t();
+    gemm_f32(MatRef::row_major(x, m, k), weight, out, parallelism);
+    if epilogue.is_none() {
+        return;
+    }
+    let Epilogue {
+        bias,
+        activation,
+        residual,
+        pre_activation,
+    } = epilogue;
+    let chunk = parallel::rows_per_task(n) * n;
+    match pre_activation {
+        Some(pre_activation) => parallel::for_each_chunk2(
+            (out, chunk),
+            (pre_activation, chunk),
+            |i, out, pre_activation| {
+                let rows = Segment {
+                    bias,
+                    activation,
+                    residual: residual.map(|r| &r[i * chunk..][..out.len()]),
+                    pre_activation: Some(pre_activation),
+                };
+                finish_rows(out, n, rows);
+            },
+        ),
+        None => parallel::for_each_chunk(out, chunk, |i, out| {
+            let rows = Segment {
+                bias,
+                activation,
+                residual: residual.map(|r| &r[i * chunk..][..out.len()]),
+                pre_activation: None,
+            };
+            finish_rows(out, n, rows);
+        }),
+    }
+}
+
+/// Weight rows (output columns) that one task of [`few_rows`] computes.
+fn columns_per_task(m: usize, k: usize) -> usize {
+    const TASK_WORK: usize = 1 << 18;
+    (TASK_WORK / (m * k).max(1)).max(16).next_multiple_of(16)
+}
+
+fn few_rows(
+    x: &[f32],
+    weight: &[f32],
+    [m, k, n]: [usize; 3],
+    mut epilogue: Epilogue,
+    out: &mut [f32],
+) {
+    let columns = columns_per_task(m, k);
+    let out = SharedMut::new(out);
+    let pre_activation = epilogue.pre_activation.as_mut().map(|p| SharedMut::new(p));
+    let (bias, activation, residual) = (epilogue.bias, epilogue.activation, epilogue.residual);
+    parallel::for_each_task(n.div_ceil(columns), |task| {
+        let first = task * columns;
+        let count = columns.min(n - first);
+        let weight = &weight[first * k..][..count * k];
+        for i in 0..m {
+            let at = i * n + first;
+            // SAFETY: columns first .. first + count of each row belong to this task alone, and
+            // only one segment of it is borrowed at a time.
+            let segment = |shared: SharedMut| unsafe {
+                std::slice::from_raw_parts_mut(shared.ptr().add(at), count)
+            };
+            let epilogue = Segment {
+                bias: bias.map(|b| &b[first..][..count]),
+                activation,
+                residual: residual.map(|r| &r[at..][..count]),
+                pre_activation: pre_activation.map(segment),
+            };
+            row_times_weight(&x[i * k..][..k], weight, segment(out), epilogue);
+        }
+    });
+}
+
+/// `y[j] = x . weight[j]`, then the epilogue.
+#[inline(always)]
+fn row_times_weight_kernel<S: Simd>(
+    s: S,
+    x: &[f32],
+    weight: &[f32],
+    y: &mut [f32],
+    epilogue: Segment,
+) {
+    const ROWS: usize = 4;
+    let k = x.len();
+    if k == 0 {
+        y.fill(0.0);
+        return finish_segment(s, y, epilogue);
+    }
+    let blocks = weight.chunks(ROWS * k).zip(y.chunks_mut(ROWS));
+    for (weight, y) in blocks {
+        if let [y0, y1, y2, y3] = y {
+            let (w0, rest) = weight.split_at(k);
+            let (w1, rest) = rest.split_at(k);
+            let (w2, w3) = rest.split_at(k);
+            let mut sums = [s.zero(); ROWS];
+            for at in (0..k).step_by(S::LANES) {
+                let v = s.load(&x[at..]);
+                sums[0] = s.mul_add(v, s.load(&w0[at..]), sums[0]);
+                sums[1] = s.mul_add(v, s.load(&w1[at..]), sums[1]);
+                sums[2] = s.mul_add(v, s.load(&w2[at..]), sums[2]);
+                sums[3] = s.mul_add(v, s.load(&w3[at..]), sums[3]);
+            }
+            (*y0, *y1) = (s.sum(sums[0]), s.sum(sums[1]));
+            (*y2, *y3) = (s.sum(sums[2]), s.sum(sums[3]));
+        } else {
+            for (weight, y) in weight.chunks_exact(k).zip(y) {
+                let mut sum = s.zero();
+                for (x, w) in x.chunks(S::LANES).zip(weight.chunks(S::LANES)) {
+                    sum = s.mul_add(s.load(x), s.load(w), sum);
+                }
+                *y = s.sum(sum);
+            }
+        }
+    }
+    finish_segment(s, y, epilogue);
+}
+
+simd_dispatch! {
+    fn row_times_weight(x: &[f32], weight: &[f32], y: &mut [f32], epilogue: Segment)
+        = row_times_weight_kernel;
+}
+
+#[inline(always)]
+fn column_sum_kernel<S: Simd>(s: S, x: &[f32], sums: &mut [f32]) {
+    for row in x.chunks_exact(sums.len()) {
+        for (sum, x) in sums.chunks_mut(S::LANES).zip(row.chunks(S::LANES)) {
+            s.store(sum, s.add(s.load(sum), s.load(x)));
+        }
+    }
+}
+
+simd_dispatch! {
+    fn column_sum_chunk(x: &[f32], sums: &mut [f32]) = column_sum_kernel;
+}
+
+/// `out[j] = sum of x[i, j] over the rows i` of `x` `[m, n]`: the gradient of a bias.
+pub fn column_sum(x: &[f32], n: usize, out: &mut [f32]) {
+    assert_eq!(out.len(), n, "column_sum: out is not [{n}]");
+    out.fill(0.0);
+    if x.is_empty() || n == 0 {
+        return;
+    }
+    assert!(
+        x.len().is_multiple_of(n),
+        "column_sum: x is not made of rows of {n}"
+    );
+    let chunk = parallel::rows_per_task(n).max(16) * n;
+    if x.len() <= chunk {
+        return column_sum_chunk(x, out);
+    }
+    let mut partial = vec![0.0; x.len().div_ceil(chunk) * n];
+    partial
+        .par_chunks_mut(n)
+        .zip(x.par_chunks(chunk))
+        .for_each(|(sums, x)| column_sum_chunk(x, sums));
+    column_sum_chunk(&partial, out);
+}

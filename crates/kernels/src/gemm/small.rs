@@ -1,0 +1,154 @@
+//! Products of matrices that fit a core's cache, on the calling thread and without packing: the
+//! inner loops of attention.
+
+use crate::simd::{Simd, simd_dispatch};
+
+/// A readable matrix: element `(i, j)` at `ptr + i * row_stride + j * col_stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand {
+    pub(crate) ptr: *const f32,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+}
+
+/// `c[m, n] = a[m, k] b[k, n]` or `c += a b`; rows of `b` and `c` are contiguous.
+pub(crate) struct SmallGemm {
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Operand,
+    b: *const f32,
+    b_stride: usize,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+}
+
+impl SmallGemm {
+    /// # Safety
+    /// For the life of the value `a` and `b` are readable and `c` is writable (and, to accumulate,
+    /// initialised) over `size` = `[m, n, k]`, and `c` overlaps neither.
+    pub(crate) unsafe fn new(
+        [m, n, k]: [usize; 3],
+        a: Operand,
+        (b, b_stride): (*const f32, usize),
+        (c, c_stride): (*mut f32, usize),
+        accumulate: bool,
+    ) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            a,
+            b,
+            b_stride,
+            c,
+            c_stride,
+            accumulate,
+        }
+    }
+
+    pub(crate) fn run(&self) {
+        run(self);
+    }
+}
+
+simd_dispatch! {
+    fn run(g: &SmallGemm) = kernel;
+}
+
+#[inline(always)]
+fn kernel<S: Simd>(s: S, g: &SmallGemm) {
+    let lanes = S::LANES;
+    let mut j = 0;
+    while j + 2 * lanes <= g.n {
+        columns::<S, 2, false>(s, g, j, lanes);
+        j += 2 * lanes;
+    }
+    if j + lanes <= g.n {
+        columns::<S, 1, false>(s, g, j, lanes);
+        j += lanes;
+    }
+    if j < g.n {
+        columns::<S, 1, true>(s, g, j, g.n - j);
+    }
+}
+
+/// All rows of `NV` vectors of columns from `j`; the last vector has `last` columns.
+#[inline(always)]
+fn columns<S: Simd, const NV: usize, const PARTIAL: bool>(
+    s: S,
+    g: &SmallGemm,
+    j: usize,
+    last: usize,
+) {
+    let mut i = 0;
+    if S::WIDE_FILE {
+        while i + 8 <= g.m {
+            tile::<S, 8, NV, PARTIAL>(s, g, i, j, last);
+            i += 8;
+        }
+    }
+    while i + 4 <= g.m {
+        tile::<S, 4, NV, PARTIAL>(s, g, i, j, last);
+        i += 4;
+    }
+    while i < g.m {
+        tile::<S, 1, NV, PARTIAL>(s, g, i, j, last);
+        i += 1;
+    }
+}
+
+/// `MR` rows from `i` by `NV` vectors of columns from `j`, kept in registers over all of `k`.
+#[inline(always)]
+fn tile<S: Simd, const MR: usize, const NV: usize, const PARTIAL: bool>(
+    s: S,
+    g: &SmallGemm,
+    i: usize,
+    j: usize,
+    last: usize,
+) {
+    // SAFETY: `SmallGemm::new` promised the extents of the operands; rows i .. i + MR and columns
+    // j .. j + (NV - 1) * LANES + last lie within them.
+    unsafe {
+        let load = |p: *const f32| {
+            if PARTIAL {
+                s.load(std::slice::from_raw_parts(p, last))
+            } else {
+                s.load_ptr(p)
+            }
+        };
+        let mut sums = [[s.zero(); NV]; MR];
+        if g.accumulate {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = load(g.c.add((i + r) * g.c_stride + j + v * S::LANES));
+                }
+            }
+        }
+        let mut a: [*const f32; MR] =
+            std::array::from_fn(|r| g.a.ptr.wrapping_add((i + r) * g.a.row_stride));
+        let mut b = g.b.wrapping_add(j);
+        for _ in 0..g.k {
+            let columns: [S::V; NV] = std::array::from_fn(|v| load(b.add(v * S::LANES)));
+            for r in 0..MR {
+                let x = s.splat(*a[r]);
+                for v in 0..NV {
+                    sums[r][v] = s.mul_add(x, columns[v], sums[r][v]);
+                }
+                a[r] = a[r].wrapping_add(g.a.col_stride);
+            }
+            b = b.wrapping_add(g.b_stride);
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let c = g.c.add((i + r) * g.c_stride + j + v * S::LANES);
+                if PARTIAL {
+                    s.store(std::slice::from_raw_parts_mut(c, last), *sum);
+                } else {
+                    s.store_ptr(c, *sum);
+                }
+            }
+        }
+    }
+}

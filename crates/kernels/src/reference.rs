@@ -1,0 +1,304 @@
+//! Naive `f64` versions of every operation: what the fast kernels are tested against. Gradients are
+//! here only where finite differences of the forward pass would be too slow.
+
+use crate::activation::Activation;
+use crate::attention::AttentionShape;
+use crate::conv::ConvShape;
+use crate::optim::AdamW;
+
+/// `f32` to `f64`, elementwise.
+pub fn widen(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// `a[m, k] b[k, n]`, row-major.
+pub fn matmul(a: &[f64], b: &[f64], m: usize, k: usize, n: usize) -> Vec<f64> {
+    let mut out = vec![0.0; m * n];
+    for i in 0..m {
+        for p in 0..k {
+            for j in 0..n {
+                out[i * n + j] += a[i * k + p] * b[p * n + j];
+            }
+        }
+    }
+    out
+}
+
+/// The transpose of `x` `[rows, cols]`.
+pub fn transpose(x: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+    (0..rows * cols)
+        .map(|at| x[at % rows * cols + at / rows])
+        .collect()
+}
+
+/// `x[m, k] weight[n, k]^T + bias`.
+pub fn linear(
+    x: &[f64],
+    weight: &[f64],
+    bias: Option<&[f64]>,
+    m: usize,
+    k: usize,
+    n: usize,
+) -> Vec<f64> {
+    let mut out = matmul(x, &transpose(weight, n, k), m, k, n);
+    if let Some(bias) = bias {
+        for (at, y) in out.iter_mut().enumerate() {
+            *y += bias[at % n];
+        }
+    }
+    out
+}
+
+/// Sums of the columns of rows of `n`.
+pub fn column_sum(x: &[f64], n: usize) -> Vec<f64> {
+    let mut out = vec![0.0; n];
+    for (at, x) in x.iter().enumerate() {
+        out[at % n] += x;
+    }
+    out
+}
+
+/// The activation of one number.
+pub fn activation(activation: Activation, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::None => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Gelu => 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        Activation::QuickGelu => x * sigmoid(1.702 * x),
+        Activation::Silu => x * sigmoid(x),
+    }
+}
+
+/// Layer normalisation of rows of `gamma.len()`.
+pub fn layer_norm(x: &[f64], gamma: &[f64], beta: Option<&[f64]>, eps: f64) -> Vec<f64> {
+    let width = gamma.len();
+    let mut out = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(width) {
+        let mean = row.iter().sum::<f64>() / width as f64;
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+        let scale = 1.0 / (variance + eps).sqrt();
+        out.extend(
+            row.iter()
+                .enumerate()
+                .map(|(j, x)| (x - mean) * scale * gamma[j] + beta.map_or(0.0, |beta| beta[j])),
+        );
+    }
+    out
+}
+
+/// Root-mean-square normalisation of rows of `gamma.len()`.
+pub fn rms_norm(x: &[f64], gamma: &[f64], eps: f64) -> Vec<f64> {
+    let width = gamma.len();
+    let mut out = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(width) {
+        let square = row.iter().map(|x| x * x).sum::<f64>() / width as f64;
+        let scale = 1.0 / (square + eps).sqrt();
+        out.extend(row.iter().zip(gamma).map(|(x, gamma)| x * scale * gamma));
+    }
+    out
+}
+
+/// Softmax of rows of `n`; a row of minus infinities gives zeros.
+pub fn softmax_rows(x: &[f64], n: usize) -> Vec<f64> {
+    let mut out = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(n) {
+        let maximum = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if maximum == f64::NEG_INFINITY {
+            out.extend(row.iter().map(|_| 0.0));
+            continue;
+        }
+        let sum: f64 = row.iter().map(|x| (x - maximum).exp()).sum();
+        out.extend(row.iter().map(|x| (x - maximum).exp() / sum));
+    }
+    out
+}
+
+/// Logarithm of the softmax of rows of `n`.
+pub fn log_softmax_rows(x: &[f64], n: usize) -> Vec<f64> {
+    let mut out = Vec::with_capacity(x.len());
+    for row in x.chunks_exact(n) {
+        let maximum = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = row.iter().map(|x| (x - maximum).exp()).sum();
+        out.extend(row.iter().map(|x| x - maximum - sum.ln()));
+    }
+    out
+}
+
+/// Per-row cross-entropy; negative targets give 0.
+pub fn cross_entropy(logits: &[f64], targets: &[i64], label_smoothing: f64) -> Vec<f64> {
+    let classes = logits.len() / targets.len();
+    let log_p = log_softmax_rows(logits, classes);
+    let rows = log_p.chunks_exact(classes).zip(targets);
+    rows.map(|(log_p, &target)| {
+        if target < 0 {
+            return 0.0;
+        }
+        let mean = log_p.iter().sum::<f64>() / classes as f64;
+        -(1.0 - label_smoothing) * log_p[target as usize] - label_smoothing * mean
+    })
+    .collect()
+}
+
+/// One AdamW step as PyTorch documents it: the new parameter and moments.
+pub fn adamw(param: f64, grad: f64, m: f64, v: f64, hp: AdamW) -> [f64; 3] {
+    let [lr, beta1, beta2] = [hp.lr, hp.beta1, hp.beta2].map(f64::from);
+    let decayed = param - lr * f64::from(hp.weight_decay) * param;
+    let m = beta1 * m + (1.0 - beta1) * grad;
+    let v = beta2 * v + (1.0 - beta2) * grad * grad;
+    let m_hat = m / (1.0 - beta1.powf(hp.step as f64));
+    let v_hat = v / (1.0 - beta2.powf(hp.step as f64));
+    [
+        decayed - lr * m_hat / (v_hat.sqrt() + f64::from(hp.eps)),
+        m,
+        v,
+    ]
+}
+
+/// The mask of [`attention`]: the value added to the score of `(b, h, query, key)`.
+pub type AddedScore<'a> = dyn Fn(usize, usize, usize, usize) -> f64 + 'a;
+
+/// Probabilities `[batch, heads, q_len, k_len]`.
+fn probabilities(
+    s: AttentionShape,
+    q: &[f64],
+    k: &[f64],
+    added: &AddedScore,
+    scale: f64,
+) -> Vec<f64> {
+    let group = s.heads / s.kv_heads;
+    let mut scores = Vec::new();
+    for b in 0..s.batch {
+        for h in 0..s.heads {
+            for i in 0..s.q_len {
+                for j in 0..s.k_len {
+                    let q = &q[((b * s.q_len + i) * s.heads + h) * s.head_dim..][..s.head_dim];
+                    let k = &k[((b * s.k_len + j) * s.kv_heads + h / group) * s.head_dim..];
+                    let dot: f64 = q.iter().zip(k).map(|(q, k)| q * k).sum();
+                    scores.push(dot * scale + added(b, h, i, j));
+                }
+            }
+        }
+    }
+    softmax_rows(&scores, s.k_len)
+}
+
+/// Attention on contiguous `[batch, len, heads, head_dim]`; hide a key by adding minus infinity.
+pub fn attention(
+    s: AttentionShape,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    added: &AddedScore,
+    scale: f64,
+) -> Vec<f64> {
+    let group = s.heads / s.kv_heads;
+    let p = probabilities(s, q, k, added, scale);
+    let mut out = vec![0.0; s.batch * s.q_len * s.heads * s.head_dim];
+    for (at, p) in p.iter().enumerate() {
+        let (row, j) = (at / s.k_len, at % s.k_len);
+        let (b, h, i) = (
+            row / s.q_len / s.heads,
+            row / s.q_len % s.heads,
+            row % s.q_len,
+        );
+        for d in 0..s.head_dim {
+            out[((b * s.q_len + i) * s.heads + h) * s.head_dim + d] +=
+                p * v[((b * s.k_len + j) * s.kv_heads + h / group) * s.head_dim + d];
+        }
+    }
+    out
+}
+
+/// Gradients of [`attention`] by `q`, `k` and `v`.
+pub fn attention_backward(
+    s: AttentionShape,
+    dout: &[f64],
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    added: &AddedScore,
+    scale: f64,
+) -> [Vec<f64>; 3] {
+    let group = s.heads / s.kv_heads;
+    let p = probabilities(s, q, k, added, scale);
+    let mut dq = vec![0.0; q.len()];
+    let mut dk = vec![0.0; k.len()];
+    let mut dv = vec![0.0; v.len()];
+    for (row, p) in p.chunks_exact(s.k_len).enumerate() {
+        let (b, h, i) = (
+            row / s.q_len / s.heads,
+            row / s.q_len % s.heads,
+            row % s.q_len,
+        );
+        let query = ((b * s.q_len + i) * s.heads + h) * s.head_dim;
+        let key = |j: usize| ((b * s.k_len + j) * s.kv_heads + h / group) * s.head_dim;
+        let dp: Vec<f64> = (0..s.k_len)
+            .map(|j| {
+                (0..s.head_dim)
+                    .map(|d| dout[query + d] * v[key(j) + d])
+                    .sum()
+            })
+            .collect();
+        let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
+        for j in 0..s.k_len {
+            let ds = p[j] * (dp[j] - mean) * scale;
+            for d in 0..s.head_dim {
+                dq[query + d] += ds * k[key(j) + d];
+                dk[key(j) + d] += ds * q[query + d];
+                dv[key(j) + d] += p[j] * dout[query + d];
+            }
+        }
+    }
+    [dq, dk, dv]
+}
+
+/// The index into `[B, H, W, C]` of every element of `unfold`'s output, `None` outside the picture.
+pub fn unfold_indices(s: ConvShape) -> Vec<Option<usize>> {
+    let mut out = Vec::new();
+    for b in 0..s.batch {
+        for oy in 0..s.out_height() {
+            for ox in 0..s.out_width() {
+                for ky in 0..s.kernel[0] {
+                    for kx in 0..s.kernel[1] {
+                        for c in 0..s.channels {
+                            let y = (oy * s.stride[0] + ky).checked_sub(s.padding[0]);
+                            let x = (ox * s.stride[1] + kx).checked_sub(s.padding[1]);
+                            let inside = y.zip(x).filter(|&(y, x)| y < s.height && x < s.width);
+                            out.push(
+                                inside.map(|(y, x)| {
+                                    ((b * s.height + y) * s.width + x) * s.channels + c
+                                }),
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The index into `[B, C, H, W]` of every element of `patchify`'s output.
+pub fn patch_indices([batch, channels, height, width]: [usize; 4], patch: usize) -> Vec<usize> {
+    let mut out = Vec::new();
+    for b in 0..batch {
+        for gy in 0..height / patch {
+            for gx in 0..width / patch {
+                for c in 0..channels {
+                    for py in 0..patch {
+                        for px in 0..patch {
+                            let (y, x) = (gy * patch + py, gx * patch + px);
+                            out.push(((b * channels + c) * height + y) * width + x);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    out
+}

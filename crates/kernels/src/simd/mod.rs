@@ -1,0 +1,124 @@
+//! Vectors of `f32` for kernels that are written once and compiled for every instruction set.
+//!
+//! A kernel is an `#[inline(always)]` function over a token `s: impl Simd`. Holding a token proves
+//! that the processor has the instructions, so arithmetic is safe to call. [`simd_dispatch`] makes
+//! the entry point that picks the token at run time and calls the kernel inside a function with the
+//! matching `#[target_feature]`, where everything inlines.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod math;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use portable::Portable;
+
+/// Arithmetic on vectors of [`Simd::LANES`] floats.
+///
+/// Comparisons follow x86: `max(a, b)` and `min(a, b)` are `b` if either is NaN.
+pub(crate) trait Simd: Copy {
+    type V: Copy;
+    const LANES: usize;
+    /// Whether there are 32 vector registers (else 16).
+    const WIDE_FILE: bool;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// The first `LANES` elements; missing ones are 0.
+    fn load(self, x: &[f32]) -> Self::V;
+    /// Writes the first `min(LANES, out.len())` lanes.
+    fn store(self, out: &mut [f32], v: Self::V);
+    /// # Safety
+    /// `LANES` elements are readable at `p`.
+    unsafe fn load_ptr(self, p: *const f32) -> Self::V;
+    /// # Safety
+    /// `LANES` elements are writable at `p`.
+    unsafe fn store_ptr(self, p: *mut f32, v: Self::V);
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c - a * b`
+    fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sqrt(self, a: Self::V) -> Self::V;
+    fn abs(self, a: Self::V) -> Self::V;
+    /// To the nearest integer.
+    fn round(self, a: Self::V) -> Self::V;
+    /// `a * 2^n` for integral `n` in -126..=127.
+    fn scale_by_power_of_two(self, a: Self::V, n: Self::V) -> Self::V;
+    /// `if a < b { x } else { y }` in each lane.
+    fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// `v` with lanes from `count` on replaced by `fill`.
+    fn keep_first(self, v: Self::V, count: usize, fill: f32) -> Self::V;
+    fn sum(self, a: Self::V) -> f32;
+    fn maximum(self, a: Self::V) -> f32;
+
+    fn zero(self) -> Self::V {
+        self.splat(0.0)
+    }
+
+    /// Writes the transpose of the `rows` x `cols` matrix at `src` (row stride `src_stride`) to
+    /// `dst` (row stride `dst_stride`).
+    ///
+    /// # Safety
+    /// `src` is readable and `dst` writable over those extents.
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        src: *const f32,
+        src_stride: usize,
+        rows: usize,
+        cols: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
+        for r in 0..rows {
+            for c in 0..cols {
+                // SAFETY: promised by the caller.
+                unsafe { *dst.add(c * dst_stride + r) = *src.add(r * src_stride + c) };
+            }
+        }
+    }
+}
+
+/// Declares a function that runs `kernel(token, arguments...)`, an `#[inline(always)]` function,
+/// compiled for the best instruction set in use.
+macro_rules! simd_dispatch {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:path;) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::cpu_features::{Isa, isa};
+                use $crate::simd::{Avx2, Avx512};
+
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512(token: Avx512, $($arg: $ty),*) $(-> $ret)? {
+                    $kernel(token, $($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2(token: Avx2, $($arg: $ty),*) $(-> $ret)? {
+                    $kernel(token, $($arg),*)
+                }
+                match isa() {
+                    // SAFETY: `isa` found the features.
+                    Isa::Avx512 => return unsafe { avx512(Avx512::assume_detected(), $($arg),*) },
+                    // SAFETY: `isa` found the features.
+                    Isa::Avx2 => return unsafe { avx2(Avx2::assume_detected(), $($arg),*) },
+                    Isa::Portable => {}
+                }
+            }
+            $kernel($crate::simd::Portable, $($arg),*)
+        }
+    };
+}
+pub(crate) use simd_dispatch;

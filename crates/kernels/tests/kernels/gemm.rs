@@ -1,0 +1,188 @@
+//! Products and linear layers.
+
+use crate::support::{Random, assert_close};
+use vlm_kernels::reference::{self, widen};
+use vlm_kernels::*;
+
+/// bfloat16 keeps 8 bits: each product is off by 2^-8 at most, on average much less.
+fn tolerance(precision: Precision, k: usize) -> f64 {
+    match precision {
+        Precision::F32 => 1e-6 * (k as f64).sqrt().max(4.0),
+        Precision::Bf16 => 8e-3 * (k as f64).sqrt().max(1.0),
+    }
+}
+
+const SIZES: [[usize; 3]; 14] = [
+    [0, 3, 4],
+    [3, 0, 4],
+    [3, 4, 0],
+    [1, 1, 1],
+    [1, 192, 50],
+    [2, 7, 3],
+    [5, 33, 17],
+    [8, 64, 40],
+    [9, 31, 129],
+    [33, 65, 31],
+    [64, 192, 96],
+    [130, 100, 66],
+    [257, 300, 70],
+    [70, 1100, 90],
+];
+
+#[test]
+fn matmul_of_every_stride_combination_matches_the_reference() {
+    let mut random = Random::new(11);
+    for precision in [Precision::F32, Precision::Bf16] {
+        for [m, k, n] in SIZES {
+            let (a, b) = (random.floats(m * k, 1.0), random.floats(k * n, 1.0));
+            let (wide_a, wide_b) = (widen(&a), widen(&b));
+            let expected = reference::matmul(&wide_a, &wide_b, m, k, n);
+            let narrow = |x: Vec<f64>| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+            let at = narrow(reference::transpose(&wide_a, m, k));
+            let bt = narrow(reference::transpose(&wide_b, k, n));
+            let (plain_a, turned_a) = (
+                MatRef::row_major(&a, m, k),
+                MatRef::row_major(&at, k, m).t(),
+            );
+            let (plain_b, turned_b) = (
+                MatRef::row_major(&b, k, n),
+                MatRef::row_major(&bt, n, k).t(),
+            );
+            for a in [plain_a, turned_a] {
+                for b in [plain_b, turned_b] {
+                    let mut out = vec![f32::NAN; m * n];
+                    matmul(precision, a, b, &mut out);
+                    let what = format!("{precision:?} {m}x{k}x{n}");
+                    assert_close(&what, &out, &expected, tolerance(precision, k));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_reads_submatrices_of_wider_buffers() {
+    let mut random = Random::new(12);
+    let (m, k, n) = (37, 45, 51);
+    let (a, b) = (random.floats(m * 60, 1.0), random.floats(2 * k * 80, 1.0));
+    let mut left = MatRef::row_major(&a[7..], m, k);
+    left.row_stride = 60;
+    left.data = &a[7..7 + (m - 1) * 60 + k];
+    let right = MatRef {
+        data: &b,
+        rows: k,
+        cols: n,
+        row_stride: 160,
+        col_stride: 2,
+    };
+    let dense = |x: MatRef| -> Vec<f64> {
+        (0..x.rows * x.cols)
+            .map(|at| x.data[at / x.cols * x.row_stride + at % x.cols * x.col_stride].into())
+            .collect()
+    };
+    let right = MatRef {
+        cols: n.min(79),
+        ..right
+    };
+    let expected = reference::matmul(&dense(left), &dense(right), m, k, n);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let mut out = vec![f32::NAN; m * n];
+        matmul(precision, left, right, &mut out);
+        assert_close("strided", &out, &expected, tolerance(precision, k));
+    }
+}
+
+#[test]
+#[should_panic(expected = "does not fit 11 elements")]
+fn a_matrix_larger_than_its_slice_is_refused() {
+    let a = [0.0; 11];
+    let a = MatRef::row_major(&a, 3, 4);
+    matmul(Precision::F32, a, a.t(), &mut [0.0; 9]);
+}
+
+#[test]
+fn linear_with_every_epilogue_matches_the_reference() {
+    let mut random = Random::new(13);
+    for precision in [Precision::F32, Precision::Bf16] {
+        for (case, [m, k, n]) in SIZES.into_iter().enumerate() {
+            let (x, w) = (random.floats(m * k, 1.0), random.floats(n * k, 1.0));
+            let (bias, residual) = (random.floats(n, 1.0), random.floats(m * n, 1.0));
+            for epilogue in 0..16 {
+                let with = |bit: usize| epilogue >> bit & 1 == 1;
+                let activation = match (with(2), case % 3) {
+                    (false, _) => Activation::None,
+                    (true, 0) => Activation::Gelu,
+                    (true, 1) => Activation::Relu,
+                    (true, _) => Activation::Silu,
+                };
+                let (mut out, mut pre) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
+                let bias = with(0).then_some(&bias[..]);
+                linear(
+                    precision,
+                    &x,
+                    &w,
+                    m,
+                    k,
+                    n,
+                    Epilogue {
+                        bias,
+                        activation,
+                        residual: with(1).then_some(&residual),
+                        pre_activation: with(3).then_some(&mut pre),
+                    },
+                    &mut out,
+                );
+                let wide_bias = bias.map(widen);
+                let sums = reference::linear(&widen(&x), &widen(&w), wide_bias.as_deref(), m, k, n);
+                let what = format!("{precision:?} {m}x{k}x{n} epilogue {epilogue:04b}");
+                let tolerance = tolerance(precision, k);
+                if with(3) {
+                    assert_close(&format!("{what} pre"), &pre, &sums, tolerance);
+                }
+                let expected: Vec<f64> = sums
+                    .iter()
+                    .zip(&residual)
+                    .map(|(&y, &r)| {
+                        let r = if with(1) { f64::from(r) } else { 0.0 };
+                        reference::activation(activation, y) + r
+                    })
+                    .collect();
+                assert_close(&what, &out, &expected, 1.2 * tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn column_sums_match_the_reference() {
+    let mut random = Random::new(14);
+    for (m, n) in [(0, 3), (1, 1), (5, 17), (3000, 33), (100, 1000)] {
+        let x = random.floats(m * n, 1.0);
+        let mut out = vec![f32::NAN; n];
+        column_sum(&x, n, &mut out);
+        assert_close(
+            "column_sum",
+            &out,
+            &reference::column_sum(&widen(&x), n),
+            2e-5,
+        );
+    }
+}
+
+#[test]
+fn products_repeat_bit_for_bit() {
+    let mut random = Random::new(15);
+    let (m, k, n) = (300, 500, 130);
+    let (x, w) = (random.floats(m * k, 1.0), random.floats(n * k, 1.0));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let run = || {
+            let mut out = vec![0.0; m * n];
+            linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut out);
+            out
+        };
+        let first = run();
+        for _ in 0..5 {
+            assert_eq!(first, run());
+        }
+    }
+}
