@@ -21,9 +21,15 @@ pub trait EmbedText {
 
 /// A model that writes text about pictures.
 pub trait Generate {
-    /// Starts one text per picture.
+    /// What the decoder reads of each picture.
     ///
     /// # Shapes
-    /// `pixel_values: [B, C, H, W]`.
-    fn decode(&self, pixel_values: Tensor<4>) -> Box<dyn Autoregressive + '_>;
+    /// `pixel_values: [B, C, H, W]`; gives `[B, N, D]`.
+    fn encode(&self, pixel_values: Tensor<4>) -> Tensor<3>;
+
+    /// Starts one text per row of `memory`, or any number of texts if it has one row.
+    ///
+    /// # Shapes
+    /// `memory: [B, N, D]` from [`Self::encode`].
+    fn decode(&self, memory: Tensor<3>) -> Box<dyn Autoregressive + '_>;
 }

@@ -61,7 +61,9 @@ impl SelfAttention {
     /// `heads` divides `width`; `out` initialises the output projection.
     pub fn new(w: &mut Weights, width: usize, heads: usize, causal: bool, out: Init) -> Self {
         Self {
-            qkv: w.scope("qkv", |w| Linear::new(w, width, 3 * width, true, Init::NORMAL)),
+            qkv: w.scope("qkv", |w| {
+                Linear::new(w, width, 3 * width, true, Init::NORMAL)
+            }),
             out: w.scope("out", |w| Linear::new(w, width, width, true, out)),
             heads,
             width,
@@ -115,7 +117,9 @@ impl CrossAttention {
     ) -> Self {
         Self {
             q: w.scope("q", |w| Linear::new(w, width, width, true, Init::NORMAL)),
-            kv: w.scope("kv", |w| Linear::new(w, memory_width, 2 * width, true, Init::NORMAL)),
+            kv: w.scope("kv", |w| {
+                Linear::new(w, memory_width, 2 * width, true, Init::NORMAL)
+            }),
             out: w.scope("out", |w| Linear::new(w, width, width, true, out)),
             heads,
             width,

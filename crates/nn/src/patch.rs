@@ -50,7 +50,10 @@ const STEM_WINDOW: Window = Window {
 impl ConvStem {
     /// A stem for patches of `patch` pixels, a power of two; the channels double towards `width`.
     pub fn new(w: &mut Weights, channels: usize, patch: usize, width: usize, eps: f64) -> Self {
-        assert!(patch.is_power_of_two(), "conv stem: patch size {patch} is no power of two");
+        assert!(
+            patch.is_power_of_two(),
+            "conv stem: patch size {patch} is no power of two"
+        );
         let stages = patch.ilog2() as usize;
         let (mut convs, mut norms) = (Vec::new(), Vec::new());
         let mut inputs = channels;

@@ -46,7 +46,9 @@ impl Block {
         let out = c.out_init();
         Self {
             norm1: w.scope("norm1", |w| LayerNorm::new(w, c.width, c.eps)),
-            attn: w.scope("attn", |w| SelfAttention::new(w, c.width, c.heads, c.causal, out)),
+            attn: w.scope("attn", |w| {
+                SelfAttention::new(w, c.width, c.heads, c.causal, out)
+            }),
             norm2: w.scope("norm2", |w| LayerNorm::new(w, c.width, c.eps)),
             mlp: w.scope("mlp", |w| Mlp::new(w, c.width, c.hidden, c.activation, out)),
         }
@@ -81,7 +83,9 @@ impl DecoderBlock {
         let out = c.out_init();
         Self {
             norm1: w.scope("norm1", |w| LayerNorm::new(w, c.width, c.eps)),
-            attn: w.scope("attn", |w| SelfAttention::new(w, c.width, c.heads, c.causal, out)),
+            attn: w.scope("attn", |w| {
+                SelfAttention::new(w, c.width, c.heads, c.causal, out)
+            }),
             norm_cross: w.scope("norm_cross", |w| LayerNorm::new(w, c.width, c.eps)),
             cross: w.scope("cross", |w| {
                 CrossAttention::new(w, c.width, memory_width, c.heads, out)
@@ -104,7 +108,9 @@ impl DecoderBlock {
             Some(cache) => self.attn.forward_cached(h, x, cache),
             None => self.attn.forward(h, x),
         };
-        let x = self.cross.forward(self.norm_cross.forward(x.clone()), kv, x);
+        let x = self
+            .cross
+            .forward(self.norm_cross.forward(x.clone()), kv, x);
         self.mlp.forward(self.norm2.forward(x.clone()), x)
     }
 }

@@ -36,7 +36,14 @@ impl Vlm {
     ///
     /// # Errors
     /// A picture that cannot be prepared, or a model that does not write.
-    pub fn caption(&self, images: &[&Image], options: &CaptionOptions) -> Result<Vec<Caption>, Error> {
+    pub fn caption(
+        &self,
+        images: &[&Image],
+        options: &CaptionOptions,
+    ) -> Result<Vec<Caption>, Error> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
         let options_for_model = Options {
             strategy: options.strategy,
             max_new_tokens: options.max_new_tokens,
@@ -48,13 +55,21 @@ impl Vlm {
         let texts: Vec<Generated> = if matches!(options.strategy, Strategy::Beam { .. }) {
             let mut texts = Vec::with_capacity(images.len());
             for image in images {
-                let mut decoding = model.decode(self.pixel_values(&[image])?);
-                texts.extend(generate(&mut *decoding, &[prompt.clone()], &options_for_model));
+                let mut decoding = model.decode(model.encode(self.pixel_values(&[image])?));
+                texts.extend(generate(
+                    &mut *decoding,
+                    &[prompt.clone()],
+                    &options_for_model,
+                ));
             }
             texts
         } else {
-            let mut decoding = model.decode(self.pixel_values(images)?);
-            generate(&mut *decoding, &vec![prompt; images.len()], &options_for_model)
+            let mut decoding = model.decode(model.encode(self.pixel_values(images)?));
+            generate(
+                &mut *decoding,
+                &vec![prompt; images.len()],
+                &options_for_model,
+            )
         };
         texts
             .into_iter()

@@ -10,7 +10,10 @@ impl Vlm {
     /// # Errors
     /// A picture that cannot be prepared, or a model without a shared space.
     pub fn embed_images(&self, images: &[&Image]) -> Result<Vec<Vec<f32>>, Error> {
-        let vectors = self.model().embed_image()?.embed_image(self.pixel_values(images)?);
+        let vectors = self
+            .model()
+            .embed_image()?
+            .embed_image(self.pixel_values(images)?);
         Ok(rows(vectors))
     }
 

@@ -7,6 +7,7 @@
 mod captioning;
 mod embedding;
 mod error;
+pub mod evaluate;
 pub mod metrics;
 pub mod prompt;
 pub mod table;

@@ -104,7 +104,12 @@ impl SpecialIds {
     ///
     /// # Errors
     /// Text that cannot be tokenized.
-    pub fn answer_example(&self, t: &Tokenizer, question: &str, answer: &str) -> Result<Example, Error> {
+    pub fn answer_example(
+        &self,
+        t: &Tokenizer,
+        question: &str,
+        answer: &str,
+    ) -> Result<Example, Error> {
         let mut ids = self.question_prompt(t, question)?;
         let prompt = ids.len();
         ids.extend(t.encode(answer)?);

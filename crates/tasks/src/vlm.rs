@@ -90,8 +90,8 @@ impl Vlm {
             source,
         };
         let weights_place = place(file::WEIGHTS).display().to_string();
-        let checkpoint = Checkpoint::parse(files.weights, &weights_place)
-            .map_err(vlm_models::Error::from)?;
+        let checkpoint =
+            Checkpoint::parse(files.weights, &weights_place).map_err(vlm_models::Error::from)?;
         let model = Model::load(files.config, checkpoint, &device).map_err(|e| match e {
             e @ vlm_models::Error::Weights(_) => Error::Capability(e),
             e => in_file(file::CONFIG, e),
@@ -105,7 +105,12 @@ impl Vlm {
             &place(file::PREPROCESSOR).display().to_string(),
             ProcessorKind::Vit,
         )?;
-        Self::from_parts(name, model, tokenizer, ImageProcessor::from_config(processor))
+        Self::from_parts(
+            name,
+            model,
+            tokenizer,
+            ImageProcessor::from_config(processor),
+        )
     }
 
     /// Joins parts that exist already, as training does to evaluate.
@@ -187,6 +192,8 @@ impl Vlm {
     /// # Errors
     /// Text that cannot be tokenized.
     pub fn unknown_words(&self, text: &str) -> Result<Vec<String>, Error> {
-        Ok(self.tokenizer.unknown_words(&crate::prompt::plain_words(text))?)
+        Ok(self
+            .tokenizer
+            .unknown_words(&crate::prompt::plain_words(text))?)
     }
 }

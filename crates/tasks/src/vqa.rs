@@ -1,6 +1,7 @@
 //! Visual question answering: a picture and a question in, an answer out.
 
 use crate::{Error, Vlm};
+use burn::tensor::{Int, Tensor, TensorData};
 use std::collections::BTreeMap;
 use vlm_data::image::Image;
 use vlm_models::generate::{Options, Strategy, generate};
@@ -18,15 +19,21 @@ pub struct Answer {
 const MAX_ANSWER: usize = 12;
 
 impl Vlm {
-    /// An answer to each question about the picture in the same place.
+    /// An answer to each question; a question names its picture by its place in `images`.
     ///
     /// # Errors
     /// An empty or overlong question, a picture that cannot be prepared, or a model that does not write.
-    pub fn answer(&self, images: &[&Image], questions: &[&str]) -> Result<Vec<Answer>, Error> {
-        assert_eq!(images.len(), questions.len(), "one question per picture");
+    pub fn answer(
+        &self,
+        images: &[&Image],
+        questions: &[(usize, &str)],
+    ) -> Result<Vec<Answer>, Error> {
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
         // rows that are fed together have the same number of tokens
         let mut by_length: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
-        for (i, question) in questions.iter().enumerate() {
+        for (i, (_, question)) in questions.iter().enumerate() {
             let prompt = self.question_prompt(question)?;
             by_length.entry(prompt.len()).or_default().push((i, prompt));
         }
@@ -37,11 +44,14 @@ impl Vlm {
             banned: self.special().banned(),
         };
         let model = self.model().generate()?;
+        let memory = model.encode(self.pixel_values(images)?); // [B, N, D]
         let mut answers = vec![None; questions.len()];
         for group in by_length.into_values() {
             let (rows, prompts): (Vec<usize>, Vec<Vec<u32>>) = group.into_iter().unzip();
-            let pictures: Vec<&Image> = rows.iter().map(|&i| images[i]).collect();
-            let mut decoding = model.decode(self.pixel_values(&pictures)?);
+            let pictures: Vec<i64> = rows.iter().map(|&i| questions[i].0 as i64).collect();
+            let pictures = TensorData::new(pictures, [rows.len()]);
+            let pictures = Tensor::<1, Int>::from_data(pictures, &memory.device());
+            let mut decoding = model.decode(memory.clone().select(0, pictures));
             let texts = generate(&mut *decoding, &prompts, &options);
             for (row, text) in rows.into_iter().zip(texts) {
                 answers[row] = Some(Answer {
@@ -50,7 +60,10 @@ impl Vlm {
                 });
             }
         }
-        Ok(answers.into_iter().map(|a| a.expect("every row was fed")).collect())
+        Ok(answers
+            .into_iter()
+            .map(|a| a.expect("every row was fed"))
+            .collect())
     }
 
     fn question_prompt(&self, question: &str) -> Result<Vec<u32>, Error> {

@@ -20,7 +20,9 @@ pub enum Error {
         reason: String,
     },
     /// The loss is no number any more.
-    #[error("step {step}: expected a finite loss, found {loss}; the last checkpoint is kept, lower the learning rate")]
+    #[error(
+        "step {step}: expected a finite loss, found {loss}; the last checkpoint is kept, lower the learning rate"
+    )]
     Diverged {
         /// The step.
         step: u64,

@@ -26,7 +26,10 @@ pub struct Optimizer {
 /// Decay pulls matrices towards zero; vectors (biases, norms), positions, token embeddings and the temperature
 /// keep their scale.
 pub fn decays(name: &str, rank: usize) -> bool {
-    rank >= 2 && !name.ends_with("position") && !name.contains("position.") && !name.contains("token.")
+    rank >= 2
+        && !name.ends_with("position")
+        && !name.contains("position.")
+        && !name.contains("token.")
 }
 
 struct Gather<'a> {

@@ -121,8 +121,18 @@ impl Recipe {
                 .name
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        check(name_ok, "name", "letters, digits, -, _ and .", &format!("{:?}", self.name))?;
-        check(d.world == "shapes", "data.world", "\"shapes\"", &format!("{:?}", d.world))?;
+        check(
+            name_ok,
+            "name",
+            "letters, digits, -, _ and .",
+            &format!("{:?}", self.name),
+        )?;
+        check(
+            d.world == "shapes",
+            "data.world",
+            "\"shapes\"",
+            &format!("{:?}", d.world),
+        )?;
         for difficulty in d.difficulty {
             let config = shapes::Config {
                 size: d.size,
@@ -131,7 +141,12 @@ impl Recipe {
             config.validate().map_err(|e| format!("data: {e}"))?;
         }
         let [low, high] = d.difficulty;
-        check(low <= high, "data.difficulty", "[low, high]", &format!("[{low}, {high}]"))?;
+        check(
+            low <= high,
+            "data.difficulty",
+            "[low, high]",
+            &format!("[{low}, {high}]"),
+        )?;
         let count = |place, value: u64, most: u64| {
             check(
                 (1..=most).contains(&value),
@@ -140,8 +155,16 @@ impl Recipe {
                 &value.to_string(),
             )
         };
-        count("data.captions_per_picture", d.captions_per_picture as u64, 64)?;
-        count("data.questions_per_picture", d.questions_per_picture as u64, 64)?;
+        count(
+            "data.captions_per_picture",
+            d.captions_per_picture as u64,
+            64,
+        )?;
+        count(
+            "data.questions_per_picture",
+            d.questions_per_picture as u64,
+            64,
+        )?;
         count("train.steps", t.steps, 1_000_000_000)?;
         count("train.batch_size", t.batch_size as u64, 65_536)?;
         count("train.accumulate", t.accumulate as u64, 65_536)?;
@@ -171,7 +194,12 @@ impl Recipe {
             &t.weight_decay.to_string(),
         )?;
         for beta in t.betas {
-            check((0.0..1.0).contains(&beta), "train.betas", "0 to below 1", &beta.to_string())?;
+            check(
+                (0.0..1.0).contains(&beta),
+                "train.betas",
+                "0 to below 1",
+                &beta.to_string(),
+            )?;
         }
         check(
             ["auto", "f32", "bf16"].contains(&t.precision.as_str()),

@@ -29,7 +29,9 @@ impl MultimodalDecoder {
                     })
                 })
                 .collect(),
-            norm: w.scope("norm", |w| LayerNorm::new(w, c.hidden_size, c.layer_norm_eps)),
+            norm: w.scope("norm", |w| {
+                LayerNorm::new(w, c.hidden_size, c.layer_norm_eps)
+            }),
             head: w.scope("head", |w| {
                 Linear::new(w, c.hidden_size, c.vocab_size, false, Init::NORMAL)
             }),

@@ -44,9 +44,17 @@ impl TextConfig {
             1 << 17,
         )?;
         check_size("text_config.hidden_size", self.hidden_size, 16384)?;
-        check_size("text_config.intermediate_size", self.intermediate_size, 65536)?;
+        check_size(
+            "text_config.intermediate_size",
+            self.intermediate_size,
+            65536,
+        )?;
         check_size("text_config.num_hidden_layers", self.num_hidden_layers, 256)?;
-        check_size("text_config.num_multimodal_layers", self.num_multimodal_layers, 256)?;
+        check_size(
+            "text_config.num_multimodal_layers",
+            self.num_multimodal_layers,
+            256,
+        )?;
         check_heads(
             "text_config.num_attention_heads",
             self.hidden_size,
@@ -82,7 +90,9 @@ impl TextTransformer {
         let block = c.blocks(c.num_hidden_layers);
         let width = c.hidden_size;
         Self {
-            token: w.scope("token", |w| Embedding::new(w, c.vocab_size, width, Init::NORMAL)),
+            token: w.scope("token", |w| {
+                Embedding::new(w, c.vocab_size, width, Init::NORMAL)
+            }),
             position: w.scope("position", |w| {
                 Embedding::new(w, c.max_position_embeddings, width, Init::Normal(0.01))
             }),
@@ -98,7 +108,10 @@ impl TextTransformer {
     /// `ids: [B, T]`; gives `[B, T, D]`.
     pub fn forward(&self, ids: Tensor<2, Int>, caches: Option<&mut [KvCache]>) -> Tensor<3> {
         let t = ids.dims()[1];
-        let past = caches.as_ref().and_then(|c| c.first()).map_or(0, KvCache::len);
+        let past = caches
+            .as_ref()
+            .and_then(|c| c.first())
+            .map_or(0, KvCache::len);
         let mut x = self.token.forward(ids) + self.position.range(past, t); // [B, T, D]
         match caches {
             Some(caches) => {

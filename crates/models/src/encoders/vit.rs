@@ -46,7 +46,12 @@ pub struct VisionConfig {
 
 /// Bounds that no sensible config leaves, so that a hostile one cannot ask for unbounded memory.
 pub(crate) fn check_size(place: &str, value: usize, max: usize) -> Result<(), Error> {
-    expect((1..=max).contains(&value), place, format!("1 to {max}"), value)
+    expect(
+        (1..=max).contains(&value),
+        place,
+        format!("1 to {max}"),
+        value,
+    )
 }
 
 pub(crate) fn check_heads(place: &str, width: usize, heads: usize) -> Result<(), Error> {
@@ -66,8 +71,16 @@ impl VisionConfig {
         check_size("vision_config.patch_size", self.patch_size, self.image_size)?;
         check_size("vision_config.num_channels", self.num_channels, 16)?;
         check_size("vision_config.hidden_size", self.hidden_size, 16384)?;
-        check_size("vision_config.intermediate_size", self.intermediate_size, 65536)?;
-        check_size("vision_config.num_hidden_layers", self.num_hidden_layers, 256)?;
+        check_size(
+            "vision_config.intermediate_size",
+            self.intermediate_size,
+            65536,
+        )?;
+        check_size(
+            "vision_config.num_hidden_layers",
+            self.num_hidden_layers,
+            256,
+        )?;
         check_heads(
             "vision_config.num_attention_heads",
             self.hidden_size,
@@ -116,7 +129,13 @@ impl Vit {
                 PatchEmbedding::new(w, c.num_channels, c.patch_size, c.hidden_size)
             })),
             Stem::Conv => Embed::Conv(w.scope("Conv", |w| {
-                ConvStem::new(w, c.num_channels, c.patch_size, c.hidden_size, c.layer_norm_eps)
+                ConvStem::new(
+                    w,
+                    c.num_channels,
+                    c.patch_size,
+                    c.hidden_size,
+                    c.layer_norm_eps,
+                )
             })),
         });
         let block = TransformerConfig {
@@ -134,7 +153,9 @@ impl Vit {
             blocks: (0..c.num_hidden_layers)
                 .map(|i| w.scope(&format!("blocks.{i}"), |w| Block::new(w, &block)))
                 .collect(),
-            norm: w.scope("norm", |w| LayerNorm::new(w, c.hidden_size, c.layer_norm_eps)),
+            norm: w.scope("norm", |w| {
+                LayerNorm::new(w, c.hidden_size, c.layer_norm_eps)
+            }),
         }
     }
 

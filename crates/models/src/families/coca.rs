@@ -73,7 +73,12 @@ impl CocaConfig {
         self.vision_config.validate()?;
         self.text_config.validate()?;
         let dim = self.projection_dim;
-        expect((1..=16384).contains(&dim), "projection_dim", "1 to 16384", dim)
+        expect(
+            (1..=16384).contains(&dim),
+            "projection_dim",
+            "1 to 16384",
+            dim,
+        )
     }
 }
 
@@ -133,7 +138,13 @@ impl Coca {
     pub fn new(w: &mut Weights, c: &CocaConfig) -> Self {
         let (vision, text, dim) = (&c.vision_config, &c.text_config, c.projection_dim);
         let projection = |w: &mut Weights, width: usize| {
-            Linear::new(w, width, dim, false, Init::Normal((width as f32).powf(-0.5)))
+            Linear::new(
+                w,
+                width,
+                dim,
+                false,
+                Init::Normal((width as f32).powf(-0.5)),
+            )
         };
         Self {
             vision: w.scope("vision", |w| Vit::new(w, vision)),
@@ -188,11 +199,14 @@ impl Coca {
         let per_picture = captions.lengths.len() / b;
         let first: Vec<usize> = (0..b).map(|i| i * per_picture).collect();
         let text_vector = self.text_vector(hidden.clone(), &captions.lengths, &first);
-        let contrast = itc(self.image_vector(patches), text_vector, self.logit_scale.val());
+        let contrast = itc(
+            self.image_vector(patches),
+            text_vector,
+            self.logit_scale.val(),
+        );
         let logits = self.decoder.forward(hidden, &memory, None); // [B * Q, T, V]
         let caption = lm(logits, captions.targets, captions.target_count);
-        let mut total =
-            caption.clone() + contrast.clone() * self.config.contrastive_loss_weight;
+        let mut total = caption.clone() + contrast.clone() * self.config.contrastive_loss_weight;
 
         let answer = batch.questions.map(|q| {
             let logits = self.logits(q.ids, &memory);
@@ -210,7 +224,8 @@ impl Coca {
     }
 
     fn logits(&self, ids: Tensor<2, Int>, memory: &[Tensor<3>]) -> Tensor<3> {
-        self.decoder.forward(self.text.forward(ids, None), memory, None)
+        self.decoder
+            .forward(self.text.forward(ids, None), memory, None)
     }
 
     /// Logits of whole texts, without a cache.
@@ -237,10 +252,13 @@ impl EmbedText for Coca {
 }
 
 impl Generate for Coca {
-    fn decode(&self, pixel_values: Tensor<4>) -> Box<dyn Autoregressive + '_> {
-        let patches = self.vision.forward(pixel_values);
+    fn encode(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        self.vision.forward(pixel_values)
+    }
+
+    fn decode(&self, memory: Tensor<3>) -> Box<dyn Autoregressive + '_> {
         Box::new(Decoding {
-            memory: self.decoder.keys_values(&patches),
+            memory: self.decoder.keys_values(&memory),
             text: self.text.caches(),
             decoder: self.decoder.caches(),
             model: self,
@@ -282,7 +300,11 @@ impl Autoregressive for Decoding<'_> {
             .forward(hidden, &self.memory, Some(&mut self.decoder)); // [R, T, V]
         let v = self.vocab_size();
         let last = logits.narrow(1, t - 1, 1).reshape([rows * v]);
-        let last: Vec<f32> = last.into_data().convert::<f32>().try_to_vec().expect("f32 logits");
+        let last: Vec<f32> = last
+            .into_data()
+            .convert::<f32>()
+            .try_to_vec()
+            .expect("f32 logits");
         last.chunks(v).map(<[f32]>::to_vec).collect()
     }
 

@@ -79,7 +79,10 @@ pub fn beam_search(
             }
         }
         model.select(&rows);
-        next = beams.iter().map(|b| vec![*b.ids.last().expect("a new token")]).collect();
+        next = beams
+            .iter()
+            .map(|b| vec![*b.ids.last().expect("a new token")])
+            .collect();
     }
     if ended.is_empty() {
         let best = beams.swap_remove(0);

@@ -84,8 +84,18 @@ pub fn generate(
             width,
             length_penalty,
         } => {
-            assert_eq!(prompts.len(), 1, "beam search continues one prompt at a time");
-            vec![beam_search(model, &prompts[0], options, width, length_penalty)]
+            assert_eq!(
+                prompts.len(),
+                1,
+                "beam search continues one prompt at a time"
+            );
+            vec![beam_search(
+                model,
+                &prompts[0],
+                options,
+                width,
+                length_penalty,
+            )]
         }
         Strategy::Greedy => sampled(model, prompts, options, &mut Sampler::greedy()),
         Strategy::Sample {
@@ -117,9 +127,11 @@ fn log_probabilities(mut logits: Vec<f32>, banned: &[u32]) -> Vec<f32> {
 
 /// How many tokens may still follow a prompt.
 fn budget(model: &dyn Autoregressive, prompt: usize, options: &Options) -> usize {
-    options
-        .max_new_tokens
-        .min(model.max_positions().saturating_sub(model.positions() + prompt))
+    options.max_new_tokens.min(
+        model
+            .max_positions()
+            .saturating_sub(model.positions() + prompt),
+    )
 }
 
 fn sampled(

@@ -60,7 +60,11 @@ impl Sampler {
         }
         let probabilities = softmax(log_probabilities, self.temperature);
         let mut order: Vec<usize> = (0..probabilities.len()).collect();
-        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
+        order.sort_by(|&a, &b| {
+            probabilities[b]
+                .total_cmp(&probabilities[a])
+                .then(a.cmp(&b))
+        });
         let mut kept = 0;
         let mut mass = 0.0;
         for &i in &order {

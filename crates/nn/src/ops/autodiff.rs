@@ -258,20 +258,30 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
         match LayerNorm.prepare::<C>(parents).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let state = (prep.checkpoint(&x), prep.checkpoint(&gamma), eps);
-                let (x, gamma, beta) =
-                    (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
+                let (x, gamma, beta) = (
+                    x.into_primitive(),
+                    gamma.into_primitive(),
+                    beta.into_primitive(),
+                );
                 prep.finish(state, B::vlm_layer_norm(x, gamma, beta, eps))
             }
             OpsKind::UnTracked(prep) => {
-                let (x, gamma, beta) =
-                    (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
+                let (x, gamma, beta) = (
+                    x.into_primitive(),
+                    gamma.into_primitive(),
+                    beta.into_primitive(),
+                );
                 prep.finish(B::vlm_layer_norm(x, gamma, beta, eps))
             }
         }
     }
 
     fn vlm_self_attention(qkv: FloatTensor<Self>, options: AttentionOptions) -> FloatTensor<Self> {
-        match SelfAttention.prepare::<C>([qkv.node()]).compute_bound().stateful() {
+        match SelfAttention
+            .prepare::<C>([qkv.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(mut prep) => {
                 let state = (prep.checkpoint(&qkv), options.clone());
                 prep.finish(state, B::vlm_self_attention(qkv.into_primitive(), options))
@@ -287,7 +297,11 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
         kv: FloatTensor<Self>,
         options: AttentionOptions,
     ) -> FloatTensor<Self> {
-        match CrossAttention.prepare::<C>([q.node(), kv.node()]).compute_bound().stateful() {
+        match CrossAttention
+            .prepare::<C>([q.node(), kv.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(mut prep) => {
                 let state = (prep.checkpoint(&q), prep.checkpoint(&kv), options.clone());
                 let y = B::vlm_cross_attention(q.into_primitive(), kv.into_primitive(), options);
@@ -306,7 +320,11 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
         targets: IntTensor<Self>,
         label_smoothing: f32,
     ) -> FloatTensor<Self> {
-        match CrossEntropy.prepare::<C>([logits.node()]).compute_bound().stateful() {
+        match CrossEntropy
+            .prepare::<C>([logits.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(mut prep) => {
                 let state = (prep.checkpoint(&logits), targets.clone(), label_smoothing);
                 let y = B::vlm_cross_entropy(logits.into_primitive(), targets, label_smoothing);
@@ -321,7 +339,11 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
     }
 
     fn vlm_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
-        match Embedding.prepare::<C>([table.node()]).compute_bound().stateful() {
+        match Embedding
+            .prepare::<C>([table.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prep) => {
                 let state = (ids.clone(), table.shape());
                 prep.finish(state, B::vlm_embedding(table.into_primitive(), ids))

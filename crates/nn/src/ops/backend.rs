@@ -213,7 +213,10 @@ fn with_last(shape: &Shape, last: usize) -> Shape {
 }
 
 fn dims<const D: usize>(t: &FlexTensor) -> [usize; D] {
-    t.shape().to_vec().try_into().expect("rank checked by the tensor-level wrapper")
+    t.shape()
+        .to_vec()
+        .try_into()
+        .expect("rank checked by the tensor-level wrapper")
 }
 
 fn contiguous(t: Maybe<Flex>) -> Option<FlexTensor> {
@@ -303,7 +306,11 @@ impl VlmOps for Flex {
     }
 
     fn vlm_layer_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, eps: f32) -> FlexTensor {
-        let (x, gamma, beta) = (x.to_contiguous(), gamma.to_contiguous(), beta.to_contiguous());
+        let (x, gamma, beta) = (
+            x.to_contiguous(),
+            gamma.to_contiguous(),
+            beta.to_contiguous(),
+        );
         let mut y = vec![0f32; x.shape().num_elements()];
         kernels::layer_norm(f32s(&x), f32s(&gamma), Some(f32s(&beta)), eps, &mut y);
         tensor(y, x.shape())
@@ -323,7 +330,12 @@ impl VlmOps for Flex {
             options.mask(),
             options.key_lengths.as_deref(),
             options.scale,
-            HeadsMut { data: &mut out, offset: 0, batch_stride: t * d, row_stride: d },
+            HeadsMut {
+                data: &mut out,
+                offset: 0,
+                batch_stride: t * d,
+                row_stride: d,
+            },
         );
         tensor(out, [b, t, d])
     }
@@ -341,7 +353,12 @@ impl VlmOps for Flex {
             options.mask(),
             options.key_lengths.as_deref(),
             options.scale,
-            HeadsMut { data: &mut out, offset: 0, batch_stride: tq * d, row_stride: d },
+            HeadsMut {
+                data: &mut out,
+                offset: 0,
+                batch_stride: tq * d,
+                row_stride: d,
+            },
         );
         tensor(out, [b, tq, d])
     }
@@ -396,7 +413,9 @@ impl VlmOps for Flex {
         let grad = grad.to_contiguous();
         // `storage_mut` copies a shared buffer; a view into a larger buffer is made whole first.
         let own = |t: FlexTensor| {
-            let whole = t.as_slice::<f32>().is_some_and(|s| s.len() * 4 == t.bytes().len());
+            let whole = t
+                .as_slice::<f32>()
+                .is_some_and(|s| s.len() * 4 == t.bytes().len());
             if whole { t } else { t.to_contiguous() }
         };
         let (mut param, mut m, mut v) = (own(param), own(m), own(v));
@@ -457,7 +476,11 @@ impl VlmGrad for Flex {
             kernels::column_sum(f32s(&dy), n, &mut db);
             tensor(db, [n])
         });
-        LinearGrads { x: dx, w: dw, bias: db }
+        LinearGrads {
+            x: dx,
+            w: dw,
+            bias: db,
+        }
     }
 
     fn layer_norm_backward(
@@ -479,7 +502,11 @@ impl VlmGrad for Flex {
             &mut dgamma,
             Some(&mut dbeta),
         );
-        [tensor(dx, x.shape()), tensor(dgamma, [d]), tensor(dbeta, [d])]
+        [
+            tensor(dx, x.shape()),
+            tensor(dgamma, [d]),
+            tensor(dbeta, [d]),
+        ]
     }
 
     fn self_attention_backward(
@@ -521,7 +548,12 @@ impl VlmGrad for Flex {
             options.mask(),
             options.key_lengths.as_deref(),
             options.scale,
-            HeadsMut { data: &mut dq, offset: 0, batch_stride: tq * d, row_stride: d },
+            HeadsMut {
+                data: &mut dq,
+                offset: 0,
+                batch_stride: tq * d,
+                row_stride: d,
+            },
             &mut dkv,
         );
         [tensor(dq, [b, tq, d]), tensor(dkv, [b, tk, 2 * d])]

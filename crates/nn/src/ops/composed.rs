@@ -78,7 +78,11 @@ pub fn cross_attention(q: Tensor<3>, kv: Tensor<3>, options: AttentionOptions) -
         let mut bias = vec![0f32; b * tq * tk];
         for (row, values) in bias.chunks_mut(tk).enumerate() {
             let (batch, i) = (row / tq, row % tq);
-            let seen = if options.causal { i + options.past + 1 } else { tk };
+            let seen = if options.causal {
+                i + options.past + 1
+            } else {
+                tk
+            };
             let seen = seen.min(lengths.map_or(tk, |l| l[batch] as usize));
             values[seen.min(tk)..].fill(-1e30);
         }

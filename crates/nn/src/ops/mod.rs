@@ -65,15 +65,27 @@ pub fn linear<const D: usize>(
 ) -> Tensor<D> {
     let [n, k] = weight.dims();
     let mut expected = x.dims();
-    assert_eq!(expected[D - 1], k, "linear: expected input width {k}, found {}", expected[D - 1]);
+    assert_eq!(
+        expected[D - 1],
+        k,
+        "linear: expected input width {k}, found {}",
+        expected[D - 1]
+    );
     expected[D - 1] = n;
     if let Some(r) = &residual {
-        assert_eq!(r.dims(), expected, "linear: residual and output differ in shape");
+        assert_eq!(
+            r.dims(),
+            expected,
+            "linear: residual and output differ in shape"
+        );
     }
     if !fused(&x.device()) {
         return composed::linear(x, weight, bias, residual, activation);
     }
-    let options = LinearOptions { activation, precision: precision() };
+    let options = LinearOptions {
+        activation,
+        precision: precision(),
+    };
     Tensor::from_dispatch(Dispatch::vlm_linear(
         x.into_dispatch(),
         weight.into_dispatch(),
@@ -128,8 +140,17 @@ pub fn self_attention(qkv: Tensor<3>, options: AttentionOptions) -> Tensor<3> {
 /// `q: [B, Tq, D]`, `kv: [B, Tk, 2D]`, keys first; gives `[B, Tq, D]`.
 pub fn cross_attention(q: Tensor<3>, kv: Tensor<3>, options: AttentionOptions) -> Tensor<3> {
     let ([b, _, d], [kb, _, kd]) = (q.dims(), kv.dims());
-    assert_eq!((b, 2 * d), (kb, kd), "cross-attention: queries and packed keys differ");
-    assert_eq!(d % options.heads, 0, "cross-attention: width {d}, {} heads", options.heads);
+    assert_eq!(
+        (b, 2 * d),
+        (kb, kd),
+        "cross-attention: queries and packed keys differ"
+    );
+    assert_eq!(
+        d % options.heads,
+        0,
+        "cross-attention: width {d}, {} heads",
+        options.heads
+    );
     if !fused(&q.device()) {
         return composed::cross_attention(q, kv, options);
     }

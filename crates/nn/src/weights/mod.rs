@@ -170,12 +170,14 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     };
     (0..count)
-        .map(|_| loop {
-            // Box-Muller; 1 - u is never 0
-            let r = (-2.0 * (1.0 - uniform()).ln()).sqrt();
-            let z = r * (std::f64::consts::TAU * uniform()).cos();
-            if z.abs() <= 2.0 {
-                break z as f32 * deviation;
+        .map(|_| {
+            loop {
+                // Box-Muller; 1 - u is never 0
+                let r = (-2.0 * (1.0 - uniform()).ln()).sqrt();
+                let z = r * (std::f64::consts::TAU * uniform()).cos();
+                if z.abs() <= 2.0 {
+                    break z as f32 * deviation;
+                }
             }
         })
         .collect()

@@ -1,0 +1,202 @@
+//! Batches of rendered scenes, made by a thread of their own ahead of the training loop.
+//!
+//! What a batch contains depends on the recipe and the batch's number only, so a resumed run sees what the
+//! uninterrupted one would have seen.
+
+use crate::Error;
+use crate::recipe::Recipe;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use vlm_data::image::{Image, ImageProcessor};
+use vlm_data::text::Tokenizer;
+use vlm_models::families::coca::{Batch, TextBatch};
+use vlm_tasks::prompt::{Example, SpecialIds};
+use vlm_worlds::shapes::{self, Split};
+
+/// Texts of a batch, padded, in host memory.
+struct HostTexts {
+    ids: Vec<i64>,
+    targets: Vec<i64>,
+    lengths: Vec<usize>,
+    width: usize,
+}
+
+/// A batch in host memory.
+pub struct HostBatch {
+    pixels: Vec<f32>,
+    pictures: usize,
+    side: usize,
+    captions: HostTexts,
+    questions: HostTexts,
+}
+
+/// Makes batches.
+#[derive(Clone)]
+pub struct Batches {
+    recipe: Arc<Recipe>,
+    tokenizer: Arc<Tokenizer>,
+    processor: ImageProcessor,
+    special: SpecialIds,
+}
+
+/// Target of a position that has nothing to be learned.
+const IGNORE: i64 = -1;
+
+fn pad(examples: &[Example], pad: u32) -> HostTexts {
+    let width = examples.iter().map(|e| e.ids.len()).max().unwrap_or(1);
+    let (mut ids, mut targets) = (Vec::new(), Vec::new());
+    for example in examples {
+        let n = example.ids.len();
+        for i in 0..width {
+            ids.push(i64::from(*example.ids.get(i).unwrap_or(&pad)));
+            let learned = i + 1 >= example.prompt && i + 1 < n;
+            targets.push(if learned {
+                i64::from(example.ids[i + 1])
+            } else {
+                IGNORE
+            });
+        }
+    }
+    HostTexts {
+        ids,
+        targets,
+        lengths: examples.iter().map(|e| e.ids.len()).collect(),
+        width,
+    }
+}
+
+impl HostTexts {
+    fn to_device(&self, device: &Device) -> TextBatch {
+        let shape = [self.lengths.len(), self.width];
+        let tensor =
+            |v: &Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(v.clone(), shape), device);
+        TextBatch {
+            ids: tensor(&self.ids),
+            targets: tensor(&self.targets),
+            target_count: self.targets.iter().filter(|&&t| t >= 0).count(),
+            lengths: self.lengths.clone(),
+        }
+    }
+}
+
+impl HostBatch {
+    /// The batch as a model takes it.
+    pub fn to_device(&self, device: &Device) -> Batch {
+        let shape = [self.pictures, 3, self.side, self.side];
+        Batch {
+            pixel_values: Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device),
+            captions: self.captions.to_device(device),
+            questions: Some(self.questions.to_device(device)),
+        }
+    }
+}
+
+/// SplitMix64 over a key: the choices of one picture.
+struct Choices(u64);
+
+impl Choices {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+
+    /// `count` of `items`, each once while they last, then again from the first.
+    fn some<'a, T>(&mut self, items: &'a [T], count: usize) -> Vec<&'a T> {
+        let mut order: Vec<&T> = items.iter().collect();
+        for last in (1..order.len()).rev() {
+            order.swap(last, (self.next() % (last as u64 + 1)) as usize);
+        }
+        (0..count).map(|i| order[i % order.len()]).collect()
+    }
+}
+
+impl Batches {
+    /// Batches of a recipe.
+    pub fn new(
+        recipe: Arc<Recipe>,
+        tokenizer: Arc<Tokenizer>,
+        processor: ImageProcessor,
+        special: SpecialIds,
+    ) -> Self {
+        Self {
+            recipe,
+            tokenizer,
+            processor,
+            special,
+        }
+    }
+
+    /// Batch number `number`, from 0.
+    ///
+    /// # Errors
+    /// Text that cannot be tokenized or does not fit the model.
+    pub fn make(&self, number: u64) -> Result<HostBatch, Error> {
+        let (data, pictures) = (&self.recipe.data, self.recipe.train.batch_size);
+        let mut pixels = Vec::new();
+        let (mut captions, mut questions) = (Vec::new(), Vec::new());
+        for i in 0..pictures as u64 {
+            let index = number * pictures as u64 + i;
+            let mut choices = Choices(data.seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
+            let [low, high] = data.difficulty;
+            let config = shapes::Config {
+                size: data.size,
+                difficulty: low + (high - low) * choices.unit(),
+            };
+            let item = shapes::generate(&config, Split::Train, data.seed, index);
+            let picture = item.picture;
+            let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
+            pixels.extend(self.processor.process(&image)?.data);
+            for caption in choices.some(&item.captions, data.captions_per_picture) {
+                captions.push(self.special.caption_example(&self.tokenizer, caption)?);
+            }
+            for qa in choices.some(&item.qa, data.questions_per_picture) {
+                let example =
+                    self.special
+                        .answer_example(&self.tokenizer, &qa.question, &qa.answer)?;
+                questions.push(example);
+            }
+        }
+        let most = self.recipe.model.text_config.max_position_embeddings;
+        if let Some(long) = captions
+            .iter()
+            .chain(&questions)
+            .find(|e| e.ids.len() > most)
+        {
+            return Err(vlm_tasks::Error::TooLong {
+                expected: most,
+                found: long.ids.len(),
+            }
+            .into());
+        }
+        Ok(HostBatch {
+            pixels,
+            pictures,
+            side: data.size as usize,
+            captions: pad(&captions, self.special.pad),
+            questions: pad(&questions, self.special.pad),
+        })
+    }
+
+    /// Batches from number `first` on, made ahead by another thread until the receiver is dropped.
+    pub fn stream(self, first: u64) -> Receiver<Result<HostBatch, Error>> {
+        let (sender, receiver) = sync_channel(4);
+        std::thread::spawn(move || {
+            for number in first.. {
+                let batch = self.make(number);
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
