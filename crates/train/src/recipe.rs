@@ -4,6 +4,7 @@ use crate::Error;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use vlm_models::families::coca::CocaConfig;
+use vlm_tasks::prompt::SPECIALS;
 use vlm_worlds::shapes;
 
 /// A training run.
@@ -208,6 +209,16 @@ impl Recipe {
             &format!("{:?}", t.precision),
         )?;
         self.model.validate().map_err(|e| format!("model: {e}"))?;
+        let (words, special) = (shapes::vocabulary().len(), SPECIALS.len());
+        check(
+            self.model.text_config.vocab_size == words + special,
+            "model.text_config.vocab_size",
+            &format!(
+                "{} (the world's words and {special} special tokens)",
+                words + special
+            ),
+            &self.model.text_config.vocab_size.to_string(),
+        )?;
         check(
             self.model.vision_config.image_size == d.size as usize,
             "model.vision_config.image_size",
