@@ -1,14 +1,14 @@
 //! Speed of the hot kernels on this machine: `cargo run --release -p vlm-kernels --example bench_kernels`.
 //!
-//! Each line is the median of many runs. `VLM_CPU` bounds the instruction set, `RAYON_NUM_THREADS`
+//! Each line gives the median and, in brackets, the best of many runs. `VLM_CPU` bounds the instruction set, `RAYON_NUM_THREADS`
 //! the threads.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
 use vlm_kernels::*;
 
-/// The median time of `run` in seconds.
-fn median(mut run: impl FnMut()) -> f64 {
+/// The shortest and the median time of `run` in seconds.
+fn time(mut run: impl FnMut()) -> [f64; 2] {
     let mut times = Vec::new();
     let start = Instant::now();
     while times.len() < 15 || (start.elapsed().as_secs_f64() < 0.4 && times.len() < 2000) {
@@ -17,7 +17,7 @@ fn median(mut run: impl FnMut()) -> f64 {
         times.push(start.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    [times[0], times[times.len() / 2]]
 }
 
 fn numbers(len: usize) -> Vec<f32> {
@@ -25,9 +25,14 @@ fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| fraction(i) as f32 / 500.0 - 1.0).collect()
 }
 
-fn report(name: &str, seconds: f64, amount: f64, unit: &str) {
-    let rate = amount / seconds / 1e9;
-    println!("{name:<44} {:>9.1} us {rate:>8.1} {unit}", seconds * 1e6);
+fn report(name: &str, [best, median]: [f64; 2], amount: f64, unit: &str) {
+    let rate = |seconds: f64| amount / seconds / 1e9;
+    println!(
+        "{name:<44} {:>9.1} us {:>8.1} {unit} (best {:.1})",
+        median * 1e6,
+        rate(median),
+        rate(best)
+    );
 }
 
 fn bench_linear(precision: Precision) {
@@ -44,7 +49,7 @@ fn bench_linear(precision: Precision) {
         let (x, w, bias) = (numbers(m * k), numbers(n * k), numbers(n));
         let (mut out, mut pre) = (vec![0.0; m * n], vec![0.0; m * n]);
         let flops = 2.0 * (m * k * n) as f64;
-        let seconds = median(|| {
+        let seconds = time(|| {
             linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut out);
         });
         report(
@@ -53,7 +58,7 @@ fn bench_linear(precision: Precision) {
             flops,
             "GFLOP/s",
         );
-        let seconds = median(|| {
+        let seconds = time(|| {
             let epilogue = Epilogue {
                 bias: Some(&bias),
                 activation: Activation::Gelu,
@@ -70,7 +75,7 @@ fn bench_linear(precision: Precision) {
         // The products of the backward pass: dX = dY W, dW = dY^T X.
         let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
         let dy = MatRef::row_major(&pre, m, n);
-        let seconds = median(|| {
+        let seconds = time(|| {
             matmul(precision, dy, MatRef::row_major(&w, n, k), &mut dx);
         });
         report(
@@ -79,7 +84,7 @@ fn bench_linear(precision: Precision) {
             flops,
             "GFLOP/s",
         );
-        let seconds = median(|| {
+        let seconds = time(|| {
             matmul(precision, dy.t(), MatRef::row_major(&x, m, k), &mut dw);
         });
         report(
@@ -114,7 +119,7 @@ fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_
     let dout = HeadsRef::contiguous(&dout, q_len, width);
     let name = format!("B={batch} H={heads} Tq={q_len} Tk={k_len} hd={head_dim}");
     let product = 2.0 * (batch * q_len * k_len * width) as f64;
-    let seconds = median(|| {
+    let seconds = time(|| {
         let out = HeadsMut::contiguous(&mut out, q_len, width);
         attention(shape, q, k, v, Mask::None, None, 0.2, out);
     });
@@ -124,7 +129,7 @@ fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_
         2.0 * product,
         "GFLOP/s",
     );
-    let seconds = median(|| {
+    let seconds = time(|| {
         let dq = HeadsMut::contiguous(&mut out, q_len, width);
         attention_backward_packed_kv(shape, dout, q, &kv, Mask::None, None, 0.2, dq, &mut dkv);
     });
@@ -148,7 +153,7 @@ fn bench_elementwise() {
     for len in [1 << 20, 10 << 20] {
         let (mut p, g) = (numbers(len), numbers(len));
         let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
-        let seconds = median(|| adamw(&mut p, &g, &mut m, &mut v, ADAMW));
+        let seconds = time(|| adamw(&mut p, &g, &mut m, &mut v, ADAMW));
         // Four arrays read, three written.
         report(&format!("AdamW {len}"), seconds, 28.0 * len as f64, "GB/s");
     }
@@ -156,16 +161,16 @@ fn bench_elementwise() {
     let (x, dy, gamma) = (numbers(rows * width), numbers(rows * width), numbers(width));
     let (mut y, mut dg) = (vec![0.0; x.len()], vec![0.0; width]);
     let bytes = 4.0 * x.len() as f64;
-    let seconds = median(|| layer_norm(&x, &gamma, Some(&gamma), 1e-5, &mut y));
+    let seconds = time(|| layer_norm(&x, &gamma, Some(&gamma), 1e-5, &mut y));
     report("layer_norm 2048x192", seconds, 2.0 * bytes, "GB/s");
-    let seconds = median(|| layer_norm_backward(&dy, &x, &gamma, 1e-5, &mut y, &mut dg, None));
+    let seconds = time(|| layer_norm_backward(&dy, &x, &gamma, 1e-5, &mut y, &mut dg, None));
     report("layer_norm_backward 2048x192", seconds, 3.0 * bytes, "GB/s");
-    let seconds = median(|| activation_backward(Activation::Gelu, &x, &dy, &mut y));
+    let seconds = time(|| activation_backward(Activation::Gelu, &x, &dy, &mut y));
     report("gelu backward 2048x192", seconds, 3.0 * bytes, "GB/s");
     let targets: Vec<i64> = (0..512).map(|i| i % 700).collect();
     let logits = numbers(512 * 2000);
     let (dlosses, mut dlogits) = (numbers(512), vec![0.0; logits.len()]);
-    let seconds = median(|| {
+    let seconds = time(|| {
         cross_entropy_backward(&dlosses, &logits, &targets, 0.1, &mut dlogits);
     });
     report(
