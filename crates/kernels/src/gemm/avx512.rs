@@ -278,11 +278,18 @@ macro_rules! define_multiply {
                 let mut a = block.a.add(row / PANEL * length + row % PANEL);
                 let mut b = block.b.add(panel * length);
                 let c = block.c.add(row * block.c_stride + panel * PANEL);
-                if block.accumulate {
-                    for i in 0..rows {
-                        for j in 0..N {
-                            let at = c.add(i * block.c_stride + j * PANEL);
+                for i in 0..ROWS {
+                    // Fixed bounds keep the sums in registers.
+                    if i >= rows {
+                        continue;
+                    }
+                    for j in 0..N {
+                        let at = c.wrapping_add(i * block.c_stride + j * PANEL);
+                        if block.accumulate {
                             sums[i][j] = _mm512_maskz_loadu_ps(lanes(columns - j * PANEL), at);
+                        } else {
+                            // Owning the lines by the time they are stored hides the misses.
+                            _mm_prefetch::<_MM_HINT_ET0>(at.cast());
                         }
                     }
                 }
@@ -301,7 +308,10 @@ macro_rules! define_multiply {
                     a = a.add(PANEL);
                     b = b.add(PANEL);
                 }
-                for i in 0..rows {
+                for i in 0..ROWS {
+                    if i >= rows {
+                        continue;
+                    }
                     for j in 0..N {
                         let at = c.add(i * block.c_stride + j * PANEL);
                         let mask = lanes(columns - j * PANEL);

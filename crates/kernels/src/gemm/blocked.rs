@@ -17,8 +17,8 @@ const CHUNK_UNITS: usize = 192;
 /// Rows and columns of the result per task.
 const TASK_ROWS: usize = 64;
 const TASK_COLUMNS: usize = 768;
-/// Tasks to make at least, for up to eight threads to share well.
-const MIN_TASKS: usize = 16;
+/// Tasks to make at least, where the result is large enough to be cut.
+const MIN_TASKS: usize = 8;
 /// Multiplications below which one task does everything.
 const SERIAL_WORK: usize = 1 << 19;
 
@@ -130,17 +130,44 @@ impl Plan {
     }
 }
 
-/// The part of `x` (rows are the outer dimension) that a panel holds of a chunk.
-fn source<K: BlockKernel>(x: MatRef, plan: &Plan, panel: usize, chunk: usize) -> Source {
-    let (first, first_k) = (panel * PANEL, chunk * plan.chunk * K::DEPTH);
-    let outer = x.rows.saturating_sub(first).min(PANEL);
-    let ptr = x.data.as_ptr();
-    Source {
-        ptr: ptr.wrapping_add(first * x.row_stride + first_k * x.col_stride),
-        outer,
-        outer_stride: x.row_stride,
-        k: (x.cols - first_k).min(plan.chunk * K::DEPTH),
-        k_stride: x.col_stride,
+/// Packs panels `first..first + count` of `x` (its rows are the outer dimension) for `units` units
+/// from `first_unit`, one after the other.
+///
+/// # Safety
+/// `x` was checked; `dst` is writable over `count * units * PANEL` units.
+unsafe fn pack<K: BlockKernel>(
+    x: MatRef,
+    (first, count): (usize, usize),
+    (first_unit, units): (usize, usize),
+    dst: *mut f32,
+    pack_panel: impl Fn(Source, *mut f32, usize),
+) {
+    let pack_part = |panel: usize, unit: usize, part: usize| {
+        let row = (first + panel) * PANEL;
+        let k = (first_unit + unit) * K::DEPTH;
+        let src = Source {
+            ptr: x
+                .data
+                .as_ptr()
+                .wrapping_add(row * x.row_stride + k * x.col_stride),
+            outer: x.rows.saturating_sub(row).min(PANEL),
+            outer_stride: x.row_stride,
+            k: x.cols.saturating_sub(k).min(part * K::DEPTH),
+            k_stride: x.col_stride,
+        };
+        pack_panel(src, dst.wrapping_add((panel * units + unit) * PANEL), part);
+    };
+    if x.col_stride == 1 {
+        for panel in 0..count {
+            pack_part(panel, 0, units);
+        }
+    } else {
+        // Neighbouring panels lie side by side in memory: take a few of its rows at a time.
+        for unit in (0..units).step_by(PANEL) {
+            for panel in 0..count {
+                pack_part(panel, unit, PANEL.min(units - unit));
+            }
+        }
     }
 }
 
@@ -170,15 +197,15 @@ pub(super) fn multiply<K: BlockKernel>(
         let shared = SharedMut::new(packed);
         run_tasks(plan.b_panels.div_ceil(PANELS_PER_TASK), &|task| {
             let first = task * PANELS_PER_TASK;
+            let panels = (first, PANELS_PER_TASK.min(plan.b_panels - first));
             for chunk in 0..plan.chunks {
-                for panel in first..(first + PANELS_PER_TASK).min(plan.b_panels) {
-                    let src = source::<K>(b.t(), &plan, panel, chunk);
-                    let at = plan.b_offset::<K>(chunk, panel);
-                    // SAFETY: `b` was checked; each panel has its own place in `packed`.
-                    unsafe {
-                        let dst = shared.ptr().add(at);
-                        kernel.pack_b(src, dst, plan.chunk_units::<K>(chunk));
-                    }
+                let units = (chunk * plan.chunk, plan.chunk_units::<K>(chunk));
+                // SAFETY: `b` was checked; each panel has its own place in `packed`.
+                unsafe {
+                    let dst = shared.ptr().add(plan.b_offset::<K>(chunk, first));
+                    pack::<K>(b.t(), panels, units, dst, |src, dst, units| {
+                        kernel.pack_b(src, dst, units);
+                    });
                 }
             }
         });
@@ -218,13 +245,13 @@ unsafe fn run_task<K: BlockKernel>(
     with_scratch(panels * plan.chunk * PANEL, |a_packed| {
         for chunk in 0..plan.chunks {
             let units = plan.chunk_units::<K>(chunk);
-            for panel in 0..panels {
-                let src = source::<K>(a, plan, row / PANEL + panel, chunk);
-                // SAFETY: `a` was checked; `a_packed` holds `panels` panels of a chunk.
-                unsafe {
-                    let dst = a_packed.as_mut_ptr().add(panel * units * PANEL);
+            let dst = a_packed.as_mut_ptr();
+            // SAFETY: `a` was checked; `a_packed` holds `panels` panels of a chunk.
+            unsafe {
+                let first = (chunk * plan.chunk, units);
+                pack::<K>(a, (row / PANEL, panels), first, dst, |src, dst, units| {
                     kernel.pack_a(src, dst, units);
-                }
+                });
             }
             // SAFETY: both operands are packed; the caller promises the block of `out`.
             unsafe {

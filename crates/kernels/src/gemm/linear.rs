@@ -1,7 +1,7 @@
 //! The linear layer: a product with a transposed weight and what follows it.
 
 use super::{MatRef, product};
-use crate::activation::{self, Activation};
+use crate::activation::{Activation, Function, with_function};
 use crate::cpu_features::Precision;
 use crate::parallel::{self, SharedMut};
 use crate::simd::{Simd, simd_dispatch};
@@ -63,19 +63,27 @@ struct Segment<'a> {
 
 #[inline(always)]
 fn finish_segment<S: Simd>(s: S, y: &mut [f32], e: Segment) {
-    if let Some(bias) = e.bias {
-        for (y, bias) in y.chunks_mut(S::LANES).zip(bias.chunks(S::LANES)) {
-            s.store(y, s.add(s.load(y), s.load(bias)));
+    let activation = e.activation;
+    with_function!(activation, finish_segment_with(s, y, e));
+}
+
+/// One pass over the segment, a vector at a time.
+#[inline(always)]
+fn finish_segment_with<S: Simd, F: Function>(s: S, y: &mut [f32], mut e: Segment) {
+    for at in (0..y.len()).step_by(S::LANES) {
+        let y = &mut y[at..];
+        let mut v = s.load(y);
+        if let Some(bias) = e.bias {
+            v = s.add(v, s.load(&bias[at..]));
         }
-    }
-    if let Some(pre_activation) = e.pre_activation {
-        pre_activation.copy_from_slice(y);
-    }
-    activation::apply_in_place(s, e.activation, y);
-    if let Some(residual) = e.residual {
-        for (y, residual) in y.chunks_mut(S::LANES).zip(residual.chunks(S::LANES)) {
-            s.store(y, s.add(s.load(y), s.load(residual)));
+        if let Some(pre_activation) = &mut e.pre_activation {
+            s.store(&mut pre_activation[at..], v);
         }
+        v = F::value(s, v);
+        if let Some(residual) = e.residual {
+            v = s.add(v, s.load(&residual[at..]));
+        }
+        s.store(y, v);
     }
 }
 
