@@ -120,27 +120,28 @@ impl Plan {
             .next_multiple_of(K::UNIT_STEP)
     }
 
-    /// Where a panel of a chunk starts in packed `b`.
-    fn b_offset<K: BlockKernel>(&self, chunk: usize, panel: usize) -> usize {
-        (chunk * self.chunk * self.b_panels + panel * self.chunk_units::<K>(chunk)) * PANEL
+    /// Where a panel of a chunk starts in an operand of `panels` panels that is packed as a whole.
+    fn offset<K: BlockKernel>(&self, panels: usize, chunk: usize, panel: usize) -> usize {
+        (chunk * self.chunk * panels + panel * self.chunk_units::<K>(chunk)) * PANEL
     }
 
-    fn b_len<K: BlockKernel>(&self) -> usize {
-        self.b_panels * self.units.next_multiple_of(K::UNIT_STEP) * PANEL
+    /// Units of an operand of `panels` panels that is packed as a whole.
+    fn packed_len<K: BlockKernel>(&self, panels: usize) -> usize {
+        panels * self.units.next_multiple_of(K::UNIT_STEP) * PANEL
     }
 }
 
-/// Packs panels `first..first + count` of `x` (its rows are the outer dimension) for `units` units
-/// from `first_unit`, one after the other.
+/// Packs `units` units from `first_unit` of panels `first..first + count` of `x` (its rows are the
+/// outer dimension) to `dst`, where panels are `panel_len` units apart.
 ///
 /// # Safety
-/// `x` was checked; `dst` is writable over `count * units * PANEL` units.
+/// `x` was checked; `dst` is writable over these units of these panels.
 unsafe fn pack<K: BlockKernel>(
     x: MatRef,
     (first, count): (usize, usize),
     (first_unit, units): (usize, usize),
-    dst: *mut f32,
-    pack_panel: impl Fn(Source, *mut f32, usize),
+    (dst, panel_len): (*mut f32, usize),
+    pack_panel: &impl Fn(Source, *mut f32, usize),
 ) {
     let pack_part = |panel: usize, unit: usize, part: usize| {
         let row = (first + panel) * PANEL;
@@ -155,7 +156,11 @@ unsafe fn pack<K: BlockKernel>(
             k: x.cols.saturating_sub(k).min(part * K::DEPTH),
             k_stride: x.col_stride,
         };
-        pack_panel(src, dst.wrapping_add((panel * units + unit) * PANEL), part);
+        pack_panel(
+            src,
+            dst.wrapping_add(panel * panel_len + unit * PANEL),
+            part,
+        );
     };
     if x.col_stride == 1 {
         for panel in 0..count {
@@ -171,6 +176,51 @@ unsafe fn pack<K: BlockKernel>(
     }
 }
 
+/// Packs all `panels` panels of `x` into `dst`, in tasks that read contiguous memory.
+fn pack_all<K: BlockKernel>(
+    x: MatRef,
+    plan: &Plan,
+    panels: usize,
+    dst: &mut [f32],
+    run_tasks: &RunTasks,
+    pack_panel: &(impl Fn(Source, *mut f32, usize) + Sync),
+) {
+    const PANELS_PER_TASK: usize = 4;
+    const UNITS_PER_TASK: usize = 2 * PANEL;
+    assert!(dst.len() >= plan.packed_len::<K>(panels));
+    let shared = SharedMut::new(dst);
+    let pack_block = |chunk: usize, block: (usize, usize), (unit, units): (usize, usize)| {
+        let panel_len = plan.chunk_units::<K>(chunk) * PANEL;
+        let at = plan.offset::<K>(panels, chunk, block.0) + unit * PANEL;
+        let units = (chunk * plan.chunk + unit, units);
+        // SAFETY: callers of `multiply` checked `x`; each block has its own place in `dst`, whose
+        // length was checked above.
+        unsafe {
+            let dst = (shared.ptr().add(at), panel_len);
+            pack::<K>(x, block, units, dst, pack_panel);
+        }
+    };
+    if x.col_stride == 1 {
+        run_tasks(panels.div_ceil(PANELS_PER_TASK), &|task| {
+            let first = task * PANELS_PER_TASK;
+            for chunk in 0..plan.chunks {
+                let block = (first, PANELS_PER_TASK.min(panels - first));
+                pack_block(chunk, block, (0, plan.chunk_units::<K>(chunk)));
+            }
+        });
+    } else {
+        let per_chunk = plan.chunk.div_ceil(UNITS_PER_TASK);
+        run_tasks(plan.chunks * per_chunk, &|task| {
+            let (chunk, first) = (task / per_chunk, task % per_chunk * UNITS_PER_TASK);
+            let units = plan.chunk_units::<K>(chunk).saturating_sub(first);
+            pack_block(chunk, (0, panels), (first, units.min(UNITS_PER_TASK)));
+        });
+    }
+}
+
+/// Runs a number of tasks, in parallel or one after the other.
+type RunTasks = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + Sync;
+
 /// `out = a b`, then `finish(row, first column, segment)` for every segment of a row of `out`.
 ///
 /// Callers have checked the operands ([`MatRef::check`]); no extent is 0.
@@ -185,88 +235,119 @@ pub(super) fn multiply<K: BlockKernel>(
     assert_eq!(out.len(), m * n);
     let plan = Plan::new::<K>(m, k, n);
     let serial = m * k * n <= SERIAL_WORK;
-    let run_tasks = |count: usize, task: &(dyn Fn(usize) + Sync)| {
+    let run_tasks = move |count: usize, task: &(dyn Fn(usize) + Sync)| {
         if serial {
             (0..count).for_each(task);
         } else {
             parallel::for_each_task(count, task);
         }
     };
-    with_scratch(plan.b_len::<K>(), |packed| {
-        const PANELS_PER_TASK: usize = 4;
-        let shared = SharedMut::new(packed);
-        run_tasks(plan.b_panels.div_ceil(PANELS_PER_TASK), &|task| {
-            let first = task * PANELS_PER_TASK;
-            let panels = (first, PANELS_PER_TASK.min(plan.b_panels - first));
-            for chunk in 0..plan.chunks {
-                let units = (chunk * plan.chunk, plan.chunk_units::<K>(chunk));
-                // SAFETY: `b` was checked; each panel has its own place in `packed`.
-                unsafe {
-                    let dst = shared.ptr().add(plan.b_offset::<K>(chunk, first));
-                    pack::<K>(b.t(), panels, units, dst, |src, dst, units| {
-                        kernel.pack_b(src, dst, units);
-                    });
-                }
-            }
-        });
-        let packed = &*packed;
-        let out = SharedMut::new(out);
-        run_tasks(plan.row_tasks * plan.column_tasks, &|task| {
-            let (i, j) = (task / plan.column_tasks, task % plan.column_tasks);
-            // SAFETY: tasks cover disjoint blocks of `out`, which holds m * n elements.
-            unsafe { run_task(kernel, a, packed, n, &plan, (i, j), out) };
-            let columns = plan.task_columns.min(n - j * plan.task_columns);
-            for row in i * TASK_ROWS..((i + 1) * TASK_ROWS).min(m) {
-                let at = row * n + j * plan.task_columns;
+    // SAFETY: `pack_all` passes sources and places that it checked.
+    let pack_a = |src, dst, units| unsafe { kernel.pack_a(src, dst, units) };
+    // SAFETY: as above.
+    let pack_b = |src, dst, units| unsafe { kernel.pack_b(src, dst, units) };
+    // Rows of `a` that are contiguous are packed by the task that needs them, while its cache
+    // holds them; unless several tasks need them, or they lie across memory.
+    let whole_a = a.col_stride != 1 || plan.column_tasks > 1;
+    let a_panels = if whole_a {
+        m.div_ceil(PANEL).next_multiple_of(K::PANEL_STEP)
+    } else {
+        0
+    };
+    let b_len = plan.packed_len::<K>(plan.b_panels);
+    with_scratch(b_len + plan.packed_len::<K>(a_panels), |scratch| {
+        let (packed_b, packed_a) = scratch.split_at_mut(b_len);
+        pack_all::<K>(b.t(), &plan, plan.b_panels, packed_b, &run_tasks, &pack_b);
+        if whole_a {
+            pack_all::<K>(a, &plan, a_panels, packed_a, &run_tasks, &pack_a);
+        }
+        let task = Task {
+            kernel,
+            plan: &plan,
+            a,
+            packed_a: whole_a.then_some((&*packed_a, a_panels)),
+            packed_b,
+            n,
+            out: SharedMut::new(out),
+        };
+        run_tasks(plan.row_tasks * plan.column_tasks, &|index| {
+            let (i, j) = (index / plan.column_tasks, index % plan.column_tasks);
+            let (first, columns) = (j * plan.task_columns, plan.task_columns);
+            let columns = columns.min(n - first);
+            let rows = i * TASK_ROWS..((i + 1) * TASK_ROWS).min(m);
+            // SAFETY: tasks cover disjoint blocks of `out`.
+            unsafe { task.run(rows.clone(), first, columns) };
+            for row in rows {
                 // SAFETY: this segment belongs to this task alone and is now initialised.
-                let segment = unsafe { std::slice::from_raw_parts_mut(out.ptr().add(at), columns) };
-                finish(row, j * plan.task_columns, segment);
+                let segment = unsafe {
+                    let start = task.out.ptr().add(row * n + first);
+                    std::slice::from_raw_parts_mut(start, columns)
+                };
+                finish(row, first, segment);
             }
         });
     });
 }
 
-/// One block of `out`, over all of `k`.
-///
-/// # Safety
-/// `a` was checked, `packed` holds all of `b`, and no other task touches this block of `out`.
-unsafe fn run_task<K: BlockKernel>(
+/// What the tasks of a product share.
+struct Task<'a, K> {
     kernel: K,
-    a: MatRef,
-    packed: &[f32],
+    plan: &'a Plan,
+    a: MatRef<'a>,
+    /// All of `a` and its number of panels, if it is packed as a whole.
+    packed_a: Option<(&'a [f32], usize)>,
+    packed_b: &'a [f32],
+    /// Columns of `out`.
     n: usize,
-    plan: &Plan,
-    (i, j): (usize, usize),
     out: SharedMut,
-) {
-    let (row, column) = (i * TASK_ROWS, j * plan.task_columns);
-    let rows = TASK_ROWS.min(a.rows - row);
-    let panels = rows.div_ceil(PANEL).next_multiple_of(K::PANEL_STEP);
-    with_scratch(panels * plan.chunk * PANEL, |a_packed| {
-        for chunk in 0..plan.chunks {
-            let units = plan.chunk_units::<K>(chunk);
-            let dst = a_packed.as_mut_ptr();
-            // SAFETY: `a` was checked; `a_packed` holds `panels` panels of a chunk.
-            unsafe {
-                let first = (chunk * plan.chunk, units);
-                pack::<K>(a, (row / PANEL, panels), first, dst, |src, dst, units| {
-                    kernel.pack_a(src, dst, units);
-                });
+}
+
+impl<K: BlockKernel> Task<'_, K> {
+    /// One block of `out`, over all of `k`; it starts at whole panels.
+    ///
+    /// # Safety
+    /// The block lies in `out` and nothing else touches it.
+    unsafe fn run(&self, rows: std::ops::Range<usize>, column: usize, columns: usize) {
+        let (plan, row) = (self.plan, rows.start);
+        let panels = rows.len().div_ceil(PANEL).next_multiple_of(K::PANEL_STEP);
+        let own_len = if self.packed_a.is_none() {
+            panels * plan.chunk * PANEL
+        } else {
+            0
+        };
+        with_scratch(own_len, |own_a| {
+            for chunk in 0..plan.chunks {
+                let units = plan.chunk_units::<K>(chunk);
+                let a = match self.packed_a {
+                    Some((packed, all)) => {
+                        packed[plan.offset::<K>(all, chunk, row / PANEL)..].as_ptr()
+                    }
+                    None => {
+                        let range = (chunk * plan.chunk, units);
+                        let dst = (own_a.as_mut_ptr(), units * PANEL);
+                        // SAFETY: `a` was checked; `own_a` holds `panels` panels of a chunk.
+                        unsafe {
+                            let pack_panel = |src, dst, units| self.kernel.pack_a(src, dst, units);
+                            pack::<K>(self.a, (row / PANEL, panels), range, dst, &pack_panel);
+                        }
+                        own_a.as_ptr()
+                    }
+                };
+                let at = plan.offset::<K>(plan.b_panels, chunk, column / PANEL);
+                // SAFETY: both operands are packed; the caller promises the block of `out`.
+                unsafe {
+                    self.kernel.multiply(Block {
+                        a,
+                        b: self.packed_b[at..].as_ptr(),
+                        units,
+                        rows: rows.len(),
+                        columns,
+                        c: self.out.ptr().add(row * self.n + column),
+                        c_stride: self.n,
+                        accumulate: chunk > 0,
+                    });
+                }
             }
-            // SAFETY: both operands are packed; the caller promises the block of `out`.
-            unsafe {
-                let b_at = plan.b_offset::<K>(chunk, column / PANEL);
-                kernel.multiply(Block {
-                    a: a_packed.as_ptr(),
-                    b: packed.as_ptr().add(b_at),
-                    units,
-                    rows,
-                    columns: plan.task_columns.min(n - column),
-                    c: out.ptr().add(row * n + column),
-                    c_stride: n,
-                    accumulate: chunk > 0,
-                });
-            }
-        }
-    });
+        });
+    }
 }
