@@ -1,7 +1,7 @@
 //! The linear layer: a product with a transposed weight and what follows it.
 
-use super::{MatRef, PARALLEL_WORK, gemm_f32};
-use crate::activation::{self, Activation};
+use super::{MatRef, product};
+use crate::activation::{Activation, Function, with_function};
 use crate::cpu_features::Precision;
 use crate::parallel::{self, SharedMut};
 use crate::simd::{Simd, simd_dispatch};
@@ -63,40 +63,33 @@ struct Segment<'a> {
 
 #[inline(always)]
 fn finish_segment<S: Simd>(s: S, y: &mut [f32], e: Segment) {
-    if let Some(bias) = e.bias {
-        for (y, bias) in y.chunks_mut(S::LANES).zip(bias.chunks(S::LANES)) {
-            s.store(y, s.add(s.load(y), s.load(bias)));
-        }
-    }
-    if let Some(pre_activation) = e.pre_activation {
-        pre_activation.copy_from_slice(y);
-    }
-    activation::apply_in_place(s, e.activation, y);
-    if let Some(residual) = e.residual {
-        for (y, residual) in y.chunks_mut(S::LANES).zip(residual.chunks(S::LANES)) {
-            s.store(y, s.add(s.load(y), s.load(residual)));
-        }
-    }
+    let activation = e.activation;
+    with_function!(activation, finish_segment_with(s, y, e));
 }
 
+/// One pass over the segment, a vector at a time.
 #[inline(always)]
-fn finish_rows_kernel<S: Simd>(s: S, y: &mut [f32], n: usize, rows: Segment) {
-    let mut pre_activation = rows.pre_activation.map(|p| p.chunks_exact_mut(n));
-    let mut residual = rows.residual.map(|r| r.chunks_exact(n));
-    for y in y.chunks_exact_mut(n) {
-        let segment = Segment {
-            bias: rows.bias,
-            activation: rows.activation,
-            residual: residual.as_mut().and_then(Iterator::next),
-            pre_activation: pre_activation.as_mut().and_then(Iterator::next),
-        };
-        finish_segment(s, y, segment);
+fn finish_segment_with<S: Simd, F: Function>(s: S, y: &mut [f32], mut e: Segment) {
+    for at in (0..y.len()).step_by(S::LANES) {
+        let y = &mut y[at..];
+        let mut v = s.load(y);
+        if let Some(bias) = e.bias {
+            v = s.add(v, s.load(&bias[at..]));
+        }
+        if let Some(pre_activation) = &mut e.pre_activation {
+            s.store(&mut pre_activation[at..], v);
+        }
+        v = F::value(s, v);
+        if let Some(residual) = e.residual {
+            v = s.add(v, s.load(&residual[at..]));
+        }
+        s.store(y, v);
     }
 }
 
 simd_dispatch! {
-    /// Applies the epilogue to rows of `n` that hold the product.
-    fn finish_rows(y: &mut [f32], n: usize, rows: Segment) = finish_rows_kernel;
+    /// Applies the epilogue to a segment of a row that holds the product.
+    fn finish(y: &mut [f32], epilogue: Segment) = finish_segment;
 }
 
 /// Rows up to which the weight is read once, straight from memory.
@@ -122,62 +115,40 @@ pub fn linear(
     if m == 0 || n == 0 {
         return;
     }
-    let _ = precision;
     if m <= FEW_ROWS {
         few_rows(x, weight, [m, k, n], epilogue, out);
     } else {
-        many_rows(x, weight, [m, k, n], epilogue, out);
+        many_rows(precision, x, weight, [m, k, n], epilogue, out);
     }
 }
 
 fn many_rows(
+    precision: Precision,
     x: &[f32],
     weight: &[f32],
     [m, k, n]: [usize; 3],
-    epilogue: Epilogue,
+    mut epilogue: Epilogue,
     out: &mut [f32],
 ) {
-    let parallelism = if m * k * n >= PARALLEL_WORK {
-        gemm::Parallelism::Rayon(0)
-    } else {
-        gemm::Parallelism::None
-    };
     let weight = MatRef::row_major(weight, n, k).t();
-    gemm_f32(MatRef::row_major(x, m, k), weight, out, parallelism);
+    let x = MatRef::row_major(x, m, k);
     if epilogue.is_none() {
-        return;
+        return product(precision, x, weight, out, |_, _, _| {});
     }
-    let Epilogue {
-        bias,
-        activation,
-        residual,
-        pre_activation,
-    } = epilogue;
-    let chunk = parallel::rows_per_task(n) * n;
-    match pre_activation {
-        Some(pre_activation) => parallel::for_each_chunk2(
-            (out, chunk),
-            (pre_activation, chunk),
-            |i, out, pre_activation| {
-                let rows = Segment {
-                    bias,
-                    activation,
-                    residual: residual.map(|r| &r[i * chunk..][..out.len()]),
-                    pre_activation: Some(pre_activation),
-                };
-                finish_rows(out, n, rows);
-            },
-        ),
-        None => parallel::for_each_chunk(out, chunk, |i, out| {
-            let rows = Segment {
-                bias,
-                activation,
-                residual: residual.map(|r| &r[i * chunk..][..out.len()]),
-                pre_activation: None,
-            };
-            finish_rows(out, n, rows);
-        }),
-    }
+    let pre_activation = epilogue.pre_activation.as_mut().map(|p| SharedMut::new(p));
+    let (bias, activation, residual) = (epilogue.bias, epilogue.activation, epilogue.residual);
+    product(precision, x, weight, out, |row, first, y| {
+        let (at, len) = (row * n + first, y.len());
+        let segment = Segment {
+            bias: bias.map(|b| &b[first..][..len]),
+            activation,
+            residual: residual.map(|r| &r[at..][..len]),
+            // SAFETY: `pre_activation` is as large as `out`, whose segments come once each.
+            pre_activation: pre_activation
+                .map(|p| unsafe { std::slice::from_raw_parts_mut(p.ptr().add(at), len) }),
+        };
+        finish(y, segment);
+    });
 }
 
 /// Weight rows (output columns) that one task of [`few_rows`] computes.
