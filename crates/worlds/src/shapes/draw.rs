@@ -173,6 +173,8 @@ impl Style {
         let outlined = rng.percent(45);
         let outline_tone = rng.between(0.4, 0.6);
         let (period, duty) = match object.attributes.size {
+            // Thin limbs: finer stripes, so that several cross each of them.
+            Size::Small if has_thin_limbs(object) => (rng.between(4.0, 4.7), 0.48),
             Size::Small => (rng.between(4.8, 5.8), rng.between(0.42, 0.5)),
             Size::Large => (rng.between(6.2, 8.6), rng.between(0.40, 0.52)),
         };
@@ -188,6 +190,13 @@ impl Style {
             softness: 0.6 * difficulty * rng.unit(),
         }
     }
+}
+
+fn has_thin_limbs(object: &Placed) -> bool {
+    matches!(
+        object.attributes.shape,
+        Shape::Star | Shape::Cross | Shape::Ring | Shape::Diamond
+    ) && object.attributes.texture == Texture::Striped
 }
 
 /// Paints the scene at `side` × `side` pixels and returns it with the tight box of every object.
@@ -213,8 +222,9 @@ pub(crate) fn draw(
 
 /// A soft gradient with faint blotches.
 fn backdrop(rng: &mut Rng, background: Background, side: u32, difficulty: f32) -> Canvas {
-    let jitter = 2.0 + 6.0 * difficulty;
-    let base = background_rgb(background).map(|c| c + rng.between(-jitter, jitter));
+    let (bright, tint) = (3.0 + 9.0 * difficulty, 1.0 + 3.0 * difficulty);
+    let brighter = rng.between(-bright, bright);
+    let base = background_rgb(background).map(|c| c + brighter + rng.between(-tint, tint));
     let tilt = rotate(
         [rng.between(0.0, 5.0 + 14.0 * difficulty), 0.0],
         rng.between(0.0, std::f32::consts::TAU),
@@ -312,6 +322,7 @@ fn draw_object(canvas: &mut Canvas, object: &Placed, style: &Style) -> [u32; 4] 
     // The band along the edge that texture leaves free; without it white stripes would eat into a white background.
     let textured = object.attributes.texture != Texture::Plain;
     let band_width = match object.attributes.size {
+        Size::Small if has_thin_limbs(object) => 0.6,
         Size::Small => 1.0,
         Size::Large => 1.5,
     };

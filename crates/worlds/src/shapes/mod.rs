@@ -100,7 +100,7 @@ pub fn generate(config: &Config, split: Split, seed: u64, index: u64) -> Item {
     let plan = plan::plan(&mut stream(0), split, config.difficulty);
     let layout = layout::place(&mut stream(1), &plan, config.difficulty);
     let mut style = stream(2);
-    let background = *style.pick(Background::ALL);
+    let background = style.pick(Background::ALL);
     let (picture, boxes) = draw::draw(
         &mut style,
         background,
