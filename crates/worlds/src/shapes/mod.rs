@@ -1,4 +1,35 @@
-//! Pictures of coloured shapes.
+//! Pictures of coloured shapes with exact ground truth.
+//!
+//! [`generate`] makes one [`Item`]: a picture, the [`Scene`] it shows, four captions and up to twelve questions with
+//! answers. [`write()`] puts items on disk and [`read`] reads them back; [`facts`] says how much of a caption is true.
+//!
+//! # The world
+//!
+//! Up to seven objects lie on a plain [`Background`]. Each has a [`Shape`], a [`Colour`], a [`Size`], a [`Texture`] and a
+//! [`Position`]; [`Relation`]s between them are stated only where they are clear. The truth can be seen in the picture:
+//! sizes leave a gap of half their range, colours keep their distance, centres stay away from the lines between
+//! positions, objects touch visibly or keep a gap, and at most a quarter of an object is hidden.
+//!
+//! What does not belong to the truth varies at random, so that pixels cannot be memorised: shades of a colour, outlines,
+//! angles, proportions, stripes and dots, light, gradients, faint blotches, lines and specks, soft edges and noise. The
+//! difficulty scales them, and with them the number of objects and how much they overlap.
+//!
+//! # Splits
+//!
+//! `train`, `validation` and `test` are distributed alike. The pairs of attributes in [`HELD_OUT_COLOUR_SHAPE`] and
+//! [`HELD_OUT_TEXTURE_SHAPE`] never occur in them, neither in pictures nor in captions nor in questions; in
+//! `compositional` every scene has at least one.
+//!
+//! # Balance
+//!
+//! A question alone does not give its answer away: yes and no are equally likely for every form of question and every
+//! word in it, counts are planned before the scene, and no attribute value is preferred. A test measures how far
+//! guessing gets.
+//!
+//! # Determinism
+//!
+//! An item depends on configuration, split, seed and index alone. Its bytes are the same on every platform: random
+//! numbers, sines and rasterisation use integers and plain IEEE arithmetic only.
 
 mod captions;
 mod draw;

@@ -355,7 +355,11 @@ impl Writer<'_> {
             }
             2 => {
                 let it = reference(rng, Attribute::Texture)?;
-                let question = match rng.below(3) {
+                // The list of all textures must not be said of a shape that one of them is held out for.
+                let may_list = HELD_OUT_TEXTURE_SHAPE
+                    .iter()
+                    .all(|&(_, shape)| shape != object.shape);
+                let question = match rng.below(if may_list { 3 } else { 2 }) {
                     0 => format!("what texture does {it} have?"),
                     1 => format!("what is the texture of {it}?"),
                     _ => format!("is {it} plain, striped or dotted?"),
