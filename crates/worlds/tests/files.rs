@@ -170,6 +170,7 @@ fn an_earlier_output_is_replaced_and_nothing_else() {
     };
     write(&config, Split::Train, 1, 5, &scratch.0, |_| {}).unwrap();
     fs::write(scratch.0.join("notes.txt"), "mine").unwrap();
+    fs::write(scratch.0.join("000009.png"), "mine too").unwrap();
     write(&config, Split::Train, 2, 3, &scratch.0, |_| {}).unwrap();
     assert_eq!(
         names(&scratch.0),
@@ -177,6 +178,7 @@ fn an_earlier_output_is_replaced_and_nothing_else() {
             "000000.png",
             "000001.png",
             "000002.png",
+            "000009.png",
             "items.jsonl",
             "notes.txt"
         ]
@@ -209,6 +211,11 @@ fn a_directory_with_other_files_is_refused_and_left_alone() {
     assert!(matches!(error, Error::NotOurs(_)), "{error}");
     assert!(error.to_string().contains("items.jsonl"));
     assert_eq!(names(&scratch.0), ["000000.png"]);
+    // A list of items of some other program.
+    fs::write(scratch.0.join("items.jsonl"), "{\"name\": \"tea\"}\n").unwrap();
+    let error = write(&Config::default(), Split::Train, 1, 2, &scratch.0, |_| {}).unwrap_err();
+    assert!(matches!(error, Error::NotOurs(_)), "{error}");
+    assert_eq!(names(&scratch.0), ["000000.png", "items.jsonl"]);
 }
 
 #[test]

@@ -2,11 +2,13 @@
 //!
 //! The oracle here reads the question's words and looks at the record alone; it shares no code with the generator.
 
+use std::sync::LazyLock;
+
 use rayon::prelude::*;
 use vlm_worlds::shapes::facts::{self, FactCounts};
 use vlm_worlds::shapes::{
     Colour, Config, HELD_OUT_COLOUR_SHAPE, HELD_OUT_TEXTURE_SHAPE, MAX_CAPTION_WORDS, Object, Qa,
-    Record, Relation, Shape, Size, Split, Texture, generate, vocabulary,
+    Record, Relation, Shape, Size, Split, Texture, generate, tokens, vocabulary,
 };
 
 fn records(split: Split, difficulty: f32, seed: u64, count: u64) -> Vec<Record> {
@@ -21,15 +23,15 @@ fn records(split: Split, difficulty: f32, seed: u64, count: u64) -> Vec<Record> 
 }
 
 /// Some records of every split and difficulty.
-fn mixed_records() -> Vec<Record> {
+static MIXED_RECORDS: LazyLock<Vec<Record>> = LazyLock::new(|| {
     let mut all = Vec::new();
     for (seed, difficulty) in [0.0, 0.5, 1.0].into_iter().enumerate() {
         for split in Split::ALL {
-            all.extend(records(split, difficulty, seed as u64, 400));
+            all.extend(records(split, difficulty, seed as u64, 300));
         }
     }
     all
-}
+});
 
 /// Reads one question, word by word.
 struct Oracle<'a> {
@@ -337,12 +339,12 @@ fn value<'a>(object: &Object, attribute: &'a str) -> &'a str {
 #[test]
 fn every_answer_follows_from_the_record() {
     let mut checked = 0;
-    for record in mixed_records() {
+    for record in MIXED_RECORDS.iter() {
         for Qa {
             question, answer, ..
         } in &record.qa
         {
-            let expected = Oracle::answer(&record, question);
+            let expected = Oracle::answer(record, question);
             assert_eq!(
                 *answer, expected,
                 "{question} ({} {} {})",
@@ -352,14 +354,14 @@ fn every_answer_follows_from_the_record() {
         }
         assert!(record.qa.len() <= 12);
     }
-    assert!(checked > 40_000, "{checked}");
+    assert!(checked > 30_000, "{checked}");
 }
 
 #[test]
 fn relations_and_positions_agree_with_the_boxes() {
-    for record in mixed_records() {
+    for record in MIXED_RECORDS.iter() {
         let oracle = Oracle {
-            record: &record,
+            record,
             words: Vec::new(),
             at: 0,
         };
@@ -396,7 +398,7 @@ fn relations_and_positions_agree_with_the_boxes() {
 #[test]
 fn captions_state_true_facts_only_and_every_object() {
     let (mut total, mut captions) = (FactCounts::default(), 0);
-    for record in mixed_records() {
+    for record in MIXED_RECORDS.iter() {
         assert_eq!(record.captions.len(), 4);
         for caption in &record.captions {
             let counts = facts::score(caption, &record.scene());
@@ -460,17 +462,13 @@ fn the_vocabulary_is_closed_and_small() {
     assert!(vocabulary.len() < 200, "{}", vocabulary.len());
     assert!(vocabulary.is_sorted());
     let mut used = std::collections::BTreeSet::new();
-    for record in mixed_records() {
+    for record in MIXED_RECORDS.iter() {
         let texts = record
             .captions
             .iter()
             .chain(record.qa.iter().flat_map(|qa| [&qa.question, &qa.answer]));
         for text in texts {
-            let spaced = text
-                .replace(',', " ,")
-                .replace(':', " :")
-                .replace('?', " ?");
-            for word in spaced.split(' ') {
+            for word in tokens(text) {
                 assert!(
                     vocabulary.binary_search(&word).is_ok(),
                     "{word:?} in {text}"
@@ -542,7 +540,7 @@ fn held_out_pairs_appear_only_in_the_compositional_split() {
         "is the large square plain, striped or dotted?"
     ));
     assert!(!names_held_out_pair("is the red circle touching the star?"));
-    for record in mixed_records() {
+    for record in MIXED_RECORDS.iter() {
         let texts = record
             .captions
             .iter()
@@ -582,9 +580,9 @@ fn splits_seeds_and_indices_give_different_pictures() {
 #[test]
 fn a_scene_has_the_same_truth_at_every_size() {
     let small = Config::default();
-    for size in [32, 75, 224, 1024] {
+    for size in [32, 75, 224, 600] {
         let large = Config { size, ..small };
-        for index in 0..10 {
+        for index in 0..6 {
             let (a, b) = (
                 generate(&small, Split::Test, 3, index),
                 generate(&large, Split::Test, 3, index),

@@ -51,7 +51,7 @@ pub use scene::{
     Background, Colour, Object, Position, Relation, RelationFact, Scene, Shape, Size, Texture,
 };
 pub use split::{HELD_OUT_COLOUR_SHAPE, HELD_OUT_TEXTURE_SHAPE, Split, is_held_out};
-pub use vocabulary::{normalise_answer, vocabulary};
+pub use vocabulary::{normalise_answer, tokens, vocabulary};
 pub use write::write;
 
 use crate::Error;
@@ -101,6 +101,23 @@ pub struct Picture {
     pub height: u32,
     /// `height` rows of `width` pixels of 3 bytes: red, green, blue.
     pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// The picture as a PNG file without any metadata; the same pixels always give the same bytes.
+    pub fn to_png(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width, self.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::Fast);
+        encoder.set_filter(png::Filter::Sub);
+        let written = encoder
+            .write_header()
+            .and_then(|mut writer| writer.write_image_data(&self.rgb));
+        written.expect("a valid picture is always written to memory");
+        bytes
+    }
 }
 
 /// A picture with everything that is known about it.
