@@ -263,3 +263,15 @@ fn the_pixel_limit_is_the_callers() {
         "rgb.png: 37×29 pixels exceed the limit of 1072"
     );
 }
+
+#[test]
+fn what_follows_a_jpeg_does_not_matter() {
+    let (name, bytes) = pictures()
+        .into_iter()
+        .find(|(name, _)| name == "progressive_420.jpg")
+        .unwrap();
+    let alone = decode(&bytes, &name).unwrap();
+    // Cameras append videos and depth maps, which may contain any marker.
+    let followed = [&bytes[..], b"\xff\xd8\xff\xda\0\x02movie"].concat();
+    assert_eq!(decode(&followed, &name).unwrap(), alone);
+}

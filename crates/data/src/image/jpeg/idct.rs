@@ -17,6 +17,7 @@ pub(super) fn inverse(
     out: &mut [u8],
     stride: usize,
 ) {
+    let coefficients: &[i16; 64] = coefficients.try_into().expect("a block of 64");
     // Wrapping: a hostile file may ask for sums that no encoder produces.
     let level =
         |k: usize| Wrapping(i32::from(coefficients[k])) * Wrapping(i32::from(quantization[k]));
@@ -28,12 +29,24 @@ pub(super) fn inverse(
         }
         return;
     }
+    // Most columns of a photograph have no vertical detail: a flat one is its DC throughout.
+    let mut detail = [0i16; 8];
+    for row in coefficients[8..].chunks_exact(8) {
+        for (any, c) in detail.iter_mut().zip(row) {
+            *any |= c;
+        }
+    }
     let mut columns = [Wrapping(0); 64];
-    for x in 0..8 {
-        let column = butterfly(std::array::from_fn(|y| level(y * 8 + x)));
-        let shift = CONST_BITS - PASS1_BITS;
+    let shift = CONST_BITS - PASS1_BITS;
+    for (x, &detail) in detail.iter().enumerate() {
+        let column = if detail == 0 {
+            [level(x) << PASS1_BITS; 8]
+        } else {
+            butterfly(std::array::from_fn(|y| level(y * 8 + x)))
+                .map(|value| (value + Wrapping(1 << (shift - 1))) >> shift)
+        };
         for (y, value) in column.into_iter().enumerate() {
-            columns[y * 8 + x] = (value + Wrapping(1 << (shift - 1))) >> shift;
+            columns[y * 8 + x] = value;
         }
     }
     let shift = CONST_BITS + PASS1_BITS + 3;

@@ -77,7 +77,7 @@ impl Plane {
         // The other row that a pixel row between two sample rows takes part of.
         let far = || {
             let sample = y / 2;
-            if y % 2 == 0 {
+            if y.is_multiple_of(2) {
                 self.line(sample.saturating_sub(1))
             } else {
                 self.line(sample + 1)
@@ -88,7 +88,7 @@ impl Plane {
             (1, 1) => out.extend_from_slice(near),
             (2, 1) if smooth => double(near, out),
             (1, 2) => {
-                let bias = if y % 2 == 0 { 1 } else { 2 };
+                let bias = if y.is_multiple_of(2) { 1 } else { 2 };
                 let mix = |(&a, &b): (&u8, &u8)| (u16::from(a) * 3 + u16::from(b) + bias) >> 2;
                 out.extend(near.iter().zip(far()).map(mix).map(|v| v as u8));
             }
