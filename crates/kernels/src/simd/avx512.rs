@@ -83,6 +83,15 @@ impl Simd for Avx512 {
         unsafe { _mm512_min_ps(a, b) }
     }
     #[inline(always)]
+    fn reciprocal(self, a: __m512) -> __m512 {
+        // An approximation and one Newton step.
+        // SAFETY: the token proves the feature.
+        unsafe {
+            let r = _mm512_rcp14_ps(a);
+            _mm512_mul_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(2.0)))
+        }
+    }
+    #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_fmadd_ps(a, b, c) }
