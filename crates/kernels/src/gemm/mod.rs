@@ -1,6 +1,8 @@
 //! Matrix products.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod blocked;
 pub mod linear;
@@ -104,9 +106,13 @@ fn product(
     #[cfg(target_arch = "x86_64")]
     {
         use crate::cpu_features::{Isa, has_avx512_bf16, isa};
+        use amx::AmxKernel;
         use avx512::{Bf16Kernel, F32Kernel};
 
         if precision == Precision::Bf16 && has_avx512_bf16() {
+            if let Some(kernel) = AmxKernel::detect() {
+                return blocked::multiply(kernel, a, b, out, finish);
+            }
             // SAFETY: just detected.
             let kernel = unsafe { Bf16Kernel::assume_detected() };
             return blocked::multiply(kernel, a, b, out, finish);
