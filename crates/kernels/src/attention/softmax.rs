@@ -45,7 +45,9 @@ fn probabilities_kernel<S: Simd>(s: S, scores: &Scores, block: Block, data: &mut
         }
         let maximum = s.maximum(maximum);
         if maximum == f32::NEG_INFINITY {
-            row.fill(0.0);
+            // No visible key; or the vector maximum passed over a NaN, which must not vanish.
+            let broken = row.iter().any(|x| x.is_nan());
+            row.fill(if broken { f32::NAN } else { 0.0 });
             continue;
         }
         // e^(x - maximum) = 2^(x log2 e - maximum log2 e)

@@ -4,6 +4,7 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod blocked;
 pub mod linear;
 mod small;
