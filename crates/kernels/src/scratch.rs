@@ -1,4 +1,5 @@
-//! Working memory that a thread keeps between calls.
+//! Working memory that a thread keeps between calls: as much as its largest calls needed, so that
+//! no call pays for fresh pages.
 
 use std::cell::RefCell;
 

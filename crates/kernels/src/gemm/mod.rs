@@ -1,7 +1,10 @@
 //! Matrix products.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod blocked;
 pub mod linear;
 mod small;
@@ -104,9 +107,13 @@ fn product(
     #[cfg(target_arch = "x86_64")]
     {
         use crate::cpu_features::{Isa, has_avx512_bf16, isa};
+        use amx::AmxKernel;
         use avx512::{Bf16Kernel, F32Kernel};
 
         if precision == Precision::Bf16 && has_avx512_bf16() {
+            if let Some(kernel) = AmxKernel::detect() {
+                return blocked::multiply(kernel, a, b, out, finish);
+            }
             // SAFETY: just detected.
             let kernel = unsafe { Bf16Kernel::assume_detected() };
             return blocked::multiply(kernel, a, b, out, finish);

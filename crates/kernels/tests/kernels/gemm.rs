@@ -168,21 +168,3 @@ fn column_sums_match_the_reference() {
         );
     }
 }
-
-#[test]
-fn products_repeat_bit_for_bit() {
-    let mut random = Random::new(15);
-    let (m, k, n) = (300, 500, 130);
-    let (x, w) = (random.floats(m * k, 1.0), random.floats(n * k, 1.0));
-    for precision in [Precision::F32, Precision::Bf16] {
-        let run = || {
-            let mut out = vec![0.0; m * n];
-            linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut out);
-            out
-        };
-        let first = run();
-        for _ in 0..5 {
-            assert_eq!(first, run());
-        }
-    }
-}
