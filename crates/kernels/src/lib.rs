@@ -23,6 +23,7 @@ pub mod cpu_features;
 pub mod embedding;
 pub mod gemm;
 pub mod loss;
+pub mod memory;
 pub mod norm;
 pub mod optim;
 mod parallel;

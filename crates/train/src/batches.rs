@@ -28,7 +28,7 @@ pub struct HostBatch {
     pictures: usize,
     side: usize,
     captions: HostTexts,
-    questions: HostTexts,
+    questions: Vec<HostTexts>,
 }
 
 /// Makes batches.
@@ -39,6 +39,9 @@ pub struct Batches {
     processor: ImageProcessor,
     special: SpecialIds,
 }
+
+/// Batches that the questions of a picture are shared out to, by length.
+const LENGTH_GROUPS: usize = 2;
 
 /// Target of a position that has nothing to be learned.
 const IGNORE: i64 = -1;
@@ -87,7 +90,7 @@ impl HostBatch {
         Batch {
             pixel_values: Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device),
             captions: self.captions.to_device(device),
-            questions: Some(self.questions.to_device(device)),
+            questions: self.questions.iter().map(|q| q.to_device(device)).collect(),
         }
     }
 }
@@ -141,7 +144,8 @@ impl Batches {
     pub fn make(&self, number: u64) -> Result<HostBatch, Error> {
         let (data, pictures) = (&self.recipe.data, self.recipe.train.batch_size);
         let mut pixels = Vec::new();
-        let (mut captions, mut questions) = (Vec::new(), Vec::new());
+        let mut captions = Vec::new();
+        let mut questions = vec![Vec::new(); LENGTH_GROUPS.min(data.questions_per_picture)];
         for i in 0..pictures as u64 {
             let index = number * pictures as u64 + i;
             let mut choices = Choices(data.seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
@@ -157,17 +161,25 @@ impl Batches {
             for caption in choices.some(&item.captions, data.captions_per_picture) {
                 captions.push(self.special.caption_example(&self.tokenizer, caption)?);
             }
+            let mut examples = Vec::new();
             for qa in choices.some(&item.qa, data.questions_per_picture) {
-                let example =
+                let (question, answer) = (&qa.question, &qa.answer);
+                examples.push(
                     self.special
-                        .answer_example(&self.tokenizer, &qa.question, &qa.answer)?;
-                questions.push(example);
+                        .answer_example(&self.tokenizer, question, answer)?,
+                );
+            }
+            // the shortest questions of every picture go together, so that less is padded
+            examples.sort_by_key(|e| e.ids.len());
+            let size = examples.len().div_ceil(questions.len());
+            for (group, some) in questions.iter_mut().zip(examples.chunks(size)) {
+                group.extend_from_slice(some);
             }
         }
         let most = self.recipe.model.text_config.max_position_embeddings;
         if let Some(long) = captions
             .iter()
-            .chain(&questions)
+            .chain(questions.iter().flatten())
             .find(|e| e.ids.len() > most)
         {
             return Err(vlm_tasks::Error::TooLong {
@@ -181,7 +193,10 @@ impl Batches {
             pictures,
             side: data.size as usize,
             captions: pad(&captions, self.special.pad),
-            questions: pad(&questions, self.special.pad),
+            questions: questions
+                .iter()
+                .map(|group| pad(group, self.special.pad))
+                .collect(),
         })
     }
 

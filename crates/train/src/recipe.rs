@@ -58,6 +58,8 @@ pub struct TrainRecipe {
     pub min_learning_rate: f64,
     /// Steps over which the learning rate rises.
     pub warmup_steps: u64,
+    /// Steps at the end over which it falls in a cosine; at most `steps - warmup_steps`, which is the usual choice.
+    pub decay_steps: u64,
     /// Decoupled weight decay of matrices; vectors, norms and embeddings have none.
     pub weight_decay: f64,
     /// AdamW's first and second decay rate.
@@ -166,6 +168,13 @@ impl Recipe {
             64,
         )?;
         count("train.steps", t.steps, 1_000_000_000)?;
+        let most = t.steps.saturating_sub(t.warmup_steps);
+        check(
+            t.decay_steps <= most,
+            "train.decay_steps",
+            &format!("at most steps - warmup_steps = {most}"),
+            &t.decay_steps.to_string(),
+        )?;
         count("train.batch_size", t.batch_size as u64, 65_536)?;
         count("train.accumulate", t.accumulate as u64, 65_536)?;
         count("train.checkpoint_every", t.checkpoint_every, 1_000_000_000)?;

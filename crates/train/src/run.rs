@@ -211,6 +211,12 @@ impl Run<'_> {
                 has_answers |= losses.answer.is_some();
                 grads.add(&model, &losses.total.backward());
             }
+            if step == 1 && grads.missing() > 0 {
+                return Err(Error::file(
+                    &self.options.directory,
+                    format!("{} parameters got no gradient", grads.missing()),
+                ));
+            }
             let loss = parts[0];
             if !loss.is_finite() {
                 return Err(Error::Diverged { step, loss });
@@ -305,7 +311,9 @@ impl Run<'_> {
     ) -> Result<(Coca, TrainerState), Error> {
         let directory = &self.options.directory;
         let recipe_path = directory.join("recipe.toml");
-        let begun = Recipe::read(&recipe_path)?;
+        let mut begun = Recipe::read(&recipe_path)?;
+        // how long the run goes on may change: no step before the decay depends on it
+        begun.train.steps = self.recipe.train.steps;
         if begun != *self.recipe {
             return Err(Error::file(
                 &recipe_path,

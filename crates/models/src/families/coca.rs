@@ -102,8 +102,9 @@ pub struct Batch {
     pub pixel_values: Tensor<4>,
     /// Captions; the first of each picture also trains the shared space.
     pub captions: TextBatch,
-    /// Questions with their answers, if any.
-    pub questions: Option<TextBatch>,
+    /// Questions with their answers: any number of batches about the same pictures, so that texts of like
+    /// length can be padded together.
+    pub questions: Vec<TextBatch>,
 }
 
 /// The parts of the loss, `[1]` each.
@@ -208,10 +209,12 @@ impl Coca {
         let caption = lm(logits, captions.targets, captions.target_count);
         let mut total = caption.clone() + contrast.clone() * self.config.contrastive_loss_weight;
 
-        let answer = batch.questions.map(|q| {
-            let logits = self.logits(q.ids, &memory);
-            lm(logits, q.targets, q.target_count)
-        });
+        let answers: usize = batch.questions.iter().map(|q| q.target_count).sum();
+        let answer = batch
+            .questions
+            .into_iter()
+            .map(|q| lm(self.logits(q.ids, &memory), q.targets, answers))
+            .reduce(|a, b| a + b);
         if let Some(answer) = &answer {
             total = total + answer.clone() * self.config.answer_loss_weight;
         }
