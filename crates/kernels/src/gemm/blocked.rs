@@ -17,8 +17,10 @@ const CHUNK_UNITS: usize = 192;
 /// Rows and columns of the result per task.
 const TASK_ROWS: usize = 64;
 const TASK_COLUMNS: usize = 768;
-/// Tasks to make at least, where the result is large enough to be cut.
-const MIN_TASKS: usize = 8;
+/// Fewer row blocks than `FEW_TASKS` are cut along columns too, into `ENOUGH_TASKS` or a few more: a
+/// number that most numbers of threads divide.
+const FEW_TASKS: usize = 8;
+const ENOUGH_TASKS: usize = 12;
 /// Multiplications below which one task does everything.
 const SERIAL_WORK: usize = 1 << 19;
 
@@ -96,9 +98,14 @@ impl Plan {
             .next_multiple_of(K::UNIT_STEP);
         let panel_step = PANEL * K::PANEL_STEP;
         let row_tasks = m.div_ceil(TASK_ROWS);
+        let wanted = if row_tasks < FEW_TASKS {
+            ENOUGH_TASKS.div_ceil(row_tasks)
+        } else {
+            1
+        };
         let column_tasks = n
             .div_ceil(TASK_COLUMNS)
-            .max(MIN_TASKS.div_ceil(row_tasks))
+            .max(wanted)
             .min(n.div_ceil(3 * panel_step));
         // Whole register blocks of three panels, so that only the last task has a remainder.
         let task_columns = n.div_ceil(column_tasks).next_multiple_of(3 * panel_step);
@@ -246,9 +253,9 @@ pub(super) fn multiply<K: BlockKernel>(
     let pack_a = |src, dst, units| unsafe { kernel.pack_a(src, dst, units) };
     // SAFETY: as above.
     let pack_b = |src, dst, units| unsafe { kernel.pack_b(src, dst, units) };
-    // Rows of `a` that are contiguous are packed by the task that needs them, while its cache
-    // holds them; unless several tasks need them, or they lie across memory.
-    let whole_a = a.col_stride != 1 || plan.column_tasks > 1;
+    // Rows of `a` are packed by the task that needs them, whose cache then holds them; unless
+    // several tasks need them.
+    let whole_a = plan.column_tasks > 1;
     let a_panels = if whole_a {
         m.div_ceil(PANEL).next_multiple_of(K::PANEL_STEP)
     } else {
