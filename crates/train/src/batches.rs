@@ -12,7 +12,7 @@ use vlm_data::image::{Image, ImageProcessor};
 use vlm_data::text::Tokenizer;
 use vlm_models::families::coca::{Batch, TextBatch};
 use vlm_tasks::prompt::{Example, SpecialIds};
-use vlm_worlds::shapes::{self, Split};
+use vlm_worlds::shapes::{self, Colour, Scene, Shape, Size, Split, Texture};
 
 /// Texts of a batch, padded, in host memory.
 struct HostTexts {
@@ -25,6 +25,8 @@ struct HostTexts {
 /// A batch in host memory.
 pub struct HostBatch {
     pixels: Vec<f32>,
+    token_labels: Vec<i64>,
+    patch: usize,
     pictures: usize,
     side: usize,
     captions: HostTexts,
@@ -83,11 +85,54 @@ impl HostTexts {
     }
 }
 
+/// Classes of each group of patch labels: shape, colour, texture and size, class 0 for a patch without an object.
+pub const TOKEN_LABEL_CLASSES: [usize; 4] = [
+    Shape::ALL.len() + 1,
+    Colour::ALL.len() + 1,
+    Texture::ALL.len() + 1,
+    Size::ALL.len() + 1,
+];
+
+/// What each patch shows, row by row: the attributes of the foremost object whose box holds the patch's centre.
+fn label_patches(scene: &Scene, side: usize, patch: usize) -> Vec<i64> {
+    let mut labels = Vec::new();
+    for y in (patch / 2..side).step_by(patch) {
+        for x in (patch / 2..side).step_by(patch) {
+            // objects stand from back to front
+            let object = scene.objects.iter().rev().find(|o| {
+                let [left, top, right, bottom] = o.bounds.map(|b| b as usize);
+                (left..right).contains(&x) && (top..bottom).contains(&y)
+            });
+            labels.extend(match object {
+                None => [0; 4],
+                Some(o) => [
+                    class(Shape::ALL, o.shape),
+                    class(Colour::ALL, o.colour),
+                    class(Texture::ALL, o.texture),
+                    class(Size::ALL, o.size),
+                ],
+            });
+        }
+    }
+    labels
+}
+
+fn class<T: PartialEq>(all: &[T], value: T) -> i64 {
+    let place = all.iter().position(|v| *v == value);
+    place.map_or(0, |p| p as i64 + 1)
+}
+
 impl HostBatch {
     /// The batch as a model takes it.
     pub fn to_device(&self, device: &Device) -> Batch {
         let shape = [self.pictures, 3, self.side, self.side];
+        let patches = (self.side / self.patch).pow(2);
+        let labels = TensorData::new(
+            self.token_labels.clone(),
+            [self.pictures, patches, TOKEN_LABEL_CLASSES.len()],
+        );
         Batch {
+            token_labels: Some(Tensor::from_data(labels, device)),
             pixel_values: Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device),
             captions: self.captions.to_device(device),
             questions: self.questions.iter().map(|q| q.to_device(device)).collect(),
@@ -144,6 +189,8 @@ impl Batches {
     pub fn make(&self, number: u64) -> Result<HostBatch, Error> {
         let (data, pictures) = (&self.recipe.data, self.recipe.train.batch_size);
         let mut pixels = Vec::new();
+        let patch = self.recipe.model.vision_config.patch_size;
+        let mut token_labels = Vec::new();
         let mut captions = Vec::new();
         let mut questions = vec![Vec::new(); LENGTH_GROUPS.min(data.questions_per_picture)];
         for i in 0..pictures as u64 {
@@ -155,6 +202,7 @@ impl Batches {
                 difficulty: low + (high - low) * choices.unit(),
             };
             let item = shapes::generate(&config, Split::Train, data.seed, index);
+            token_labels.extend(label_patches(&item.scene, data.size as usize, patch));
             let picture = item.picture;
             let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
             pixels.extend(self.processor.process(&image)?.data);
@@ -190,6 +238,8 @@ impl Batches {
         }
         Ok(HostBatch {
             pixels,
+            token_labels,
+            patch,
             pictures,
             side: data.size as usize,
             captions: pad(&captions, self.special.pad),

@@ -1,6 +1,7 @@
 //! The recipe: everything that decides the weights of a run, in one TOML file.
 
 use crate::Error;
+use crate::batches::TOKEN_LABEL_CLASSES;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use vlm_models::families::coca::CocaConfig;
@@ -217,6 +218,13 @@ impl Recipe {
             &format!("{:?}", t.precision),
         )?;
         self.model.validate().map_err(|e| format!("model: {e}"))?;
+        let classes = &self.model.token_label_classes;
+        check(
+            classes.is_empty() || *classes == TOKEN_LABEL_CLASSES,
+            "model.token_label_classes",
+            &format!("[] or {TOKEN_LABEL_CLASSES:?} for shapes"),
+            &format!("{classes:?}"),
+        )?;
         check(
             self.model.vision_config.image_size == d.size as usize,
             "model.vision_config.image_size",

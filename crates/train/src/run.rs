@@ -67,6 +67,7 @@ struct StepRecord {
     caption_loss: f64,
     answer_loss: Option<f64>,
     itc_loss: f64,
+    token_label_loss: Option<f64>,
     grad_norm: f64,
     lr: f64,
     samples_per_s: f64,
@@ -194,8 +195,8 @@ impl Run<'_> {
             let begun = Instant::now();
             step += 1;
             let mut grads = Accumulated::default();
-            let mut parts = [0.0; 4];
-            let mut has_answers = false;
+            let mut parts = [0.0; 5];
+            let (mut has_answers, mut has_labels) = (false, false);
             for _ in 0..t.accumulate {
                 let batch = stream.recv().map_err(|_| {
                     Error::file(&self.options.directory, "the data thread ended early")
@@ -208,6 +209,8 @@ impl Run<'_> {
                 parts[1] += share * scalar(&losses.caption);
                 parts[2] += share * losses.answer.as_ref().map_or(0.0, scalar);
                 parts[3] += share * scalar(&losses.itc);
+                parts[4] += share * losses.token_label.as_ref().map_or(0.0, scalar);
+                has_labels |= losses.token_label.is_some();
                 has_answers |= losses.answer.is_some();
                 grads.add(&model, &losses.total.backward());
             }
@@ -241,6 +244,7 @@ impl Run<'_> {
                     caption_loss: parts[1],
                     answer_loss: has_answers.then_some(parts[2]),
                     itc_loss: parts[3],
+                    token_label_loss: has_labels.then_some(parts[4]),
                     grad_norm,
                     lr,
                     samples_per_s: throughput.samples_per_second(),
@@ -442,6 +446,7 @@ impl Run<'_> {
                     series("captions", "caption_loss"),
                     series("answers", "answer_loss"),
                     series("contrast", "itc_loss"),
+                    series("patch labels", "token_label_loss"),
                 ])
                 .log_scale(),
                 Panel::percent(
