@@ -85,12 +85,12 @@ impl HostTexts {
     }
 }
 
-/// Classes of each group of patch labels: shape, colour, texture and size, class 0 for a patch without an object.
+/// Classes of each group of patch labels: shape (the last class is no object), colour, texture and size.
 pub const TOKEN_LABEL_CLASSES: [usize; 4] = [
     Shape::ALL.len() + 1,
-    Colour::ALL.len() + 1,
-    Texture::ALL.len() + 1,
-    Size::ALL.len() + 1,
+    Colour::ALL.len(),
+    Texture::ALL.len(),
+    Size::ALL.len(),
 ];
 
 /// What each patch shows, row by row: the attributes of the foremost object whose box holds the patch's centre.
@@ -104,7 +104,7 @@ fn label_patches(scene: &Scene, side: usize, patch: usize) -> Vec<i64> {
                 (left..right).contains(&x) && (top..bottom).contains(&y)
             });
             labels.extend(match object {
-                None => [0; 4],
+                None => [Shape::ALL.len() as i64, IGNORE, IGNORE, IGNORE],
                 Some(o) => [
                     class(Shape::ALL, o.shape),
                     class(Colour::ALL, o.colour),
@@ -119,7 +119,7 @@ fn label_patches(scene: &Scene, side: usize, patch: usize) -> Vec<i64> {
 
 fn class<T: PartialEq>(all: &[T], value: T) -> i64 {
     let place = all.iter().position(|v| *v == value);
-    place.map_or(0, |p| p as i64 + 1)
+    place.map_or(IGNORE, |p| p as i64)
 }
 
 impl HostBatch {

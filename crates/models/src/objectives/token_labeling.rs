@@ -2,7 +2,8 @@ use burn::tensor::{Int, Tensor};
 use vlm_nn::ops;
 
 /// Token labeling (Jiang et al., "All tokens matter: token labeling for training better vision transformers",
-/// 2021): every patch names what it shows. The mean cross-entropy over patches and groups of classes.
+/// 2021): every patch names what it shows. Cross-entropy, averaged over the labelled patches of each group of
+/// classes and over the groups, so that a group that only few patches have a label of counts as much as the others.
 ///
 /// # Shapes
 /// `logits: [B, N, C]`, where the groups of `classes` share out the `C` columns; `labels: [B, N, G]`, one class of
@@ -16,7 +17,8 @@ pub fn token_labeling(logits: Tensor<3>, labels: Tensor<3, Int>, classes: &[usiz
     for (group, &count) in classes.iter().enumerate() {
         let part = logits.clone().narrow(1, first, count); // [B * N, classes of the group]
         let targets = labels.clone().narrow(1, group, 1).reshape([b * n]);
-        let loss = ops::cross_entropy(part, targets, 0.0).mean();
+        let labelled = targets.clone().greater_equal_elem(0).float().sum().clamp_min(1.0);
+        let loss = ops::cross_entropy(part, targets, 0.0).sum() / labelled;
         total = Some(match total {
             Some(total) => total + loss,
             None => loss,
