@@ -190,13 +190,16 @@ impl Batches {
         let (data, pictures) = (&self.recipe.data, self.recipe.train.batch_size);
         let mut pixels = Vec::new();
         let patch = self.recipe.model.vision_config.patch_size;
+        let [low, high] = data.difficulty;
+        let step = number / self.recipe.train.accumulate as u64;
+        let ramp = step as f32 / data.difficulty_ramp_steps.max(1) as f32;
+        let high = low + (high - low) * ramp.min(1.0);
         let mut token_labels = Vec::new();
         let mut captions = Vec::new();
         let mut questions = vec![Vec::new(); LENGTH_GROUPS.min(data.questions_per_picture)];
         for i in 0..pictures as u64 {
             let index = number * pictures as u64 + i;
             let mut choices = Choices(data.seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
-            let [low, high] = data.difficulty;
             let config = shapes::Config {
                 size: data.size,
                 difficulty: low + (high - low) * choices.unit(),
@@ -263,5 +266,89 @@ impl Batches {
             }
         });
         receiver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vlm_data::image::{PreprocessorConfig, ProcessorKind};
+    use vlm_data::text::word_level;
+    use vlm_tasks::prompt::SPECIALS;
+    use vlm_worlds::shapes::{Background, Object, Position};
+
+    fn batches() -> Batches {
+        let mut recipe = Recipe::parse(include_str!("../../../recipes/vlm-tiny.toml"))
+            .expect("the shipped recipe");
+        recipe.train.batch_size = 3;
+        let words: Vec<String> = shapes::vocabulary().into_iter().map(str::to_owned).collect();
+        let tokenizer = word_level(&words, &SPECIALS).expect("the world's words");
+        let special = SpecialIds::of(&tokenizer).expect("special tokens");
+        let json = br#"{"do_resize": false, "do_rescale": true, "do_normalize": false}"#;
+        let config = PreprocessorConfig::from_json(json, "test", ProcessorKind::Vit)
+            .expect("a processor");
+        let processor = ImageProcessor::from_config(config);
+        Batches::new(Arc::new(recipe), Arc::new(tokenizer), processor, special)
+    }
+
+    #[test]
+    fn a_batch_depends_on_its_number_only() {
+        let b = batches();
+        let stream = b.clone().stream(5);
+        let streamed = stream.recv().expect("a batch").expect("no error");
+        let made = b.make(5).expect("no error");
+        assert_eq!(streamed.pixels, made.pixels);
+        assert_eq!(streamed.captions.ids, made.captions.ids);
+        assert_eq!(streamed.questions[1].targets, made.questions[1].targets);
+        assert_ne!(b.make(6).expect("no error").pixels, made.pixels);
+    }
+
+    #[test]
+    fn only_the_answer_and_the_end_are_learned_of_a_question() {
+        let b = batches();
+        let batch = b.make(0).expect("no error");
+        for texts in &batch.questions {
+            for (row, length) in texts.lengths.iter().enumerate() {
+                let span = row * texts.width..(row + 1) * texts.width;
+                let (ids, targets) = (&texts.ids[span.clone()], &texts.targets[span]);
+                let answer = ids.iter().position(|&id| id == i64::from(b.special.answer));
+                let answer = answer.expect("an answer token");
+                for i in 0..texts.width {
+                    let learned = (answer..length - 1).contains(&i);
+                    assert_eq!(targets[i], if learned { ids[i + 1] } else { IGNORE });
+                }
+                assert_eq!(ids[length - 1], i64::from(b.special.eos));
+                assert_eq!(targets[length - 2], i64::from(b.special.eos));
+            }
+        }
+    }
+
+    #[test]
+    fn patches_are_labelled_with_the_foremost_object() {
+        let object = |shape, bounds| Object {
+            shape,
+            colour: Colour::ALL[2],
+            size: Size::ALL[1],
+            texture: Texture::ALL[0],
+            position: Position::ALL[0],
+            bounds,
+        };
+        let scene = Scene {
+            background: Background::ALL[0],
+            objects: vec![
+                object(Shape::ALL[3], [0, 0, 24, 24]),
+                object(Shape::ALL[5], [16, 0, 32, 16]),
+            ],
+            relations: vec![],
+        };
+        let labels = label_patches(&scene, 48, 16);
+        let rows: Vec<&[i64]> = labels.chunks(4).collect();
+        assert_eq!(rows.len(), 9);
+        assert_eq!(rows[0], [3, 2, 0, 1]);
+        assert_eq!(rows[1], [5, 2, 0, 1]);
+        assert_eq!(rows[2], [8, IGNORE, IGNORE, IGNORE]);
+        // the centre (24, 24) lies just outside of the first box
+        assert_eq!(rows[4], [8, IGNORE, IGNORE, IGNORE]);
+        assert_eq!(rows[3], [8, IGNORE, IGNORE, IGNORE]);
     }
 }

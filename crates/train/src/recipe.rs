@@ -35,6 +35,8 @@ pub struct DataRecipe {
     pub size: u32,
     /// Pictures are drawn with a difficulty between these.
     pub difficulty: [f32; 2],
+    /// Steps over which the upper end rises from the lower one: easy pictures first.
+    pub difficulty_ramp_steps: u64,
     /// Captions learned per picture.
     pub captions_per_picture: usize,
     /// Questions learned per picture.
