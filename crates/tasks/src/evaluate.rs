@@ -5,6 +5,7 @@ use crate::metrics::{
     score_facts, score_vqa,
 };
 use crate::{CaptionOptions, Error, Vlm};
+use std::borrow::Borrow;
 use vlm_data::image::Image;
 use vlm_worlds::shapes::{Scene, facts};
 
@@ -58,59 +59,60 @@ pub struct VqaReport {
 const BATCH: usize = 16;
 
 impl Vlm {
-    /// Captions every picture and scores the captions. `progress` is told the number of pictures done.
+    /// Captions every picture and scores the captions. Samples may be made while they are asked for: only a batch of
+    /// them is held. `progress` is told the number of pictures done.
     ///
     /// # Errors
-    /// What captioning fails with; samples without reference captions.
-    pub fn evaluate_captions(
+    /// What captioning fails with; no samples, or one without reference captions.
+    pub fn evaluate_captions<S: Borrow<Sample>>(
         &self,
-        samples: &[Sample],
+        samples: impl IntoIterator<Item = S>,
         options: &CaptionOptions,
         mut progress: impl FnMut(usize),
     ) -> Result<CaptionReport, Error> {
-        let mut captions = Vec::with_capacity(samples.len());
-        for chunk in samples.chunks(BATCH) {
-            let images: Vec<&Image> = chunk.iter().map(|s| &s.image).collect();
-            captions.extend(self.caption(&images, options)?.into_iter().map(|c| c.text));
-            progress(captions.len());
-        }
-        let pairs: Vec<(String, Vec<String>)> = captions
-            .iter()
-            .zip(samples)
-            .map(|(caption, s)| (caption.clone(), s.captions.clone()))
-            .collect();
-        let counts: Option<Vec<FactCounts>> = captions
-            .iter()
-            .zip(samples)
-            .map(|(caption, s)| s.scene.as_ref().map(|scene| fact_counts(caption, scene)))
-            .collect();
+        let mut pairs: Vec<(String, Vec<String>)> = Vec::new();
+        let mut counts: Option<Vec<FactCounts>> = Some(Vec::new());
+        for_each_batch(samples, |batch| {
+            let images: Vec<&Image> = batch.iter().map(|s| &s.borrow().image).collect();
+            for (sample, caption) in batch.iter().zip(self.caption(&images, options)?) {
+                let sample = sample.borrow();
+                match (&mut counts, &sample.scene) {
+                    (Some(counts), Some(scene)) => counts.push(fact_counts(&caption.text, scene)),
+                    _ => counts = None,
+                }
+                pairs.push((caption.text, sample.captions.clone()));
+            }
+            progress(pairs.len());
+            Ok(())
+        })?;
         Ok(CaptionReport {
-            n: samples.len(),
+            n: pairs.len(),
             text: score_captions(&pairs)?,
             facts: match counts {
                 Some(counts) => Some(score_facts(&counts, &Bootstrap::default())?),
                 None => None,
             },
-            captions,
+            captions: pairs.into_iter().map(|(caption, _)| caption).collect(),
         })
     }
 
-    /// Answers every question and scores the answers. `progress` is told the number of pictures done.
+    /// Answers every question and scores the answers, as [`Self::evaluate_captions`] does captions.
     ///
     /// # Errors
     /// What answering fails with; samples without questions.
-    pub fn evaluate_vqa(
+    pub fn evaluate_vqa<S: Borrow<Sample>>(
         &self,
-        samples: &[Sample],
+        samples: impl IntoIterator<Item = S>,
         mut progress: impl FnMut(usize),
     ) -> Result<VqaReport, Error> {
         let mut answers = Vec::new();
-        for (i, chunk) in samples.chunks(BATCH).enumerate() {
-            let images: Vec<&Image> = chunk.iter().map(|s| &s.image).collect();
-            let questions: Vec<(usize, &Question)> = chunk
+        let mut done = 0;
+        for_each_batch(samples, |batch| {
+            let images: Vec<&Image> = batch.iter().map(|s| &s.borrow().image).collect();
+            let questions: Vec<(usize, &Question)> = batch
                 .iter()
                 .enumerate()
-                .flat_map(|(picture, s)| s.questions.iter().map(move |q| (picture, q)))
+                .flat_map(|(picture, s)| s.borrow().questions.iter().map(move |q| (picture, q)))
                 .collect();
             let texts: Vec<(usize, &str)> = questions
                 .iter()
@@ -123,12 +125,28 @@ impl Vlm {
                     expected: question.answer.clone(),
                 });
             }
-            progress(i * BATCH + chunk.len());
-        }
+            done += batch.len();
+            progress(done);
+            Ok(())
+        })?;
         Ok(VqaReport {
             scores: score_vqa(&answers, &Bootstrap::default())?,
             answers,
         })
+    }
+}
+
+fn for_each_batch<S>(
+    samples: impl IntoIterator<Item = S>,
+    mut work: impl FnMut(&[S]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut samples = samples.into_iter();
+    loop {
+        let batch: Vec<S> = samples.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        work(&batch)?;
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`metrics`] says how well.
 #![forbid(unsafe_code)]
 
+pub mod builtin;
 mod captioning;
 mod embedding;
 mod error;

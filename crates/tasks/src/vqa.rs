@@ -66,7 +66,11 @@ impl Vlm {
             .collect())
     }
 
-    fn question_prompt(&self, question: &str) -> Result<Vec<u32>, Error> {
+    /// The tokens that a question is put to the model with.
+    ///
+    /// # Errors
+    /// An empty or overlong question.
+    pub fn question_prompt(&self, question: &str) -> Result<Vec<u32>, Error> {
         let prompt = self.special().question_prompt(self.tokenizer(), question)?;
         // the two tokens around the words
         if prompt.len() <= 2 {

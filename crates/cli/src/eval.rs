@@ -1,0 +1,324 @@
+//! `vlm eval`
+
+use crate::models::ModelArg;
+use crate::output::{Output, complain};
+use crate::world::progress_bar;
+use crate::{Common, Outcome};
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use vlm_data::datasets::items::{self, Item, QuestionAnswer};
+use vlm_data::image::{self, Limits};
+use vlm_tasks::CaptionOptions;
+use vlm_tasks::evaluate::{CaptionReport, Question, Sample, VqaReport};
+use vlm_tasks::metrics::{Interval, answers_match};
+use vlm_tasks::table::Table;
+use vlm_worlds::shapes::{Background, Object, RelationFact, Scene};
+
+/// Measure a model on data with known answers
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  vlm world shapes --split test --count 500 --seed 7 --out data/test
+  vlm eval vqa --data data/test")]
+pub struct EvalArgs {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// BLEU, ROUGE-L and CIDEr-D of captions, and their facts against the truth where the data have it
+    #[command(after_help = "\
+With --json the line on stdout has task, n, bleu1 to bleu4, rouge_l, cider_d (0 to 10), fact_precision, fact_recall \
+and fact_f1 (null where the data have no ground truth), each fact score with its 95 % interval as fact_f1_ci95 and \
+so on, failed, model and data.
+
+Exit codes: 0 done; 1 some pictures or records failed, the others are measured; 2 wrong usage, unusable model or data.
+
+Example:
+  vlm eval caption --data data/test")]
+    Caption(DataArgs),
+    /// Accuracy of answers, overall and by type of question
+    #[command(after_help = "\
+With --json the line on stdout has task, n, accuracy, ci95 (the 95 % interval), by_type (n, accuracy and ci95 of \
+each type of question), failed, model and data.
+
+Exit codes: 0 done; 1 some pictures or records failed, the others are measured; 2 wrong usage, unusable model or data.
+
+Example:
+  vlm eval vqa --data data/test --out answers.jsonl")]
+    Vqa(DataArgs),
+}
+
+#[derive(Args)]
+struct DataArgs {
+    /// Directory with items.jsonl and its pictures, as `vlm world` writes them
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Also write what the model said to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArg,
+}
+
+pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
+    let task = &args.task;
+    let (args, wanted) = match task {
+        Task::Caption(args) => (args, "captions"),
+        Task::Vqa(args) => (args, "questions"),
+    };
+    let mut data = Data::open(&args.data, |item| match task {
+        Task::Caption(_) => !item.captions.is_empty(),
+        Task::Vqa(_) => !item.qa.is_empty(),
+    })?;
+    if data.items.as_slice().is_empty() && data.failed == 0 {
+        bail!(
+            "{}: expected items with {wanted}, found none",
+            args.data.join(items::FILE_NAME).display()
+        );
+    }
+    if data.left_out > 0 && !common.quiet {
+        complain(format_args!(
+            "note: {}: {} items without {wanted} are left out",
+            args.data.display(),
+            data.left_out
+        ));
+    }
+    let vlm = args.model.load()?;
+    let bar = progress_bar(data.items.len() as u64, "pictures", common.quiet);
+    let advance = |done: usize| bar.set_position(done as u64);
+    let evaluated = match task {
+        Task::Caption(_) => vlm
+            .evaluate_captions(&mut data, &CaptionOptions::default(), advance)
+            .map(|report| caption_results(&report, &data.done)),
+        Task::Vqa(_) => vlm
+            .evaluate_vqa(&mut data, advance)
+            .map(|report| vqa_results(&report, &data.done)),
+    };
+    bar.finish_and_clear();
+    if data.done.is_empty() {
+        complain(format_args!(
+            "{}: expected at least one readable item, found none",
+            args.data.display()
+        ));
+        return Ok(Outcome::SomeInputsFailed);
+    }
+    let mut results = evaluated?;
+    if let Some(path) = &args.out {
+        vlm_data::files::write_atomically(path, |w| {
+            let mut lines = results.predictions.iter();
+            lines.try_for_each(|line| writeln!(w, "{line}"))
+        })?;
+    }
+    results.record["failed"] = json!(data.failed);
+    results.record["model"] = json!(vlm.name());
+    results.record["data"] = json!(args.data.display().to_string());
+    let mut output = Output::new(common.json);
+    let text = results.table.render(output.is_terminal());
+    output.result(&results.record, &text)?;
+    Ok(if data.failed == 0 {
+        Outcome::Done
+    } else {
+        Outcome::SomeInputsFailed
+    })
+}
+
+/// The items of a directory as samples, loaded one after another. What fails is complained about and counted.
+struct Data {
+    items: std::vec::IntoIter<Item>,
+    left_out: usize,
+    failed: usize,
+    /// The samples given so far: each picture with its questions.
+    done: Vec<(String, Vec<QuestionAnswer>)>,
+    limits: Limits,
+}
+
+impl Data {
+    /// Reads the records that `has` what is to be measured.
+    fn open(directory: &Path, has: impl Fn(&Item) -> bool) -> anyhow::Result<Self> {
+        let (mut items, mut left_out, mut failed) = (Vec::new(), 0, 0);
+        for item in items::open(directory)? {
+            match item {
+                Ok(item) if has(&item) => items.push(item),
+                Ok(_) => left_out += 1,
+                Err(error) => {
+                    complain(format_args!("{error}"));
+                    failed += 1;
+                }
+            }
+        }
+        Ok(Self {
+            items: items.into_iter(),
+            left_out,
+            failed,
+            done: Vec::new(),
+            limits: Limits::default(),
+        })
+    }
+
+    fn load(&self, item: Item) -> Result<Sample, String> {
+        let image = image::read(&item.image, &self.limits).map_err(|e| e.to_string())?;
+        let questions = item.qa.into_iter().map(|qa| Question {
+            question: qa.question,
+            answer: qa.answer,
+            kind: qa.kind,
+        });
+        // records of a world say what the picture shows
+        let scene = match item.extra.contains_key("objects") {
+            true => {
+                let scene: SceneFields = serde_json::from_value(Value::Object(item.extra))
+                    .map_err(|e| format!("{}: scene: {e}", item.image.display()))?;
+                Some(scene.into())
+            }
+            false => None,
+        };
+        Ok(Sample {
+            image,
+            captions: item.captions,
+            questions: questions.collect(),
+            scene,
+        })
+    }
+}
+
+impl Iterator for Data {
+    type Item = Sample;
+
+    fn next(&mut self) -> Option<Sample> {
+        loop {
+            let item = self.items.next()?;
+            let seen = (item.image.display().to_string(), item.qa.clone());
+            match self.load(item) {
+                Ok(sample) => {
+                    self.done.push(seen);
+                    return Some(sample);
+                }
+                Err(message) => {
+                    complain(format_args!("{message}"));
+                    self.failed += 1;
+                }
+            }
+        }
+    }
+}
+
+/// The truth of a record of a world.
+#[derive(Deserialize)]
+struct SceneFields {
+    background: Background,
+    objects: Vec<Object>,
+    relations: Vec<RelationFact>,
+}
+
+impl From<SceneFields> for Scene {
+    fn from(fields: SceneFields) -> Self {
+        Self {
+            background: fields.background,
+            objects: fields.objects,
+            relations: fields.relations,
+        }
+    }
+}
+
+/// What an evaluation puts out.
+struct Results {
+    record: Value,
+    table: Table,
+    predictions: Vec<Value>,
+}
+
+fn caption_results(report: &CaptionReport, done: &[(String, Vec<QuestionAnswer>)]) -> Results {
+    let text = &report.text;
+    let scores = [
+        ("bleu1", text.bleu[0]),
+        ("bleu2", text.bleu[1]),
+        ("bleu3", text.bleu[2]),
+        ("bleu4", text.bleu[3]),
+        ("rouge_l", text.rouge_l),
+        ("cider_d", text.cider_d),
+    ];
+    let facts = report.facts.as_ref();
+    let facts = [
+        ("fact_precision", facts.map(|f| f.precision)),
+        ("fact_recall", facts.map(|f| f.recall)),
+        ("fact_f1", facts.map(|f| f.f1)),
+    ];
+    let mut record = json!({"task": "caption", "n": report.n});
+    let mut table = Table::new(["score", "value", "95 % interval"]);
+    table.row(["pictures", &report.n.to_string(), ""]);
+    for (name, score) in scores {
+        record[name] = json!(score);
+        table.row([name, &format!("{score:.4}"), ""]);
+    }
+    for (name, score) in facts {
+        record[name] = json!(score.map(|s| s.estimate));
+        record[format!("{name}_ci95")] = json!(score.map(|s| [s.low, s.high]));
+        if let Some(s) = score {
+            let interval = format!("{:.4} to {:.4}", s.low, s.high);
+            table.row([name, &format!("{:.4}", s.estimate), &interval]);
+        }
+    }
+    let lines = done.iter().zip(&report.captions);
+    Results {
+        record,
+        table,
+        predictions: lines
+            .map(|((image, _), caption)| json!({"image": image, "caption": caption}))
+            .collect(),
+    }
+}
+
+fn vqa_results(report: &VqaReport, done: &[(String, Vec<QuestionAnswer>)]) -> Results {
+    let scores = &report.scores;
+    let mut table = Table::new(["questions", "n", "accuracy", "95 % interval"]);
+    let mut row = |name: &str, n: usize, a: Interval| {
+        let percent = |share: f64| format!("{:.1}", 100.0 * share);
+        table.row([
+            name,
+            &n.to_string(),
+            &format!("{} %", percent(a.estimate)),
+            &format!("{} to {} %", percent(a.low), percent(a.high)),
+        ]);
+    };
+    let mut by_type = serde_json::Map::new();
+    for (kind, score) in &scores.by_type {
+        let a = score.accuracy;
+        let name = if kind.is_empty() { "(no type)" } else { kind };
+        row(name, score.n, a);
+        let entry = json!({"n": score.n, "accuracy": a.estimate, "ci95": [a.low, a.high]});
+        by_type.insert(kind.clone(), entry);
+    }
+    row("all", scores.n, scores.accuracy);
+    let all = scores.accuracy;
+    let record = json!({
+        "task": "vqa",
+        "n": scores.n,
+        "accuracy": all.estimate,
+        "ci95": [all.low, all.high],
+        "by_type": by_type,
+    });
+    let asked = done
+        .iter()
+        .flat_map(|(image, questions)| questions.iter().map(move |q| (image, q)));
+    Results {
+        record,
+        table,
+        predictions: asked
+            .zip(&report.answers)
+            .map(|((image, asked), given)| {
+                json!({
+                    "image": image,
+                    "question": asked.question,
+                    "type": asked.kind,
+                    "answer": given.answer,
+                    "expected": asked.answer,
+                    "correct": answers_match(&given.answer, &asked.answer),
+                })
+            })
+            .collect(),
+    }
+}
