@@ -75,6 +75,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         output::complain(format_args!("internal error, please report it: {panic}"));
     }));
+    vlm_kernels::memory::keep_freed_blocks();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -5,7 +5,7 @@
 //!
 //! - [`image`]: encoded bytes to an upright RGB picture, and on to `[3, height, width]` floats,
 //!   with the pixels of the Python reference.
-//! - [`text`]: tokenizers.
+//! - [`mod@text`] splits words into tokens.
 //! - [`datasets`]: pictures with captions and questions, read from directories.
 //! - [`files`]: writing without ever leaving half a file.
 //!

@@ -26,13 +26,25 @@ pub(crate) trait Function {
     fn derivative<S: Simd>(s: S, x: S::V) -> S::V;
 }
 
-struct Relu;
-struct Gelu;
-struct GeluTanh;
+pub(crate) struct Identity;
+pub(crate) struct Relu;
+pub(crate) struct Gelu;
+pub(crate) struct GeluTanh;
 /// x sigmoid(SCALE x)
-struct Gated<const QUICK: bool>;
+pub(crate) struct Gated<const QUICK: bool>;
 
 const QUICK_GELU_SCALE: f32 = 1.702;
+
+impl Function for Identity {
+    #[inline(always)]
+    fn value<S: Simd>(_: S, x: S::V) -> S::V {
+        x
+    }
+    #[inline(always)]
+    fn derivative<S: Simd>(s: S, _: S::V) -> S::V {
+        s.splat(1.0)
+    }
+}
 
 impl Function for Relu {
     #[inline(always)]
@@ -100,32 +112,21 @@ impl<const QUICK: bool> Function for Gated<QUICK> {
     }
 }
 
-/// Calls `$kernel::<_, F>($args)` with the type `F` of the activation; `$none` for `None`.
+/// Calls `$kernel::<_, F>($args)` with the type `F` of the activation.
 macro_rules! with_function {
-    ($activation:expr, $kernel:ident($($arg:expr),*), $none:expr) => {
+    ($activation:expr, $kernel:ident($($arg:expr),* $(,)?)) => {{
+        use $crate::activation::*;
         match $activation {
-            Activation::None => $none,
+            Activation::None => $kernel::<_, Identity>($($arg),*),
             Activation::Relu => $kernel::<_, Relu>($($arg),*),
             Activation::Gelu => $kernel::<_, Gelu>($($arg),*),
             Activation::GeluTanh => $kernel::<_, GeluTanh>($($arg),*),
             Activation::QuickGelu => $kernel::<_, Gated<true>>($($arg),*),
             Activation::Silu => $kernel::<_, Gated<false>>($($arg),*),
         }
-    };
+    }};
 }
-
-#[inline(always)]
-fn apply_in_place_with<S: Simd, F: Function>(s: S, x: &mut [f32]) {
-    for x in x.chunks_mut(S::LANES) {
-        s.store(x, F::value(s, s.load(x)));
-    }
-}
-
-/// Replaces `x` by the activation of `x`; for use inside other kernels.
-#[inline(always)]
-pub(crate) fn apply_in_place<S: Simd>(s: S, activation: Activation, x: &mut [f32]) {
-    with_function!(activation, apply_in_place_with(s, x), ());
-}
+pub(crate) use with_function;
 
 #[inline(always)]
 fn forward_with<S: Simd, F: Function>(s: S, x: &[f32], out: &mut [f32]) {
@@ -136,7 +137,7 @@ fn forward_with<S: Simd, F: Function>(s: S, x: &[f32], out: &mut [f32]) {
 
 #[inline(always)]
 fn forward_kernel<S: Simd>(s: S, activation: Activation, x: &[f32], out: &mut [f32]) {
-    with_function!(activation, forward_with(s, x, out), out.copy_from_slice(x));
+    with_function!(activation, forward_with(s, x, out));
 }
 
 #[inline(always)]
@@ -149,11 +150,7 @@ fn backward_with<S: Simd, F: Function>(s: S, x: &[f32], dy: &[f32], dx: &mut [f3
 
 #[inline(always)]
 fn backward_kernel<S: Simd>(s: S, activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    with_function!(
-        activation,
-        backward_with(s, x, dy, dx),
-        dx.copy_from_slice(dy)
-    );
+    with_function!(activation, backward_with(s, x, dy, dx));
 }
 
 simd_dispatch! {

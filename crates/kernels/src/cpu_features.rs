@@ -21,7 +21,8 @@ pub enum Isa {
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// Operands rounded to bfloat16 where the hardware multiplies them faster; else as [`Self::F32`].
+    /// Operands rounded to bfloat16 where the hardware multiplies them faster; else (also for a few
+    /// rows, where reading the weight takes the time) as [`Self::F32`].
     Bf16,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every operation works on row-major contiguous `f32` slices unless strides are stated, is written
 //! once over the vectors of the private `simd` module and compiled for each instruction set, and has a naive `f64`
-//! counterpart in [`reference`] that the tests compare it with.
+//! counterpart in [`mod@reference`] that the tests compare it with.
 //!
 //! *Threads*: work is shared over rayon's global pool, which the binary configures. How work is cut
 //! into tasks, and the order in which partial sums are added, depends on the problem's size alone,
@@ -23,6 +23,7 @@ pub mod cpu_features;
 pub mod embedding;
 pub mod gemm;
 pub mod loss;
+pub mod memory;
 pub mod norm;
 pub mod optim;
 mod parallel;

@@ -1,6 +1,7 @@
-//! Working memory that a thread keeps between calls.
+//! Working memory that a thread keeps between calls: as much as its largest calls needed, so that
+//! no call pays for fresh pages.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 /// One cache line, so that buffers start on one.
 #[derive(Clone, Copy)]
@@ -8,20 +9,23 @@ use std::cell::Cell;
 struct Line([f32; 16]);
 
 thread_local! {
-    static KEPT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    /// Free buffers; the last one returned is the next one lent, so that nested users get the same
+    /// buffers, already large enough, every time.
+    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `task` with a buffer of `len` floats that starts on a cache line and holds arbitrary
-/// (initialised) values. A nested call gets a buffer of its own.
+/// (initialised) values. `task` may call this again, and may wait for other threads.
 pub(crate) fn with_scratch<R>(len: usize, task: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut lines = KEPT.take();
+    let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     let needed = len.div_ceil(16);
     if lines.len() < needed {
-        lines.resize(needed, Line([0.0; 16]));
+        // Nothing to keep: a new allocation spares the copy.
+        lines = vec![Line([0.0; 16]); needed];
     }
     // SAFETY: `lines` holds at least `len` floats in one allocation, all initialised.
     let buffer = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), len) };
     let result = task(buffer);
-    KEPT.set(lines);
+    FREE.with_borrow_mut(|free| free.push(lines));
     result
 }

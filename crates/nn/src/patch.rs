@@ -1,6 +1,6 @@
 use crate::linear::Linear;
 use crate::norm::LayerNorm;
-use crate::ops::{self, Window};
+use crate::ops::{self, Activation, Window};
 use crate::weights::{Init, Weights};
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -33,7 +33,7 @@ impl PatchEmbedding {
 /// A stack of strided 3x3 convolutions in place of the patch embedding, which lets a small transformer learn
 /// faster (Xiao et al., "Early convolutions help transformers see better", 2021).
 ///
-/// Each stage halves the picture: convolution, LayerNorm over channels, GELU; a linear layer ends the stack.
+/// Each stage halves the picture: convolution, GELU, LayerNorm over channels; a linear layer ends the stack.
 #[derive(Module, Debug)]
 pub struct ConvStem {
     convs: Vec<Linear>,
@@ -79,8 +79,8 @@ impl ConvStem {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<3> {
         let mut x = x.permute([0, 2, 3, 1]); // [B, H, W, C]
         for (conv, norm) in self.convs.iter().zip(&self.norms) {
-            x = conv.forward(ops::unfold(x, STEM_WINDOW)); // [B, H/2, W/2, C']
-            x = burn::tensor::activation::gelu(norm.forward(x));
+            x = conv.fused(ops::unfold(x, STEM_WINDOW), Activation::Gelu, None); // [B, H/2, W/2, C']
+            x = norm.forward(x);
         }
         let [b, h, w, c] = x.dims();
         self.proj.forward(x.reshape([b, h * w, c]))

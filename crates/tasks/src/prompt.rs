@@ -143,3 +143,45 @@ pub fn plain_words(text: &str) -> String {
     }
     words.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vlm_data::text::word_level;
+
+    fn tokenizer() -> Tokenizer {
+        let words = ["a", "red", "what", "colour", "is", "it", "?"].map(str::to_owned);
+        word_level(&words, &SPECIALS).expect("a vocabulary")
+    }
+
+    #[test]
+    fn texts_are_put_in_the_worlds_spelling() {
+        for (typed, plain) in [
+            ("What color is it?", "what colour is it?"),
+            ("  A gray circle. ", "a grey circle"),
+            ("what's it???", "what is it?"),
+            ("in the CENTER", "in the centre"),
+            ("", ""),
+        ] {
+            assert_eq!(plain_words(typed), plain);
+        }
+    }
+
+    #[test]
+    fn a_question_asked_is_the_beginning_of_the_question_learned() {
+        let t = tokenizer();
+        let special = SpecialIds::of(&t).expect("special tokens");
+        let asked = special.question_prompt(&t, "What color is it?").expect("ids");
+        let learned = special.answer_example(&t, "what colour is it?", "red").expect("ids");
+        assert_eq!(learned.prompt, asked.len());
+        assert_eq!(learned.ids[..asked.len()], asked);
+        assert_eq!(learned.ids[asked.len()..], [t.token_to_id("red").unwrap(), special.eos]);
+    }
+
+    #[test]
+    fn a_tokenizer_without_the_special_tokens_is_refused() {
+        let t = word_level(&["a".to_owned()], &["<unk>"]).expect("a vocabulary");
+        let error = SpecialIds::of(&t).expect_err("no <pad>").to_string();
+        assert!(error.contains("<pad>"), "{error}");
+    }
+}

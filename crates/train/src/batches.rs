@@ -12,7 +12,7 @@ use vlm_data::image::{Image, ImageProcessor};
 use vlm_data::text::Tokenizer;
 use vlm_models::families::coca::{Batch, TextBatch};
 use vlm_tasks::prompt::{Example, SpecialIds};
-use vlm_worlds::shapes::{self, Split};
+use vlm_worlds::shapes::{self, Colour, Scene, Shape, Size, Split, Texture};
 
 /// Texts of a batch, padded, in host memory.
 struct HostTexts {
@@ -25,10 +25,12 @@ struct HostTexts {
 /// A batch in host memory.
 pub struct HostBatch {
     pixels: Vec<f32>,
+    token_labels: Vec<i64>,
+    patch: usize,
     pictures: usize,
     side: usize,
     captions: HostTexts,
-    questions: HostTexts,
+    questions: Vec<HostTexts>,
 }
 
 /// Makes batches.
@@ -39,6 +41,9 @@ pub struct Batches {
     processor: ImageProcessor,
     special: SpecialIds,
 }
+
+/// Batches that the questions of a picture are shared out to, by length.
+const LENGTH_GROUPS: usize = 2;
 
 /// Target of a position that has nothing to be learned.
 const IGNORE: i64 = -1;
@@ -80,14 +85,57 @@ impl HostTexts {
     }
 }
 
+/// Classes of each group of patch labels: shape (the last class is no object), colour, texture and size.
+pub const TOKEN_LABEL_CLASSES: [usize; 4] = [
+    Shape::ALL.len() + 1,
+    Colour::ALL.len(),
+    Texture::ALL.len(),
+    Size::ALL.len(),
+];
+
+/// What each patch shows, row by row: the attributes of the foremost object whose box holds the patch's centre.
+fn label_patches(scene: &Scene, side: usize, patch: usize) -> Vec<i64> {
+    let mut labels = Vec::new();
+    for y in (patch / 2..side).step_by(patch) {
+        for x in (patch / 2..side).step_by(patch) {
+            // objects stand from back to front
+            let object = scene.objects.iter().rev().find(|o| {
+                let [left, top, right, bottom] = o.bounds.map(|b| b as usize);
+                (left..right).contains(&x) && (top..bottom).contains(&y)
+            });
+            labels.extend(match object {
+                None => [Shape::ALL.len() as i64, IGNORE, IGNORE, IGNORE],
+                Some(o) => [
+                    class(Shape::ALL, o.shape),
+                    class(Colour::ALL, o.colour),
+                    class(Texture::ALL, o.texture),
+                    class(Size::ALL, o.size),
+                ],
+            });
+        }
+    }
+    labels
+}
+
+fn class<T: PartialEq>(all: &[T], value: T) -> i64 {
+    let place = all.iter().position(|v| *v == value);
+    place.map_or(IGNORE, |p| p as i64)
+}
+
 impl HostBatch {
     /// The batch as a model takes it.
     pub fn to_device(&self, device: &Device) -> Batch {
         let shape = [self.pictures, 3, self.side, self.side];
+        let patches = (self.side / self.patch).pow(2);
+        let labels = TensorData::new(
+            self.token_labels.clone(),
+            [self.pictures, patches, TOKEN_LABEL_CLASSES.len()],
+        );
         Batch {
+            token_labels: Some(Tensor::from_data(labels, device)),
             pixel_values: Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device),
             captions: self.captions.to_device(device),
-            questions: Some(self.questions.to_device(device)),
+            questions: self.questions.iter().map(|q| q.to_device(device)).collect(),
         }
     }
 }
@@ -141,33 +189,48 @@ impl Batches {
     pub fn make(&self, number: u64) -> Result<HostBatch, Error> {
         let (data, pictures) = (&self.recipe.data, self.recipe.train.batch_size);
         let mut pixels = Vec::new();
-        let (mut captions, mut questions) = (Vec::new(), Vec::new());
+        let patch = self.recipe.model.vision_config.patch_size;
+        let [low, high] = data.difficulty;
+        let step = number / self.recipe.train.accumulate as u64;
+        let ramp = step as f32 / data.difficulty_ramp_steps.max(1) as f32;
+        let high = low + (high - low) * ramp.min(1.0);
+        let mut token_labels = Vec::new();
+        let mut captions = Vec::new();
+        let mut questions = vec![Vec::new(); LENGTH_GROUPS.min(data.questions_per_picture)];
         for i in 0..pictures as u64 {
             let index = number * pictures as u64 + i;
             let mut choices = Choices(data.seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
-            let [low, high] = data.difficulty;
             let config = shapes::Config {
                 size: data.size,
                 difficulty: low + (high - low) * choices.unit(),
             };
             let item = shapes::generate(&config, Split::Train, data.seed, index);
+            token_labels.extend(label_patches(&item.scene, data.size as usize, patch));
             let picture = item.picture;
             let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
             pixels.extend(self.processor.process(&image)?.data);
             for caption in choices.some(&item.captions, data.captions_per_picture) {
                 captions.push(self.special.caption_example(&self.tokenizer, caption)?);
             }
+            let mut examples = Vec::new();
             for qa in choices.some(&item.qa, data.questions_per_picture) {
-                let example =
+                let (question, answer) = (&qa.question, &qa.answer);
+                examples.push(
                     self.special
-                        .answer_example(&self.tokenizer, &qa.question, &qa.answer)?;
-                questions.push(example);
+                        .answer_example(&self.tokenizer, question, answer)?,
+                );
+            }
+            // the shortest questions of every picture go together, so that less is padded
+            examples.sort_by_key(|e| e.ids.len());
+            let size = examples.len().div_ceil(questions.len());
+            for (group, some) in questions.iter_mut().zip(examples.chunks(size)) {
+                group.extend_from_slice(some);
             }
         }
         let most = self.recipe.model.text_config.max_position_embeddings;
         if let Some(long) = captions
             .iter()
-            .chain(&questions)
+            .chain(questions.iter().flatten())
             .find(|e| e.ids.len() > most)
         {
             return Err(vlm_tasks::Error::TooLong {
@@ -178,10 +241,15 @@ impl Batches {
         }
         Ok(HostBatch {
             pixels,
+            token_labels,
+            patch,
             pictures,
             side: data.size as usize,
             captions: pad(&captions, self.special.pad),
-            questions: pad(&questions, self.special.pad),
+            questions: questions
+                .iter()
+                .map(|group| pad(group, self.special.pad))
+                .collect(),
         })
     }
 
@@ -198,5 +266,89 @@ impl Batches {
             }
         });
         receiver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vlm_data::image::{PreprocessorConfig, ProcessorKind};
+    use vlm_data::text::word_level;
+    use vlm_tasks::prompt::SPECIALS;
+    use vlm_worlds::shapes::{Background, Object, Position};
+
+    fn batches() -> Batches {
+        let mut recipe = Recipe::parse(include_str!("../../../recipes/vlm-tiny.toml"))
+            .expect("the shipped recipe");
+        recipe.train.batch_size = 3;
+        let words: Vec<String> = shapes::vocabulary().into_iter().map(str::to_owned).collect();
+        let tokenizer = word_level(&words, &SPECIALS).expect("the world's words");
+        let special = SpecialIds::of(&tokenizer).expect("special tokens");
+        let json = br#"{"do_resize": false, "do_rescale": true, "do_normalize": false}"#;
+        let config = PreprocessorConfig::from_json(json, "test", ProcessorKind::Vit)
+            .expect("a processor");
+        let processor = ImageProcessor::from_config(config);
+        Batches::new(Arc::new(recipe), Arc::new(tokenizer), processor, special)
+    }
+
+    #[test]
+    fn a_batch_depends_on_its_number_only() {
+        let b = batches();
+        let stream = b.clone().stream(5);
+        let streamed = stream.recv().expect("a batch").expect("no error");
+        let made = b.make(5).expect("no error");
+        assert_eq!(streamed.pixels, made.pixels);
+        assert_eq!(streamed.captions.ids, made.captions.ids);
+        assert_eq!(streamed.questions[1].targets, made.questions[1].targets);
+        assert_ne!(b.make(6).expect("no error").pixels, made.pixels);
+    }
+
+    #[test]
+    fn only_the_answer_and_the_end_are_learned_of_a_question() {
+        let b = batches();
+        let batch = b.make(0).expect("no error");
+        for texts in &batch.questions {
+            for (row, length) in texts.lengths.iter().enumerate() {
+                let span = row * texts.width..(row + 1) * texts.width;
+                let (ids, targets) = (&texts.ids[span.clone()], &texts.targets[span]);
+                let answer = ids.iter().position(|&id| id == i64::from(b.special.answer));
+                let answer = answer.expect("an answer token");
+                for i in 0..texts.width {
+                    let learned = (answer..length - 1).contains(&i);
+                    assert_eq!(targets[i], if learned { ids[i + 1] } else { IGNORE });
+                }
+                assert_eq!(ids[length - 1], i64::from(b.special.eos));
+                assert_eq!(targets[length - 2], i64::from(b.special.eos));
+            }
+        }
+    }
+
+    #[test]
+    fn patches_are_labelled_with_the_foremost_object() {
+        let object = |shape, bounds| Object {
+            shape,
+            colour: Colour::ALL[2],
+            size: Size::ALL[1],
+            texture: Texture::ALL[0],
+            position: Position::ALL[0],
+            bounds,
+        };
+        let scene = Scene {
+            background: Background::ALL[0],
+            objects: vec![
+                object(Shape::ALL[3], [0, 0, 24, 24]),
+                object(Shape::ALL[5], [16, 0, 32, 16]),
+            ],
+            relations: vec![],
+        };
+        let labels = label_patches(&scene, 48, 16);
+        let rows: Vec<&[i64]> = labels.chunks(4).collect();
+        assert_eq!(rows.len(), 9);
+        assert_eq!(rows[0], [3, 2, 0, 1]);
+        assert_eq!(rows[1], [5, 2, 0, 1]);
+        assert_eq!(rows[2], [8, IGNORE, IGNORE, IGNORE]);
+        // the centre (24, 24) lies just outside of the first box
+        assert_eq!(rows[4], [8, IGNORE, IGNORE, IGNORE]);
+        assert_eq!(rows[3], [8, IGNORE, IGNORE, IGNORE]);
     }
 }

@@ -1,6 +1,7 @@
 //! The recipe: everything that decides the weights of a run, in one TOML file.
 
 use crate::Error;
+use crate::batches::TOKEN_LABEL_CLASSES;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use vlm_models::families::coca::CocaConfig;
@@ -35,6 +36,8 @@ pub struct DataRecipe {
     pub size: u32,
     /// Pictures are drawn with a difficulty between these.
     pub difficulty: [f32; 2],
+    /// Steps over which the upper end rises from the lower one: easy pictures first.
+    pub difficulty_ramp_steps: u64,
     /// Captions learned per picture.
     pub captions_per_picture: usize,
     /// Questions learned per picture.
@@ -59,6 +62,8 @@ pub struct TrainRecipe {
     pub min_learning_rate: f64,
     /// Steps over which the learning rate rises.
     pub warmup_steps: u64,
+    /// Steps at the end over which it falls in a cosine; at most `steps - warmup_steps`, which is the usual choice.
+    pub decay_steps: u64,
     /// Decoupled weight decay of matrices; vectors, norms and embeddings have none.
     pub weight_decay: f64,
     /// AdamW's first and second decay rate.
@@ -167,6 +172,13 @@ impl Recipe {
             64,
         )?;
         count("train.steps", t.steps, 1_000_000_000)?;
+        let most = t.steps.saturating_sub(t.warmup_steps);
+        check(
+            t.decay_steps <= most,
+            "train.decay_steps",
+            &format!("at most steps - warmup_steps = {most}"),
+            &t.decay_steps.to_string(),
+        )?;
         count("train.batch_size", t.batch_size as u64, 65_536)?;
         count("train.accumulate", t.accumulate as u64, 65_536)?;
         count("train.checkpoint_every", t.checkpoint_every, 1_000_000_000)?;
@@ -218,6 +230,13 @@ impl Recipe {
                 words + special
             ),
             &self.model.text_config.vocab_size.to_string(),
+        )?;
+        let classes = &self.model.token_label_classes;
+        check(
+            classes.is_empty() || *classes == TOKEN_LABEL_CLASSES,
+            "model.token_label_classes",
+            &format!("[] or {TOKEN_LABEL_CLASSES:?} for shapes"),
+            &format!("{classes:?}"),
         )?;
         check(
             self.model.vision_config.image_size == d.size as usize,

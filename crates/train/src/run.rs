@@ -67,6 +67,7 @@ struct StepRecord {
     caption_loss: f64,
     answer_loss: Option<f64>,
     itc_loss: f64,
+    token_label_loss: Option<f64>,
     grad_norm: f64,
     lr: f64,
     samples_per_s: f64,
@@ -183,8 +184,8 @@ impl Run<'_> {
             let begun = Instant::now();
             step += 1;
             let mut grads = Accumulated::default();
-            let mut parts = [0.0; 4];
-            let mut has_answers = false;
+            let mut parts = [0.0; 5];
+            let (mut has_answers, mut has_labels) = (false, false);
             for _ in 0..t.accumulate {
                 let batch = stream.recv().map_err(|_| {
                     Error::file(&self.options.directory, "the data thread ended early")
@@ -197,8 +198,16 @@ impl Run<'_> {
                 parts[1] += share * scalar(&losses.caption);
                 parts[2] += share * losses.answer.as_ref().map_or(0.0, scalar);
                 parts[3] += share * scalar(&losses.itc);
+                parts[4] += share * losses.token_label.as_ref().map_or(0.0, scalar);
+                has_labels |= losses.token_label.is_some();
                 has_answers |= losses.answer.is_some();
                 grads.add(&model, &losses.total.backward());
+            }
+            if step == 1 && grads.missing() > 0 {
+                return Err(Error::file(
+                    &self.options.directory,
+                    format!("{} parameters got no gradient", grads.missing()),
+                ));
             }
             let loss = parts[0];
             if !loss.is_finite() {
@@ -224,6 +233,7 @@ impl Run<'_> {
                     caption_loss: parts[1],
                     answer_loss: has_answers.then_some(parts[2]),
                     itc_loss: parts[3],
+                    token_label_loss: has_labels.then_some(parts[4]),
                     grad_norm,
                     lr,
                     samples_per_s: throughput.samples_per_second(),
@@ -294,7 +304,9 @@ impl Run<'_> {
     ) -> Result<(Coca, TrainerState), Error> {
         let directory = &self.options.directory;
         let recipe_path = directory.join("recipe.toml");
-        let begun = Recipe::read(&recipe_path)?;
+        let mut begun = Recipe::read(&recipe_path)?;
+        // how long the run goes on may change: no step before the decay depends on it
+        begun.train.steps = self.recipe.train.steps;
         if begun != *self.recipe {
             return Err(Error::file(
                 &recipe_path,
@@ -423,6 +435,7 @@ impl Run<'_> {
                     series("captions", "caption_loss"),
                     series("answers", "answer_loss"),
                     series("contrast", "itc_loss"),
+                    series("patch labels", "token_label_loss"),
                 ])
                 .log_scale(),
                 Panel::percent(

@@ -69,8 +69,8 @@ impl Rng {
     }
 
     /// One of the choices, each equally likely; `choices` must not be empty.
-    pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len())]
+    pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
     }
 
     /// An index, likely in proportion to its weight; the weights must not all be 0.

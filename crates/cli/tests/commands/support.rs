@@ -143,6 +143,7 @@ world = "shapes"
 seed = 3
 size = 64
 difficulty = [0.0, 1.0]
+difficulty_ramp_steps = 10
 captions_per_picture = 1
 questions_per_picture = 2
 [train]
@@ -153,6 +154,7 @@ accumulate = 1
 learning_rate = 1e-3
 min_learning_rate = 1e-5
 warmup_steps = 2
+decay_steps = 0
 weight_decay = 0.05
 betas = [0.9, 0.98]
 clip_norm = 1.0
@@ -168,6 +170,8 @@ projection_dim = 16
 logit_scale_init_value = 2.6592
 contrastive_loss_weight = 0.1
 answer_loss_weight = 1.0
+token_label_classes = [9, 8, 3, 2]
+token_label_loss_weight = 1.0
 [model.vision_config]
 image_size = 64
 patch_size = 16

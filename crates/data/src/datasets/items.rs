@@ -129,15 +129,15 @@ impl Items {
     fn parse(&self, line: &[u8]) -> Result<Item, Error> {
         let mut record: Map<String, Value> = serde_json::from_slice(line)
             .map_err(|e| self.wrong("record", "a JSON object", e.to_string()))?;
-        let image = record.remove("image").unwrap_or(Value::Null);
+        let image = record.shift_remove("image").unwrap_or(Value::Null);
         let image = self.text("image", image)?;
-        let captions = self.list("captions", record.remove("captions"))?;
+        let captions = self.list("captions", record.shift_remove("captions"))?;
         let captions = captions
             .into_iter()
             .enumerate()
             .map(|(i, caption)| self.text(&format!("captions[{i}]"), caption))
             .collect::<Result<_, _>>()?;
-        let qa = self.list("qa", record.remove("qa"))?;
+        let qa = self.list("qa", record.shift_remove("qa"))?;
         let qa = qa
             .into_iter()
             .enumerate()

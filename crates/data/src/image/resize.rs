@@ -1,11 +1,9 @@
 //! Pillow's resampling, bit for bit.
 //!
 //! Pillow's `Resample.c` (8 bits a channel): an antialiased filter whose support grows with the
-//! reduction, coefficients in 22-bit fixed point, a horizontal pass rounded to 8 bits, then a
-//! vertical one. Every output pixel depends on the input alone, so that any region of the result
+//! reduction, coefficients in 22-bit fixed point, one pass in each direction, each rounded to
+//! 8 bits. Every output pixel depends on the input alone, so that any region of the result
 //! can be computed without the rest.
-
-use std::borrow::Cow;
 
 use rayon::prelude::*;
 
@@ -195,33 +193,81 @@ pub fn resize_region(
         return Image::from_rgb(region.width, region.height, rgb);
     }
 
-    // Rows of the input that the vertical pass will read; the others need no horizontal pass.
-    let vertical = (height != u64::from(image.height))
-        .then(|| Taps::new(image.height, height, region.top, out_h, filter));
-    let (first_row, rows) = match &vertical {
-        Some(taps) => taps.span(),
-        None => (region.top as usize, out_h),
-    };
-    let horizontal = (width != u64::from(image.width))
+    let across = (width != u64::from(image.width))
         .then(|| Taps::new(image.width, width, region.left, out_w, filter));
-    let stride = in_w * 3;
-    let source = &image.rgb[first_row * stride..(first_row + rows) * stride];
-    let narrowed: Cow<'_, [u8]> = match &horizontal {
-        Some(taps) => horizontal_pass(source, stride, taps, out_w).into(),
-        None if out_w == in_w => source.into(),
-        None => {
-            let start = region.left as usize * 3;
-            let rows = source.chunks_exact(stride);
-            rows.flat_map(|row| &row[start..start + out_w * 3])
-                .copied()
-                .collect()
+    let down = (height != u64::from(image.height))
+        .then(|| Taps::new(image.height, height, region.top, out_h, filter));
+    // Only what the passes will read takes part in them.
+    let (left, columns) = across
+        .as_ref()
+        .map_or((region.left as usize, out_w), Taps::span);
+    let (top, rows) = down
+        .as_ref()
+        .map_or((region.top as usize, out_h), Taps::span);
+    let (across, down) = (
+        across.map(|t| t.relative_to(left)),
+        down.map(|t| t.relative_to(top)),
+    );
+    let source = View {
+        bytes: &image.rgb[(top * in_w + left) * 3..],
+        stride: in_w * 3,
+        width: columns * 3,
+        rows,
+    };
+    let rgb = match (across, down) {
+        (None, None) => source.to_vec(),
+        (Some(across), None) => horizontal_pass(source, &across),
+        (None, Some(down)) => vertical_pass(source, &down),
+        (Some(across), Some(down)) if vertical_first((in_w, in_h), (width, height)) => {
+            let flat = vertical_pass(source, &down);
+            horizontal_pass(View::packed(&flat, source.width, out_h), &across)
+        }
+        (Some(across), Some(down)) => {
+            let narrow = horizontal_pass(source, &across);
+            vertical_pass(View::packed(&narrow, out_w * 3, rows), &down)
         }
     };
-    let rgb = match &vertical {
-        Some(taps) => vertical_pass(&narrowed, out_w * 3, first_row, taps),
-        None => narrowed.into_owned(),
-    };
     Image::from_rgb(region.width, region.height, rgb)
+}
+
+/// Which pass comes first decides how the intermediate picture is rounded. Pillow up to 12 always
+/// begins horizontally; Pillow 13 begins vertically where that removes more than twice as many rows
+/// as the horizontal pass removes columns (found by experiment, exact on thousands of sizes).
+fn vertical_first(from: (usize, usize), to: (u64, u64)) -> bool {
+    let removed = |from: usize, to: u64| from as i128 - i128::from(to);
+    let (columns, rows) = (removed(from.0, to.0), removed(from.1, to.1));
+    rows > 0 && rows > 2 * columns
+}
+
+/// A rectangle of interleaved samples.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    /// From its first sample on.
+    bytes: &'a [u8],
+    /// Bytes from one row to the next.
+    stride: usize,
+    /// Bytes of a row.
+    width: usize,
+    rows: usize,
+}
+
+impl<'a> View<'a> {
+    fn packed(bytes: &'a [u8], width: usize, rows: usize) -> Self {
+        Self {
+            bytes,
+            stride: width,
+            width,
+            rows,
+        }
+    }
+
+    fn row(&self, index: usize) -> &'a [u8] {
+        &self.bytes[index * self.stride..][..self.width]
+    }
+
+    fn to_vec(self) -> Vec<u8> {
+        (0..self.rows).flat_map(|y| self.row(y)).copied().collect()
+    }
 }
 
 /// The samples that `ImagingScaleAffine` (Geometry.c) takes, `count` of them from output `start`.
@@ -297,12 +343,17 @@ impl Taps {
         (first, end - first)
     }
 
+    /// The same taps of an input that begins at sample `start`.
+    fn relative_to(mut self, start: usize) -> Self {
+        for (first, _) in &mut self.bounds {
+            *first -= start;
+        }
+        self
+    }
+
     /// (first input sample, weights) of each output sample.
     fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
-        self.bounds
-            .iter()
-            .zip(self.weights.chunks_exact(self.stride))
-            .map(|(&(first, length), taps)| (first, &taps[..length]))
+        (0..self.bounds.len()).map(|index| self.get(index))
     }
 
     fn get(&self, index: usize) -> (usize, &[i32]) {
@@ -318,11 +369,12 @@ fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// `[rows, in_w, 3]` to `[rows, out_w, 3]`; `stride` is the input row's length in bytes.
-fn horizontal_pass(source: &[u8], stride: usize, taps: &Taps, out_w: usize) -> Vec<u8> {
-    let rows = source.len() / stride;
-    let mut out = vec![0; rows * out_w * 3];
-    let one_row = |(out, row): (&mut [u8], &[u8])| {
+/// `[rows, in_w, 3]` to `[rows, outputs, 3]`.
+fn horizontal_pass(source: View<'_>, taps: &Taps) -> Vec<u8> {
+    let out_w = taps.bounds.len() * 3;
+    let mut out = vec![0; source.rows * out_w];
+    let one_row = |(y, out): (usize, &mut [u8])| {
+        let row = source.row(y);
         for (pixel, (first, weights)) in out.chunks_exact_mut(3).zip(taps.iter()) {
             let samples = &row[first * 3..(first + weights.len()) * 3];
             let mut sum = [HALF; 3];
@@ -334,29 +386,23 @@ fn horizontal_pass(source: &[u8], stride: usize, taps: &Taps, out_w: usize) -> V
             pixel.copy_from_slice(&sum.map(clip));
         }
     };
-    if rows * taps.weights.len() * 3 >= PARALLEL_WORK {
-        out.par_chunks_mut(out_w * 3)
-            .zip(source.par_chunks(stride))
-            .for_each(one_row);
+    if source.rows * taps.weights.len() * 3 >= PARALLEL_WORK {
+        out.par_chunks_mut(out_w).enumerate().for_each(one_row);
     } else {
-        out.chunks_mut(out_w * 3)
-            .zip(source.chunks(stride))
-            .for_each(one_row);
+        out.chunks_mut(out_w).enumerate().for_each(one_row);
     }
     out
 }
 
-/// `[rows, width]` bytes to `[outputs, width]` bytes; `first_row` is the input row that `rows`
-/// starts with.
-fn vertical_pass(rows: &[u8], width: usize, first_row: usize, taps: &Taps) -> Vec<u8> {
-    let outputs = taps.bounds.len();
-    let mut out = vec![0; outputs * width];
-    let one_row = |(index, out): (usize, &mut [u8])| {
-        let (first, weights) = taps.get(index);
-        let start = (first - first_row) * width;
+/// `[rows, width]` bytes to `[outputs, width]` bytes.
+fn vertical_pass(source: View<'_>, taps: &Taps) -> Vec<u8> {
+    let width = source.width;
+    let mut out = vec![0; taps.bounds.len() * width];
+    let one_row = |(y, out): (usize, &mut [u8])| {
+        let (first, weights) = taps.get(y);
         let mut sums = vec![HALF; width];
-        for (row, &weight) in rows[start..].chunks_exact(width).zip(weights) {
-            for (sum, &sample) in sums.iter_mut().zip(row) {
+        for (row, &weight) in weights.iter().enumerate() {
+            for (sum, &sample) in sums.iter_mut().zip(source.row(first + row)) {
                 *sum += i32::from(sample) * weight;
             }
         }

@@ -58,10 +58,14 @@ impl Tokenizer {
                 expected: "a tokenizer.json",
             });
         }
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::Tokenizer {
+        let failed = |detail: String| Error::Tokenizer {
             name: name.to_owned(),
-            detail: one_line(&e.to_string()),
-        })?;
+            detail: one_line(&detail),
+        };
+        // Syntax first: the library panics on JSON that ends or breaks within its decoder.
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
+            .map_err(|e| failed(e.to_string()))?;
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| failed(e.to_string()))?;
         Ok(Self::wrap(inner, name))
     }
 

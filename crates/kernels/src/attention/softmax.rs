@@ -45,13 +45,17 @@ fn probabilities_kernel<S: Simd>(s: S, scores: &Scores, block: Block, data: &mut
         }
         let maximum = s.maximum(maximum);
         if maximum == f32::NEG_INFINITY {
-            row.fill(0.0);
+            // No visible key; or the vector maximum passed over a NaN, which must not vanish.
+            let broken = row.iter().any(|x| x.is_nan());
+            row.fill(if broken { f32::NAN } else { 0.0 });
             continue;
         }
-        let maximum = s.splat(maximum);
+        // e^(x - maximum) = 2^(x log2 e - maximum log2 e)
+        let log2_e = s.splat(std::f32::consts::LOG2_E);
+        let shift = s.splat(-maximum * std::f32::consts::LOG2_E);
         let mut sum = s.zero();
         for x in row.chunks_mut(S::LANES) {
-            let e = math::exp(s, s.sub(s.load(x), maximum));
+            let e = math::exp2_nonpositive(s, s.mul_add(s.load(x), log2_e, shift));
             sum = s.add(sum, s.keep_first(e, x.len(), 0.0));
             s.store(x, e);
         }

@@ -1,9 +1,10 @@
 //! The linear layer: a product with a transposed weight and what follows it.
 
-use super::{MatRef, PARALLEL_WORK, gemm_f32};
-use crate::activation::{self, Activation};
+use super::{MatRef, product};
+use crate::activation::{Activation, Function, with_function};
 use crate::cpu_features::Precision;
 use crate::parallel::{self, SharedMut};
+use crate::scratch::with_scratch;
 use crate::simd::{Simd, simd_dispatch};
 use rayon::prelude::*;
 
@@ -63,40 +64,33 @@ struct Segment<'a> {
 
 #[inline(always)]
 fn finish_segment<S: Simd>(s: S, y: &mut [f32], e: Segment) {
-    if let Some(bias) = e.bias {
-        for (y, bias) in y.chunks_mut(S::LANES).zip(bias.chunks(S::LANES)) {
-            s.store(y, s.add(s.load(y), s.load(bias)));
-        }
-    }
-    if let Some(pre_activation) = e.pre_activation {
-        pre_activation.copy_from_slice(y);
-    }
-    activation::apply_in_place(s, e.activation, y);
-    if let Some(residual) = e.residual {
-        for (y, residual) in y.chunks_mut(S::LANES).zip(residual.chunks(S::LANES)) {
-            s.store(y, s.add(s.load(y), s.load(residual)));
-        }
-    }
+    let activation = e.activation;
+    with_function!(activation, finish_segment_with(s, y, e));
 }
 
+/// One pass over the segment, a vector at a time.
 #[inline(always)]
-fn finish_rows_kernel<S: Simd>(s: S, y: &mut [f32], n: usize, rows: Segment) {
-    let mut pre_activation = rows.pre_activation.map(|p| p.chunks_exact_mut(n));
-    let mut residual = rows.residual.map(|r| r.chunks_exact(n));
-    for y in y.chunks_exact_mut(n) {
-        let segment = Segment {
-            bias: rows.bias,
-            activation: rows.activation,
-            residual: residual.as_mut().and_then(Iterator::next),
-            pre_activation: pre_activation.as_mut().and_then(Iterator::next),
-        };
-        finish_segment(s, y, segment);
+fn finish_segment_with<S: Simd, F: Function>(s: S, y: &mut [f32], mut e: Segment) {
+    for at in (0..y.len()).step_by(S::LANES) {
+        let y = &mut y[at..];
+        let mut v = s.load(y);
+        if let Some(bias) = e.bias {
+            v = s.add(v, s.load(&bias[at..]));
+        }
+        if let Some(pre_activation) = &mut e.pre_activation {
+            s.store(&mut pre_activation[at..], v);
+        }
+        v = F::value(s, v);
+        if let Some(residual) = e.residual {
+            v = s.add(v, s.load(&residual[at..]));
+        }
+        s.store(y, v);
     }
 }
 
 simd_dispatch! {
-    /// Applies the epilogue to rows of `n` that hold the product.
-    fn finish_rows(y: &mut [f32], n: usize, rows: Segment) = finish_rows_kernel;
+    /// Applies the epilogue to a segment of a row that holds the product.
+    fn finish(y: &mut [f32], epilogue: Segment) = finish_segment;
 }
 
 /// Rows up to which the weight is read once, straight from memory.
@@ -122,62 +116,40 @@ pub fn linear(
     if m == 0 || n == 0 {
         return;
     }
-    let _ = precision;
     if m <= FEW_ROWS {
         few_rows(x, weight, [m, k, n], epilogue, out);
     } else {
-        many_rows(x, weight, [m, k, n], epilogue, out);
+        many_rows(precision, x, weight, [m, k, n], epilogue, out);
     }
 }
 
 fn many_rows(
+    precision: Precision,
     x: &[f32],
     weight: &[f32],
     [m, k, n]: [usize; 3],
-    epilogue: Epilogue,
+    mut epilogue: Epilogue,
     out: &mut [f32],
 ) {
-    let parallelism = if m * k * n >= PARALLEL_WORK {
-        gemm::Parallelism::Rayon(0)
-    } else {
-        gemm::Parallelism::None
-    };
     let weight = MatRef::row_major(weight, n, k).t();
-    gemm_f32(MatRef::row_major(x, m, k), weight, out, parallelism);
+    let x = MatRef::row_major(x, m, k);
     if epilogue.is_none() {
-        return;
+        return product(precision, x, weight, out, |_, _, _| {});
     }
-    let Epilogue {
-        bias,
-        activation,
-        residual,
-        pre_activation,
-    } = epilogue;
-    let chunk = parallel::rows_per_task(n) * n;
-    match pre_activation {
-        Some(pre_activation) => parallel::for_each_chunk2(
-            (out, chunk),
-            (pre_activation, chunk),
-            |i, out, pre_activation| {
-                let rows = Segment {
-                    bias,
-                    activation,
-                    residual: residual.map(|r| &r[i * chunk..][..out.len()]),
-                    pre_activation: Some(pre_activation),
-                };
-                finish_rows(out, n, rows);
-            },
-        ),
-        None => parallel::for_each_chunk(out, chunk, |i, out| {
-            let rows = Segment {
-                bias,
-                activation,
-                residual: residual.map(|r| &r[i * chunk..][..out.len()]),
-                pre_activation: None,
-            };
-            finish_rows(out, n, rows);
-        }),
-    }
+    let pre_activation = epilogue.pre_activation.as_mut().map(|p| SharedMut::new(p));
+    let (bias, activation, residual) = (epilogue.bias, epilogue.activation, epilogue.residual);
+    product(precision, x, weight, out, |row, first, y| {
+        let (at, len) = (row * n + first, y.len());
+        let segment = Segment {
+            bias: bias.map(|b| &b[first..][..len]),
+            activation,
+            residual: residual.map(|r| &r[at..][..len]),
+            // SAFETY: `pre_activation` is as large as `out`, whose segments come once each.
+            pre_activation: pre_activation
+                .map(|p| unsafe { std::slice::from_raw_parts_mut(p.ptr().add(at), len) }),
+        };
+        finish(y, segment);
+    });
 }
 
 /// Weight rows (output columns) that one task of [`few_rows`] computes.
@@ -201,71 +173,112 @@ fn few_rows(
         let first = task * columns;
         let count = columns.min(n - first);
         let weight = &weight[first * k..][..count * k];
-        for i in 0..m {
-            let at = i * n + first;
-            // SAFETY: columns first .. first + count of each row belong to this task alone, and
-            // only one segment of it is borrowed at a time.
-            let segment = |shared: SharedMut| unsafe {
-                std::slice::from_raw_parts_mut(shared.ptr().add(at), count)
-            };
-            let epilogue = Segment {
-                bias: bias.map(|b| &b[first..][..count]),
-                activation,
-                residual: residual.map(|r| &r[at..][..count]),
-                pre_activation: pre_activation.map(segment),
-            };
-            row_times_weight(&x[i * k..][..k], weight, segment(out), epilogue);
-        }
+        // SAFETY: columns first .. first + count of each row belong to this task alone, and only
+        // one segment of it is borrowed at a time.
+        let segment = |shared: SharedMut, i: usize| unsafe {
+            std::slice::from_raw_parts_mut(shared.ptr().add(i * n + first), count)
+        };
+        with_scratch(m * count, |products| {
+            rows_times_weight(x, weight, k, products);
+            for i in 0..m {
+                let epilogue = Segment {
+                    bias: bias.map(|b| &b[first..][..count]),
+                    activation,
+                    residual: residual.map(|r| &r[i * n + first..][..count]),
+                    pre_activation: pre_activation.map(|p| segment(p, i)),
+                };
+                let y = segment(out, i);
+                y.copy_from_slice(&products[i * count..][..count]);
+                finish(y, epilogue);
+            }
+        });
     });
 }
 
-/// `y[j] = x . weight[j]`, then the epilogue.
+/// `products[i, j] = x[i] . weight[j]` for rows of `k`; each weight row is read once per four rows
+/// of `x`.
 #[inline(always)]
-fn row_times_weight_kernel<S: Simd>(
+fn rows_times_weight_kernel<S: Simd>(
     s: S,
     x: &[f32],
     weight: &[f32],
-    y: &mut [f32],
-    epilogue: Segment,
+    k: usize,
+    products: &mut [f32],
 ) {
-    const ROWS: usize = 4;
-    let k = x.len();
     if k == 0 {
-        y.fill(0.0);
-        return finish_segment(s, y, epilogue);
+        return products.fill(0.0);
     }
-    let blocks = weight.chunks(ROWS * k).zip(y.chunks_mut(ROWS));
-    for (weight, y) in blocks {
-        if let [y0, y1, y2, y3] = y {
-            let (w0, rest) = weight.split_at(k);
-            let (w1, rest) = rest.split_at(k);
-            let (w2, w3) = rest.split_at(k);
-            let mut sums = [s.zero(); ROWS];
-            for at in (0..k).step_by(S::LANES) {
-                let v = s.load(&x[at..]);
-                sums[0] = s.mul_add(v, s.load(&w0[at..]), sums[0]);
-                sums[1] = s.mul_add(v, s.load(&w1[at..]), sums[1]);
-                sums[2] = s.mul_add(v, s.load(&w2[at..]), sums[2]);
-                sums[3] = s.mul_add(v, s.load(&w3[at..]), sums[3]);
+    let count = weight.len() / k;
+    let mut rows = x.len() / k;
+    let (mut x, mut products) = (x, products);
+    while rows > 0 {
+        let step = match rows {
+            4.. => 4,
+            2.. => 2,
+            _ => 1,
+        };
+        let (these, rest) = x.split_at(step * k);
+        let (out, rest_out) = products.split_at_mut(step * count);
+        match step {
+            4 => dot_products::<S, 4>(s, these, weight, k, out),
+            2 => dot_products::<S, 2>(s, these, weight, k, out),
+            _ => dot_products::<S, 1>(s, these, weight, k, out),
+        }
+        (x, products) = (rest, rest_out);
+        rows -= step;
+    }
+}
+
+#[inline(always)]
+fn dot_products<S: Simd, const R: usize>(
+    s: S,
+    x: &[f32],
+    weight: &[f32],
+    k: usize,
+    products: &mut [f32],
+) {
+    const COLUMNS: usize = 4;
+    let count = weight.len() / k;
+    let mut j = 0;
+    while j + COLUMNS <= count {
+        let weight = &weight[j * k..][..COLUMNS * k];
+        let mut sums = [[s.zero(); COLUMNS]; R];
+        for at in (0..k).step_by(S::LANES) {
+            let len = S::LANES.min(k - at);
+            let mut w = [s.zero(); COLUMNS];
+            for (c, w) in w.iter_mut().enumerate() {
+                *w = s.load(&weight[c * k + at..][..len]);
             }
-            (*y0, *y1) = (s.sum(sums[0]), s.sum(sums[1]));
-            (*y2, *y3) = (s.sum(sums[2]), s.sum(sums[3]));
-        } else {
-            for (weight, y) in weight.chunks_exact(k).zip(y) {
-                let mut sum = s.zero();
-                for (x, w) in x.chunks(S::LANES).zip(weight.chunks(S::LANES)) {
-                    sum = s.mul_add(s.load(x), s.load(w), sum);
+            for r in 0..R {
+                let v = s.load(&x[r * k + at..][..len]);
+                for c in 0..COLUMNS {
+                    sums[r][c] = s.mul_add(v, w[c], sums[r][c]);
                 }
-                *y = s.sum(sum);
             }
         }
+        for r in 0..R {
+            for c in 0..COLUMNS {
+                products[r * count + j + c] = s.sum(sums[r][c]);
+            }
+        }
+        j += COLUMNS;
     }
-    finish_segment(s, y, epilogue);
+    while j < count {
+        for r in 0..R {
+            let mut sum = s.zero();
+            let rows = x[r * k..][..k].chunks(S::LANES);
+            for (x, w) in rows.zip(weight[j * k..][..k].chunks(S::LANES)) {
+                sum = s.mul_add(s.load(x), s.load(w), sum);
+            }
+            products[r * count + j] = s.sum(sum);
+        }
+        j += 1;
+    }
 }
 
 simd_dispatch! {
-    fn row_times_weight(x: &[f32], weight: &[f32], y: &mut [f32], epilogue: Segment)
-        = row_times_weight_kernel;
+    fn rows_times_weight(x: &[f32], weight: &[f32], k: usize, products: &mut [f32])
+        = rows_times_weight_kernel;
 }
 
 #[inline(always)]

@@ -1,5 +1,11 @@
 //! Matrix products.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod blocked;
 pub mod linear;
 mod small;
 
@@ -7,6 +13,7 @@ pub use linear::{Epilogue, column_sum, linear};
 pub(crate) use small::{Operand, SmallGemm};
 
 use crate::cpu_features::Precision;
+use crate::parallel;
 
 /// A matrix in a slice: element `(i, j)` at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -75,27 +82,68 @@ pub fn matmul(precision: Precision, a: MatRef, b: MatRef, out: &mut [f32]) {
     assert_eq!(out.len(), m * n, "matmul: out is not [{m}, {n}]");
     a.check("a");
     b.check("b");
+    product(precision, a, b, out, |_, _, _| {});
+}
+
+/// `out = a b` for checked operands, then `finish(row, first column, segment)` for every segment of
+/// a row of `out`.
+fn product(
+    precision: Precision,
+    a: MatRef,
+    b: MatRef,
+    out: &mut [f32],
+    finish: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+) {
+    if out.is_empty() {
+        return;
+    }
+    if a.cols == 0 {
+        out.fill(0.0);
+        for (row, segment) in out.chunks_exact_mut(b.cols).enumerate() {
+            finish(row, 0, segment);
+        }
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::cpu_features::{Isa, has_avx512_bf16, isa};
+        use amx::AmxKernel;
+        use avx512::{Bf16Kernel, F32Kernel};
+
+        if precision == Precision::Bf16 && has_avx512_bf16() {
+            if let Some(kernel) = AmxKernel::detect() {
+                return blocked::multiply(kernel, a, b, out, finish);
+            }
+            // SAFETY: just detected.
+            let kernel = unsafe { Bf16Kernel::assume_detected() };
+            return blocked::multiply(kernel, a, b, out, finish);
+        }
+        if isa() == Isa::Avx512 {
+            // SAFETY: just detected.
+            let kernel = unsafe { F32Kernel::assume_detected() };
+            return blocked::multiply(kernel, a, b, out, finish);
+        }
+    }
+    // No vector instructions for bfloat16: it would only lose precision.
     let _ = precision;
+    gemm_f32(a, b, out);
+    let chunk = parallel::rows_per_task(b.cols) * b.cols;
+    parallel::for_each_chunk(out, chunk, |task, rows| {
+        for (i, segment) in rows.chunks_exact_mut(b.cols).enumerate() {
+            finish(task * chunk / b.cols + i, 0, segment);
+        }
+    });
+}
+
+/// `out = a b` through the `gemm` crate; extents are checked by the callers.
+fn gemm_f32(a: MatRef, b: MatRef, out: &mut [f32]) {
+    const PARALLEL_WORK: usize = 1 << 20;
+    let (m, k, n) = (a.rows, a.cols, b.cols);
     let parallelism = if m * k * n >= PARALLEL_WORK {
         gemm::Parallelism::Rayon(0)
     } else {
         gemm::Parallelism::None
     };
-    gemm_f32(a, b, out, parallelism);
-}
-
-/// Multiplications from which a product is shared over threads.
-const PARALLEL_WORK: usize = 1 << 20;
-
-/// `out = a b` through the `gemm` crate; extents are checked by the callers.
-fn gemm_f32(a: MatRef, b: MatRef, out: &mut [f32], parallelism: gemm::Parallelism) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    if m == 0 || n == 0 {
-        return;
-    }
-    if k == 0 {
-        return out.fill(0.0);
-    }
     // SAFETY: `check` found every element of `a` and `b` in its slice, `out` holds m * n elements,
     // and strides fit isize because slices do.
     unsafe {

@@ -97,6 +97,11 @@ impl Simd for Avx2 {
         unsafe { _mm256_min_ps(a, b) }
     }
     #[inline(always)]
+    fn reciprocal(self, a: __m256) -> __m256 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm256_div_ps(_mm256_set1_ps(1.0), a) }
+    }
+    #[inline(always)]
     fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
         // SAFETY: the token proves the feature.
         unsafe { _mm256_fmadd_ps(a, b, c) }

@@ -35,12 +35,25 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn load(self, x: &[f32]) -> __m512 {
         // SAFETY: the token proves the feature; masked-off lanes are not read.
-        unsafe { _mm512_maskz_loadu_ps(lanes(x.len()), x.as_ptr()) }
+        unsafe {
+            // A predictable branch costs less than making a mask.
+            if x.len() >= 16 {
+                _mm512_loadu_ps(x.as_ptr())
+            } else {
+                _mm512_maskz_loadu_ps(lanes(x.len()), x.as_ptr())
+            }
+        }
     }
     #[inline(always)]
     fn store(self, out: &mut [f32], v: __m512) {
         // SAFETY: the token proves the feature; masked-off lanes are not written.
-        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), lanes(out.len()), v) }
+        unsafe {
+            if out.len() >= 16 {
+                _mm512_storeu_ps(out.as_mut_ptr(), v);
+            } else {
+                _mm512_mask_storeu_ps(out.as_mut_ptr(), lanes(out.len()), v);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn load_ptr(self, p: *const f32) -> __m512 {
@@ -83,6 +96,15 @@ impl Simd for Avx512 {
         unsafe { _mm512_min_ps(a, b) }
     }
     #[inline(always)]
+    fn reciprocal(self, a: __m512) -> __m512 {
+        // An approximation and one Newton step.
+        // SAFETY: the token proves the feature.
+        unsafe {
+            let r = _mm512_rcp14_ps(a);
+            _mm512_mul_ps(r, _mm512_fnmadd_ps(a, r, _mm512_set1_ps(2.0)))
+        }
+    }
+    #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_fmadd_ps(a, b, c) }
@@ -120,7 +142,13 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn keep_first(self, v: __m512, count: usize, fill: f32) -> __m512 {
         // SAFETY: the token proves the feature.
-        unsafe { _mm512_mask_blend_ps(lanes(count), _mm512_set1_ps(fill), v) }
+        unsafe {
+            if count >= 16 {
+                v
+            } else {
+                _mm512_mask_blend_ps(lanes(count), _mm512_set1_ps(fill), v)
+            }
+        }
     }
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {

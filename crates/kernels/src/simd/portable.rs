@@ -66,6 +66,10 @@ impl Simd for Portable {
         zip(a, b, |a, b| a / b)
     }
     #[inline(always)]
+    fn reciprocal(self, a: V) -> V {
+        a.map(|a| 1.0 / a)
+    }
+    #[inline(always)]
     fn mul_add(self, a: V, b: V, c: V) -> V {
         self.add(self.mul(a, b), c)
     }

@@ -419,3 +419,31 @@ fn a_buffer_that_is_too_short_is_named() {
     let out = HeadsMut::contiguous(&mut out, 1, 8);
     attention(shape, q, k, k, Mask::None, None, 1.0, out);
 }
+
+#[test]
+fn nan_in_a_query_reaches_every_output_of_its_head() {
+    for k_len in [1, 3, 16, 40] {
+        let shape = AttentionShape {
+            batch: 1,
+            q_len: 5,
+            k_len,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 4,
+        };
+        let (q, kv) = (vec![f32::NAN; 20], vec![1.0; 4 * k_len]);
+        let mut out = vec![0.0; 20];
+        let kv = HeadsRef::contiguous(&kv, k_len, 4);
+        attention(
+            shape,
+            HeadsRef::contiguous(&q, 5, 4),
+            kv,
+            kv,
+            Mask::Causal { past: 0 },
+            None,
+            0.5,
+            HeadsMut::contiguous(&mut out, 5, 4),
+        );
+        assert!(out.iter().all(|x| x.is_nan()), "{k_len} keys: {out:?}");
+    }
+}

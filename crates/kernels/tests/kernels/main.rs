@@ -1,6 +1,7 @@
 //! Every kernel against its naive `f64` reference, on every instruction set that this machine has.
 
 mod attention;
+mod determinism;
 mod elementwise;
 mod gemm;
 mod layout;

@@ -149,7 +149,11 @@ impl Vit {
         };
         Self {
             embed,
-            position: w.param("position", [c.num_patches(), c.hidden_size], Init::NORMAL),
+            position: w.param(
+                "position",
+                [c.num_patches(), c.hidden_size],
+                Init::Normal(0.1),
+            ),
             blocks: (0..c.num_hidden_layers)
                 .map(|i| w.scope(&format!("blocks.{i}"), |w| Block::new(w, &block)))
                 .collect(),

@@ -2,6 +2,8 @@
 
 mod itc;
 mod lm;
+mod token_labeling;
 
 pub use itc::{itc, l2_normalize};
 pub use lm::lm;
+pub use token_labeling::token_labeling;

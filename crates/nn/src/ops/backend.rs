@@ -7,6 +7,7 @@ use burn::backend::{Backend, ExtensionType, Flex, TensorMetadata, backend_extens
 use burn::tensor::{Bytes, DType, Shape};
 use std::sync::Arc;
 use vlm_kernels as kernels;
+use vlm_kernels::memory::unfilled;
 use vlm_kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, HeadsMut, HeadsRef, Mask, MatRef, Precision,
 };
@@ -239,8 +240,8 @@ fn linear_flex(
     let m = x.shape().num_elements() / k.max(1);
     let shape = with_last(&x.shape(), n);
     let (bias, residual) = (contiguous(bias), contiguous(residual));
-    let mut y = vec![0f32; m * n];
-    let mut pre = (train && options.activation != Activation::None).then(|| vec![0f32; m * n]);
+    let mut y = unfilled(m * n);
+    let mut pre = (train && options.activation != Activation::None).then(|| unfilled(m * n));
     kernels::linear(
         options.precision,
         f32s(&x),
@@ -311,7 +312,7 @@ impl VlmOps for Flex {
             gamma.to_contiguous(),
             beta.to_contiguous(),
         );
-        let mut y = vec![0f32; x.shape().num_elements()];
+        let mut y = unfilled(x.shape().num_elements());
         kernels::layer_norm(f32s(&x), f32s(&gamma), Some(f32s(&beta)), eps, &mut y);
         tensor(y, x.shape())
     }
@@ -320,7 +321,7 @@ impl VlmOps for Flex {
         let qkv = qkv.to_contiguous();
         let [b, t, packed] = dims(&qkv);
         let d = packed / 3;
-        let mut out = vec![0f32; b * t * d];
+        let mut out = unfilled(b * t * d);
         let part = |i| heads(f32s(&qkv), t, d, i, 3);
         kernels::attention(
             options.shape(b, t, t, d),
@@ -344,7 +345,7 @@ impl VlmOps for Flex {
         let (q, kv) = (q.to_contiguous(), kv.to_contiguous());
         let [b, tq, d] = dims(&q);
         let [_, tk, _] = dims(&kv);
-        let mut out = vec![0f32; b * tq * d];
+        let mut out = unfilled(b * tq * d);
         kernels::attention(
             options.shape(b, tq, tk, d),
             heads(f32s(&q), tq, d, 0, 1),
@@ -370,7 +371,7 @@ impl VlmOps for Flex {
     ) -> FlexTensor {
         let logits = logits.to_contiguous();
         let [m, _] = dims(&logits);
-        let mut losses = vec![0f32; m];
+        let mut losses = unfilled(m);
         kernels::cross_entropy(f32s(&logits), &ids(&targets), label_smoothing, &mut losses);
         tensor(losses, [m])
     }
@@ -379,7 +380,7 @@ impl VlmOps for Flex {
         let table = table.to_contiguous();
         let [_, d] = dims(&table);
         let [b, t] = dims(&tokens);
-        let mut out = vec![0f32; b * t * d];
+        let mut out = unfilled(b * t * d);
         kernels::gather_rows(f32s(&table), d, &ids(&tokens), &mut out);
         tensor(out, [b, t, d])
     }
@@ -389,7 +390,7 @@ impl VlmOps for Flex {
         let shape = window.over(dims(&x));
         let (oh, ow) = (shape.out_height(), shape.out_width());
         let row = window.kernel[0] * window.kernel[1] * shape.channels;
-        let mut out = vec![0f32; shape.batch * oh * ow * row];
+        let mut out = unfilled(shape.batch * oh * ow * row);
         let batch = shape.batch;
         kernels::unfold(f32s(&x), shape, &mut out);
         tensor(out, [batch, oh, ow, row])
@@ -398,7 +399,7 @@ impl VlmOps for Flex {
     fn vlm_patchify(x: FlexTensor, patch: usize) -> FlexTensor {
         let x = x.to_contiguous();
         let [b, c, h, w] = dims(&x);
-        let mut out = vec![0f32; b * c * h * w];
+        let mut out = unfilled(b * c * h * w);
         kernels::patchify(f32s(&x), [b, c, h, w], patch, &mut out);
         tensor(out, [b, (h / patch) * (w / patch), c * patch * patch])
     }
@@ -454,25 +455,25 @@ impl VlmGrad for Flex {
         let [n, k] = dims(&w);
         let m = dy.shape().num_elements() / n.max(1);
         if let Maybe::Some(pre) = pre_activation {
-            let mut d = vec![0f32; m * n];
+            let mut d = unfilled(m * n);
             kernels::activation_backward(options.activation, f32s(&pre), f32s(&dy), &mut d);
             dy = tensor(d, dy.shape());
         }
         let dy_matrix = MatRef::row_major(f32s(&dy), m, n);
         let dx = want_x.then(|| {
-            let mut dx = vec![0f32; m * k];
+            let mut dx = unfilled(m * k);
             let w = MatRef::row_major(f32s(&w), n, k);
             kernels::matmul(options.precision, dy_matrix, w, &mut dx);
             tensor(dx, x.shape())
         });
         let dw = want_w.then(|| {
-            let mut dw = vec![0f32; n * k];
+            let mut dw = unfilled(n * k);
             let x = MatRef::row_major(f32s(&x), m, k);
             kernels::matmul(options.precision, dy_matrix.t(), x, &mut dw);
             tensor(dw, [n, k])
         });
         let db = want_bias.then(|| {
-            let mut db = vec![0f32; n];
+            let mut db = unfilled(n);
             kernels::column_sum(f32s(&dy), n, &mut db);
             tensor(db, [n])
         });
@@ -491,8 +492,8 @@ impl VlmGrad for Flex {
     ) -> [FlexTensor; 3] {
         let (dy, x, gamma) = (dy.to_contiguous(), x.to_contiguous(), gamma.to_contiguous());
         let [d] = dims(&gamma);
-        let mut dx = vec![0f32; x.shape().num_elements()];
-        let (mut dgamma, mut dbeta) = (vec![0f32; d], vec![0f32; d]);
+        let mut dx = unfilled(x.shape().num_elements());
+        let (mut dgamma, mut dbeta) = (unfilled(d), unfilled(d));
         kernels::layer_norm_backward(
             f32s(&dy),
             f32s(&x),
@@ -517,7 +518,7 @@ impl VlmGrad for Flex {
         let (dy, qkv) = (dy.to_contiguous(), qkv.to_contiguous());
         let [b, t, packed] = dims(&qkv);
         let d = packed / 3;
-        let mut dqkv = vec![0f32; b * t * packed];
+        let mut dqkv = unfilled(b * t * packed);
         kernels::attention_backward_packed(
             options.shape(b, t, t, d),
             heads(f32s(&dy), t, d, 0, 1),
@@ -539,7 +540,7 @@ impl VlmGrad for Flex {
         let (dy, q, kv) = (dy.to_contiguous(), q.to_contiguous(), kv.to_contiguous());
         let [b, tq, d] = dims(&q);
         let [_, tk, _] = dims(&kv);
-        let (mut dq, mut dkv) = (vec![0f32; b * tq * d], vec![0f32; b * tk * 2 * d]);
+        let (mut dq, mut dkv) = (unfilled(b * tq * d), unfilled(b * tk * 2 * d));
         kernels::attention_backward_packed_kv(
             options.shape(b, tq, tk, d),
             heads(f32s(&dy), tq, d, 0, 1),
@@ -566,7 +567,7 @@ impl VlmGrad for Flex {
         label_smoothing: f32,
     ) -> FlexTensor {
         let (dlosses, logits) = (dlosses.to_contiguous(), logits.to_contiguous());
-        let mut dlogits = vec![0f32; logits.shape().num_elements()];
+        let mut dlogits = unfilled(logits.shape().num_elements());
         kernels::cross_entropy_backward(
             f32s(&dlosses),
             f32s(&logits),
@@ -586,7 +587,7 @@ impl VlmGrad for Flex {
 
     fn unfold_backward(dy: FlexTensor, window: Window, input: Shape) -> FlexTensor {
         let dy = dy.to_contiguous();
-        let mut dx = vec![0f32; input.num_elements()];
+        let mut dx = unfilled(input.num_elements());
         let shape = window.over([input[0], input[1], input[2], input[3]]);
         kernels::fold(f32s(&dy), shape, &mut dx);
         tensor(dx, input)
@@ -594,7 +595,7 @@ impl VlmGrad for Flex {
 
     fn patchify_backward(dy: FlexTensor, patch: usize, input: Shape) -> FlexTensor {
         let dy = dy.to_contiguous();
-        let mut dx = vec![0f32; input.num_elements()];
+        let mut dx = unfilled(input.num_elements());
         kernels::unpatchify(
             f32s(&dy),
             [input[0], input[1], input[2], input[3]],

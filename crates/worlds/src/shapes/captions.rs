@@ -68,10 +68,10 @@ pub(crate) fn position_phrase(position: Position) -> &'static str {
 
 fn relation_phrase(rng: &mut Rng, relation: Relation) -> &'static str {
     match relation {
-        Relation::LeftOf => *rng.pick(&["left of", "to the left of"]),
-        Relation::RightOf => *rng.pick(&["right of", "to the right of"]),
+        Relation::LeftOf => rng.pick(&["left of", "to the left of"]),
+        Relation::RightOf => rng.pick(&["right of", "to the right of"]),
         Relation::Above => "above",
-        Relation::Below => *rng.pick(&["below", "under"]),
+        Relation::Below => rng.pick(&["below", "under"]),
         Relation::Touching => "touching",
         Relation::Inside => "inside",
     }
@@ -182,7 +182,7 @@ fn caption(rng: &mut Rng, scene: &Scene, details: Details, texture_of: Option<us
     let mut text = if details.count && objects.len() > 1 {
         format!("{} objects: {list}", NUMBERS[objects.len()])
     } else {
-        match *rng.pick(&OPENINGS) {
+        match rng.pick(&OPENINGS) {
             "" => list,
             "there" if first_is_plural => format!("there are {list}"),
             "there" => format!("there is {list}"),
@@ -259,9 +259,9 @@ fn pick_relation(
     if choices.is_empty() {
         None
     } else if !contacts.is_empty() && rng.percent(60) {
-        Some(*rng.pick(&contacts))
+        Some(rng.pick(&contacts))
     } else {
-        Some(*rng.pick(&choices))
+        Some(rng.pick(&choices))
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) fn hsv_range(colour: Colour) -> [(f32, f32); 3] {
         Colour::Orange => [(26.0, 32.0), (0.88, 1.0), (0.95, 1.0)],
         Colour::Yellow => [(50.0, 56.0), (0.78, 0.95), (0.94, 1.0)],
         Colour::Green => [(118.0, 145.0), (0.62, 0.85), (0.55, 0.75)],
-        Colour::Blue => [(212.0, 226.0), (0.75, 0.92), (0.78, 0.95)],
-        Colour::Purple => [(272.0, 284.0), (0.62, 0.80), (0.58, 0.74)],
+        Colour::Blue => [(211.0, 221.0), (0.75, 0.92), (0.78, 0.95)],
+        Colour::Purple => [(276.0, 287.0), (0.60, 0.78), (0.56, 0.72)],
         Colour::Pink => [(326.0, 340.0), (0.36, 0.50), (0.97, 1.0)],
         Colour::Brown => [(20.0, 27.0), (0.62, 0.76), (0.40, 0.50)],
     }
@@ -173,6 +173,8 @@ impl Style {
         let outlined = rng.percent(45);
         let outline_tone = rng.between(0.4, 0.6);
         let (period, duty) = match object.attributes.size {
+            // Thin limbs: finer stripes, so that several cross each of them.
+            Size::Small if has_thin_limbs(object) => (rng.between(4.0, 4.7), 0.48),
             Size::Small => (rng.between(4.8, 5.8), rng.between(0.42, 0.5)),
             Size::Large => (rng.between(6.2, 8.6), rng.between(0.40, 0.52)),
         };
@@ -188,6 +190,13 @@ impl Style {
             softness: 0.6 * difficulty * rng.unit(),
         }
     }
+}
+
+fn has_thin_limbs(object: &Placed) -> bool {
+    matches!(
+        object.attributes.shape,
+        Shape::Star | Shape::Cross | Shape::Ring | Shape::Diamond
+    ) && object.attributes.texture == Texture::Striped
 }
 
 /// Paints the scene at `side` × `side` pixels and returns it with the tight box of every object.
@@ -213,8 +222,9 @@ pub(crate) fn draw(
 
 /// A soft gradient with faint blotches.
 fn backdrop(rng: &mut Rng, background: Background, side: u32, difficulty: f32) -> Canvas {
-    let jitter = 2.0 + 6.0 * difficulty;
-    let base = background_rgb(background).map(|c| c + rng.between(-jitter, jitter));
+    let (bright, tint) = (3.0 + 9.0 * difficulty, 1.0 + 3.0 * difficulty);
+    let brighter = rng.between(-bright, bright);
+    let base = background_rgb(background).map(|c| c + brighter + rng.between(-tint, tint));
     let tilt = rotate(
         [rng.between(0.0, 5.0 + 14.0 * difficulty), 0.0],
         rng.between(0.0, std::f32::consts::TAU),
@@ -312,6 +322,7 @@ fn draw_object(canvas: &mut Canvas, object: &Placed, style: &Style) -> [u32; 4] 
     // The band along the edge that texture leaves free; without it white stripes would eat into a white background.
     let textured = object.attributes.texture != Texture::Plain;
     let band_width = match object.attributes.size {
+        Size::Small if has_thin_limbs(object) => 0.6,
         Size::Small => 1.0,
         Size::Large => 1.5,
     };
@@ -540,5 +551,186 @@ fn develop(rng: &mut Rng, canvas: &Canvas, difficulty: f32) -> Picture {
         width: canvas.side as u32,
         height: canvas.side as u32,
         rgb,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::Split;
+    use crate::shapes::layout::{self, Layout};
+    use crate::shapes::plan::plan;
+
+    fn layouts(difficulty: f32, count: u64) -> impl Iterator<Item = Layout> {
+        (0..count).map(move |i| {
+            let mut rng = Rng::from_key(&[i]);
+            let plan = plan(&mut rng, Split::Train, difficulty);
+            layout::place(&mut rng, &plan, difficulty)
+        })
+    }
+
+    /// The object alone, in white on black, without outline, texture or blur.
+    fn silhouette(object: &Placed, side: u32) -> (Vec<f32>, [u32; 4]) {
+        let mut canvas = Canvas {
+            side: side as i32,
+            scale: side as f32 / GRID as f32,
+            pixels: vec![[0.0; 3]; (side * side) as usize],
+        };
+        let style = Style {
+            base: [255.0; 3],
+            ink: [255.0; 3],
+            outline: None,
+            shade: 0.0,
+            angle: 0.0,
+            phase: [0.0; 2],
+            period: 6.0,
+            duty: 0.5,
+            softness: 0.0,
+        };
+        let bounds = draw_object(&mut canvas, object, &style);
+        let grey = canvas.pixels.iter().map(|p| p[0] / 255.0).collect();
+        (grey, bounds)
+    }
+
+    #[test]
+    fn boxes_are_tight_around_the_object_drawn_alone() {
+        for layout in layouts(0.5, 60) {
+            for object in &layout.objects {
+                for side in [64, 128, 200] {
+                    let (grey, bounds) = silhouette(object, side);
+                    let (mut low, mut high) = ([side; 2], [0; 2]);
+                    for y in 0..side {
+                        for x in 0..side {
+                            if grey[(y * side + x) as usize] >= 0.25 {
+                                low = [low[0].min(x), low[1].min(y)];
+                                high = [high[0].max(x + 1), high[1].max(y + 1)];
+                            }
+                        }
+                    }
+                    assert_eq!(bounds, [low[0], low[1], high[0], high[1]]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn at_most_a_quarter_of_any_object_is_hidden_by_objects_it_touches() {
+        for difficulty in [0.0, 0.5, 1.0] {
+            let mut most_hidden = 0.0_f32;
+            for layout in layouts(difficulty, 300) {
+                let shapes: Vec<Vec<f32>> = layout
+                    .objects
+                    .iter()
+                    .map(|object| silhouette(object, 128).0)
+                    .collect();
+                for (i, own) in shapes.iter().enumerate() {
+                    let (mut area, mut hidden) = (0.0, 0.0);
+                    for (at, covered) in own.iter().enumerate() {
+                        let over = shapes[i + 1..].iter().map(|s| s[at]).fold(0.0, f32::max);
+                        area += covered;
+                        hidden += covered * over;
+                    }
+                    most_hidden = most_hidden.max(hidden / area);
+                }
+            }
+            assert!(most_hidden <= 0.27, "{most_hidden} at {difficulty}");
+            assert!(most_hidden > 0.02);
+        }
+    }
+
+    #[test]
+    fn objects_that_do_not_touch_keep_a_gap() {
+        use crate::shapes::Relation::{Inside, Touching};
+        for layout in layouts(1.0, 200) {
+            let pixels: Vec<Vec<[i32; 2]>> = layout
+                .objects
+                .iter()
+                .map(|object| {
+                    let grey = silhouette(object, 128).0;
+                    (0..128 * 128)
+                        .filter(|&at| grey[at as usize] >= 0.5)
+                        .map(|at| [at % 128, at / 128])
+                        .collect()
+                })
+                .collect();
+            for (i, a) in pixels.iter().enumerate() {
+                for (j, b) in pixels.iter().enumerate().skip(i + 1) {
+                    let in_contact = layout.relations.iter().any(|fact| {
+                        matches!(fact.relation, Touching | Inside)
+                            && ((fact.subject, fact.object) == (i, j)
+                                || (fact.subject, fact.object) == (j, i))
+                    });
+                    let gap = a
+                        .iter()
+                        .flat_map(|p| {
+                            b.iter()
+                                .map(|q| (p[0] - q[0]).abs().max((p[1] - q[1]).abs()) - 1)
+                        })
+                        .min();
+                    let gap = gap.expect("objects have pixels");
+                    assert!(in_contact || gap >= 3, "gap {gap}");
+                }
+            }
+        }
+    }
+
+    /// CIELAB (D65) of an sRGB colour.
+    fn lab(rgb: Rgb) -> [f32; 3] {
+        let [r, g, b] = rgb.map(|c| {
+            let c = c / 255.0;
+            if c <= 0.04045 {
+                c / 12.92
+            } else {
+                ((c + 0.055) / 1.055).powf(2.4)
+            }
+        });
+        let xyz = [
+            (0.4124 * r + 0.3576 * g + 0.1805 * b) / 0.9505,
+            0.2126 * r + 0.7152 * g + 0.0722 * b,
+            (0.0193 * r + 0.1192 * g + 0.9505 * b) / 1.089,
+        ];
+        let [x, y, z] = xyz.map(|t| {
+            if t > 0.008_856 {
+                t.cbrt()
+            } else {
+                7.787 * t + 16.0 / 116.0
+            }
+        });
+        [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
+    }
+
+    fn range_of(colour: Colour) -> Vec<[f32; 3]> {
+        let steps = |(low, high): (f32, f32)| [0.0, 0.5, 1.0].map(|t| low + (high - low) * t);
+        let [h, s, v] = hsv_range(colour).map(steps);
+        h.iter()
+            .flat_map(|&h| s.iter().map(move |&s| (h, s)))
+            .flat_map(|(h, s)| v.iter().map(move |&v| lab(hsv_to_rgb([h, s, v]))))
+            .collect()
+    }
+
+    fn least_distance(a: &[[f32; 3]], b: &[[f32; 3]]) -> f32 {
+        let mut least = f32::MAX;
+        for p in a {
+            for q in b {
+                let square: f32 = (0..3).map(|c| (p[c] - q[c]) * (p[c] - q[c])).sum();
+                least = least.min(square.sqrt());
+            }
+        }
+        least
+    }
+
+    #[test]
+    fn colour_names_stay_apart_over_their_whole_ranges() {
+        for (i, &a) in Colour::ALL.iter().enumerate() {
+            for &b in &Colour::ALL[i + 1..] {
+                let distance = least_distance(&range_of(a), &range_of(b));
+                assert!(distance >= 25.0, "{a} {b} {distance}");
+            }
+            for &background in Background::ALL {
+                let behind = [lab(background_rgb(background))];
+                let distance = least_distance(&range_of(a), &behind);
+                assert!(distance >= 25.0, "{a} {background} {distance}");
+            }
+        }
     }
 }

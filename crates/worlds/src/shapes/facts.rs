@@ -23,9 +23,9 @@ use std::ops::AddAssign;
 use super::scene::{Background, Colour, NUMBERS, Position, Relation, Scene, Shape, Size, Texture};
 
 /// A noun phrase such as "two small red circles at the top".
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mention {
-    /// How many objects it stands for: at least 1, at most 7.
+    /// How many objects it stands for: 0 to 7.
     pub count: usize,
     /// The stated size.
     pub size: Option<Size>,
@@ -33,10 +33,19 @@ pub struct Mention {
     pub texture: Option<Texture>,
     /// The stated colour; a caption of this world always has it.
     pub colour: Option<Colour>,
-    /// The stated shape; `None` for "object".
-    pub shape: Option<Shape>,
+    /// The stated shape.
+    pub shape: Shape,
     /// The stated position.
     pub position: Option<Position>,
+}
+
+/// What has been read of a noun phrase before its noun.
+#[derive(Default)]
+struct Beginning {
+    count: Option<usize>,
+    size: Option<Size>,
+    texture: Option<Texture>,
+    colour: Option<Colour>,
 }
 
 /// What a caption says.
@@ -113,13 +122,13 @@ pub fn parse(caption: &str) -> ParsedCaption {
         .collect();
     let mut parsed = ParsedCaption::default();
     let mut pending: Option<Relation> = None;
-    let mut next = Mention::default();
+    let mut begun = Beginning::default();
     let mut at = 0;
     while at < words.len() {
         let rest = &words[at..];
         if let Some((background, used)) = background(rest) {
             parsed.backgrounds.push(background);
-            next = Mention::default();
+            begun = Beginning::default();
             at += used;
             continue;
         }
@@ -127,43 +136,49 @@ pub fn parse(caption: &str) -> ParsedCaption {
             if let Some(last) = parsed.mentions.last_mut() {
                 last.position = Some(position);
             }
+            begun = Beginning::default();
             at += used;
             continue;
         }
         if let Some((relation, used)) = relation(rest) {
             pending = Some(relation);
+            begun = Beginning::default();
             at += used;
             continue;
         }
         let word = rest[0];
         at += 1;
         if let Some(shape) = shape(word) {
-            next.shape = Some(shape);
-            next.count = next.count.max(1);
-            parsed.mentions.push(std::mem::take(&mut next));
-            let this = parsed.mentions.len() - 1;
+            let this = parsed.mentions.len();
+            parsed.mentions.push(Mention {
+                count: begun.count.unwrap_or(1),
+                size: begun.size,
+                texture: begun.texture,
+                colour: begun.colour,
+                shape,
+                position: None,
+            });
+            begun = Beginning::default();
             if let (Some(relation), true) = (pending.take(), this > 0) {
                 parsed.relations.push((this - 1, relation, this));
             }
         } else if matches!(word, "object" | "objects") {
-            if next.count > 0 {
-                parsed.total = Some(next.count);
-            }
-            next = Mention::default();
+            parsed.total = begun.count.or(parsed.total);
+            begun = Beginning::default();
         } else if let Some(count) = NUMBERS.iter().position(|&number| number == word) {
-            next = Mention {
-                count,
-                ..Mention::default()
+            begun = Beginning {
+                count: Some(count),
+                ..Beginning::default()
             };
         } else if let Some(size) = Size::from_word(word) {
-            next.size = Some(size);
+            begun.size = Some(size);
         } else if let Some(texture) = Texture::from_word(word) {
-            next.texture = Some(texture);
+            begun.texture = Some(texture);
         } else if let Some(colour) = Colour::from_word(word) {
-            next.colour = Some(colour);
+            begun.colour = Some(colour);
         } else {
             // Articles, "and" and unknown words begin a new phrase.
-            next = Mention::default();
+            begun = Beginning::default();
         }
     }
     parsed
@@ -250,7 +265,7 @@ pub fn score(caption: &str, truth: &Scene) -> FactCounts {
                     let object = &truth.objects[i];
                     !used[i]
                         && mention.colour == Some(object.colour)
-                        && mention.shape == Some(object.shape)
+                        && mention.shape == object.shape
                 })
                 .max_by_key(|&i| (agreeing(i), std::cmp::Reverse(i)));
             if let Some(i) = partner {
@@ -272,7 +287,7 @@ pub fn score(caption: &str, truth: &Scene) -> FactCounts {
     for &(subject, relation, object) in &parsed.relations {
         let is = |mention: usize, i: usize| {
             let (mention, object) = (&parsed.mentions[mention], &truth.objects[i]);
-            mention.colour == Some(object.colour) && mention.shape == Some(object.shape)
+            mention.colour == Some(object.colour) && mention.shape == object.shape
         };
         check(truth.relations.iter().any(|fact| {
             fact.relation == relation && is(subject, fact.subject) && is(object, fact.object)
@@ -286,4 +301,164 @@ pub fn score(caption: &str, truth: &Scene) -> FactCounts {
     }
     counts.recalled = used.iter().filter(|&&used| used).count();
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::{Object, RelationFact};
+
+    fn object(
+        size: Size,
+        texture: Texture,
+        colour: Colour,
+        shape: Shape,
+        position: Position,
+    ) -> Object {
+        Object {
+            shape,
+            colour,
+            size,
+            texture,
+            position,
+            bounds: [0; 4],
+        }
+    }
+
+    /// A large striped and a small plain red circle, and a small dotted blue ring left of the first.
+    fn scene() -> Scene {
+        Scene {
+            background: Background::White,
+            objects: vec![
+                object(
+                    Size::Large,
+                    Texture::Striped,
+                    Colour::Red,
+                    Shape::Circle,
+                    Position::Right,
+                ),
+                object(
+                    Size::Small,
+                    Texture::Plain,
+                    Colour::Red,
+                    Shape::Circle,
+                    Position::Top,
+                ),
+                object(
+                    Size::Small,
+                    Texture::Dotted,
+                    Colour::Blue,
+                    Shape::Ring,
+                    Position::Left,
+                ),
+            ],
+            relations: vec![RelationFact {
+                subject: 2,
+                relation: Relation::LeftOf,
+                object: 0,
+            }],
+        }
+    }
+
+    #[test]
+    fn every_part_of_a_caption_is_read() {
+        let parsed = parse(
+            "three objects: two small striped red circles in the top left and a blue ring \
+             to the left of an orange star, the background is grey",
+        );
+        assert_eq!(parsed.total, Some(3));
+        assert_eq!(parsed.backgrounds, [Background::Grey]);
+        assert_eq!(parsed.relations, [(1, Relation::LeftOf, 2)]);
+        assert_eq!(
+            parsed.mentions[0],
+            Mention {
+                count: 2,
+                size: Some(Size::Small),
+                texture: Some(Texture::Striped),
+                colour: Some(Colour::Red),
+                shape: Shape::Circle,
+                position: Some(Position::TopLeft),
+            }
+        );
+        assert_eq!(parsed.mentions.len(), 3);
+        assert_eq!(parsed.mentions[2].colour, Some(Colour::Orange));
+    }
+
+    #[test]
+    fn facts_count_as_defined() {
+        // Caption, true facts, stated facts, recalled objects.
+        for (caption, true_stated, stated, recalled) in [
+            ("", 0, 0, 0),
+            ("two red circles and a blue ring", 3, 3, 3),
+            ("a red circle and a blue ring", 2, 2, 2),
+            ("three red circles", 2, 3, 2),
+            ("zero stars", 0, 0, 0),
+            ("a circle", 0, 1, 0),
+            ("a large striped red circle on the right", 4, 4, 1),
+            // The details belong to different circles: object and two of three details agree.
+            ("a large striped red circle at the top", 3, 4, 1),
+            // Matched by what they say, not by their order.
+            ("a small red circle and a large red circle", 4, 4, 2),
+            ("a red circle and a striped red circle", 3, 3, 2),
+            // A wrong object takes its details with it.
+            ("a large striped green circle on the right", 0, 4, 0),
+            ("a blue ring left of a red circle", 3, 3, 2),
+            ("a blue ring right of a red circle", 2, 3, 2),
+            ("three objects: a blue ring on a white background", 3, 3, 1),
+            ("four objects: a blue ring on a grey background", 1, 3, 1),
+        ] {
+            let expected = FactCounts {
+                true_stated,
+                stated,
+                recalled,
+                required: 3,
+            };
+            assert_eq!(score(caption, &scene()), expected, "{caption}");
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_without_panic() {
+        let words = [
+            "in",
+            "the",
+            "top",
+            "left",
+            "of",
+            "to",
+            "background",
+            "is",
+            "on",
+            "a",
+            "seven",
+            "red",
+            "rings",
+            "inside",
+            "objects",
+            "ß",
+            ",",
+            "striped",
+            "against",
+            "white",
+            "zero",
+        ];
+        let mut rng = crate::rng::Rng::from_key(&[3]);
+        for _ in 0..5000 {
+            let text: Vec<&str> = (0..rng.below(12)).map(|_| rng.pick(&words)).collect();
+            let counts = score(&text.join(" "), &scene());
+            assert!(counts.true_stated <= counts.stated && counts.recalled <= counts.required);
+        }
+    }
+
+    #[test]
+    fn f1_is_the_harmonic_mean_and_zero_without_facts() {
+        let counts = FactCounts {
+            true_stated: 1,
+            stated: 2,
+            recalled: 3,
+            required: 3,
+        };
+        assert!((counts.f1() - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!(FactCounts::default().f1(), 0.0);
+    }
 }

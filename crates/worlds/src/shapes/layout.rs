@@ -340,7 +340,7 @@ fn put_inside(rng: &mut Rng, new: &mut Placed, placed: &mut [Placed]) -> Option<
     if fitting.is_empty() {
         return None;
     }
-    let index = *rng.pick(&fitting);
+    let index = rng.pick(&fitting);
     let holder = &placed[index];
     for _ in 0..12 {
         let centre = holder.stencil.centre();
@@ -400,7 +400,7 @@ fn put_touching(
     // At most this share of the lower object is hidden; at most a quarter.
     let share = 0.05 + 0.18 * difficulty;
     for _ in 0..6 {
-        let index = *rng.pick(&fitting);
+        let index = rng.pick(&fitting);
         let partner = &placed[index];
         let in_front = rng.coin();
         let lower_area = if in_front {
@@ -409,8 +409,10 @@ fn put_touching(
             new.stencil.area
         };
         let already = if in_front { partner.hidden } else { new.hidden };
-        let most = (share * lower_area as f32) as usize;
-        let least = 7.max(new.stencil.area.min(partner.stencil.area) / 40);
+        // Nor may most of a small object lie on a large one: that would look like inside.
+        let smaller_area = new.stencil.area.min(partner.stencil.area);
+        let most = ((share * lower_area as f32) as usize).min(smaller_area / 4);
+        let least = 7.max(smaller_area / 40);
         let wanted = least + (rng.unit() * most.saturating_sub(least) as f32) as usize;
         let (sin, cos) = libm::sincosf(rng.between(0.0, std::f32::consts::TAU));
         let centre = partner.stencil.centre();

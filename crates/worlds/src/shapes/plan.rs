@@ -34,11 +34,11 @@ pub(crate) fn most_objects(difficulty: f32) -> usize {
 /// Attributes drawn from the world's distribution. Texture and colour follow the shape, so that held-out pairs are
 /// avoided without making any shape rarer.
 pub(crate) fn random_attributes(rng: &mut Rng, held_out_too: bool) -> Attributes {
-    let shape = *rng.pick(Shape::ALL);
-    let size = *rng.pick(Size::ALL);
+    let shape = rng.pick(Shape::ALL);
+    let size = rng.pick(Size::ALL);
     loop {
-        let colour = *rng.pick(Colour::ALL);
-        let texture = *rng.pick(Texture::ALL);
+        let colour = rng.pick(Colour::ALL);
+        let texture = rng.pick(Texture::ALL);
         if held_out_too || !is_held_out(Some(colour), Some(texture), shape) {
             return Attributes {
                 shape,
@@ -81,18 +81,18 @@ fn try_plan(rng: &mut Rng, split: Split, difficulty: f32) -> Option<Plan> {
     rng.shuffle(&mut in_second);
 
     // A few favoured values make objects share attributes, so that comparisons have something to compare.
-    let colours: Vec<Colour> = (0..3).map(|_| *rng.pick(Colour::ALL)).collect();
-    let shapes: Vec<Shape> = (0..3).map(|_| *rng.pick(Shape::ALL)).collect();
+    let colours: Vec<Colour> = (0..3).map(|_| rng.pick(Colour::ALL)).collect();
+    let shapes: Vec<Shape> = (0..3).map(|_| rng.pick(Shape::ALL)).collect();
     let mut large = 0;
     let mut objects = Vec::with_capacity(n);
     for i in 0..n {
         let object = (0..300).find_map(|_| {
             let mut a = random_attributes(rng, true);
             if rng.percent(45) {
-                a.colour = *rng.pick(&colours);
+                a.colour = rng.pick(&colours);
             }
             if rng.percent(45) {
-                a.shape = *rng.pick(&shapes);
+                a.shape = rng.pick(&shapes);
             }
             for (kind, member) in [(&first, in_first[i]), (&second, in_second[i])] {
                 if member {
@@ -126,8 +126,8 @@ fn first_kind(rng: &mut Rng) -> Kind {
     loop {
         let which = rng.weighted(&[40, 40, 20]);
         let kind = Kind {
-            shape: (which != 1).then(|| *rng.pick(Shape::ALL)),
-            colour: (which != 0).then(|| *rng.pick(Colour::ALL)),
+            shape: (which != 1).then(|| rng.pick(Shape::ALL)),
+            colour: (which != 0).then(|| rng.pick(Colour::ALL)),
             ..Kind::default()
         };
         if kind
@@ -143,12 +143,12 @@ fn first_kind(rng: &mut Rng) -> Kind {
 fn second_kind(rng: &mut Rng, first: Kind) -> Kind {
     if rng.percent(35) {
         return Kind {
-            size: Some(*rng.pick(Size::ALL)),
+            size: Some(rng.pick(Size::ALL)),
             ..Kind::default()
         };
     }
     loop {
-        let texture = Some(*rng.pick(Texture::ALL));
+        let texture = Some(rng.pick(Texture::ALL));
         if first
             .shape
             .is_none_or(|shape| !is_held_out(None, texture, shape))
@@ -164,14 +164,14 @@ fn second_kind(rng: &mut Rng, first: Kind) -> Kind {
 /// Gives one object a held-out pair and makes the counts true again.
 fn put_in_held_out_pair(rng: &mut Rng, plan: &mut Plan) {
     let pair = if rng.percent(75) {
-        let (colour, shape) = *rng.pick(&HELD_OUT_COLOUR_SHAPE);
+        let (colour, shape) = rng.pick(&HELD_OUT_COLOUR_SHAPE);
         Kind {
             colour: Some(colour),
             shape: Some(shape),
             ..Kind::default()
         }
     } else {
-        let (texture, shape) = *rng.pick(&HELD_OUT_TEXTURE_SHAPE);
+        let (texture, shape) = rng.pick(&HELD_OUT_TEXTURE_SHAPE);
         Kind {
             texture: Some(texture),
             shape: Some(shape),
@@ -195,7 +195,7 @@ fn put_in_held_out_pair(rng: &mut Rng, plan: &mut Plan) {
             ..Kind::default()
         },
         1 => {
-            let (colour, shape) = *rng.pick(&HELD_OUT_COLOUR_SHAPE);
+            let (colour, shape) = rng.pick(&HELD_OUT_COLOUR_SHAPE);
             Kind {
                 colour: Some(colour),
                 shape: Some(shape),

@@ -172,9 +172,9 @@ impl Writer<'_> {
         let mut decoy = random_attributes(rng, self.source.focus.is_some());
         if self.source.focus.is_some() && rng.percent(60) {
             if rng.percent(75) {
-                (decoy.colour, decoy.shape) = *rng.pick(&HELD_OUT_COLOUR_SHAPE);
+                (decoy.colour, decoy.shape) = rng.pick(&HELD_OUT_COLOUR_SHAPE);
             } else {
-                (decoy.texture, decoy.shape) = *rng.pick(&HELD_OUT_TEXTURE_SHAPE);
+                (decoy.texture, decoy.shape) = rng.pick(&HELD_OUT_TEXTURE_SHAPE);
             }
         }
         decoy
@@ -238,7 +238,7 @@ impl Writer<'_> {
             (wanted && self.number_of(&kind) == 0).then_some(kind)
         })?;
         let kind = if yes { present } else { absent };
-        let noun = *rng.pick(&["object", "thing"]);
+        let noun = rng.pick(&["object", "thing"]);
         let (one, several) = (
             with_article(&kind.phrase(false, noun)),
             kind.phrase(
@@ -265,7 +265,7 @@ impl Writer<'_> {
             Some(&(kind, number)) => (kind, number),
             None => (Kind::default(), self.objects.len()),
         };
-        let things = kind.phrase(true, *rng.pick(&["objects", "objects", "things"]));
+        let things = kind.phrase(true, rng.pick(&["objects", "objects", "things"]));
         let question = match rng.below(4) {
             0 => format!("how many {things} are there?"),
             1 => format!("how many {things} are in the picture?"),
@@ -311,7 +311,7 @@ impl Writer<'_> {
         }
         let form = FORMS[rng.weighted(&weights)];
         let kind = kind_of(&self.objects[index], form);
-        let noun = *rng.pick(&["object", "object", "thing"]);
+        let noun = rng.pick(&["object", "object", "thing"]);
         Some(format!("the {}", kind.phrase(false, noun)))
     }
 
@@ -355,7 +355,11 @@ impl Writer<'_> {
             }
             2 => {
                 let it = reference(rng, Attribute::Texture)?;
-                let question = match rng.below(3) {
+                // The list of all textures must not be said of a shape that one of them is held out for.
+                let may_list = HELD_OUT_TEXTURE_SHAPE
+                    .iter()
+                    .all(|&(_, shape)| shape != object.shape);
+                let question = match rng.below(if may_list { 3 } else { 2 }) {
                     0 => format!("what texture does {it} have?"),
                     1 => format!("what is the texture of {it}?"),
                     _ => format!("is {it} plain, striped or dotted?"),
@@ -372,7 +376,7 @@ impl Writer<'_> {
                 Some((question, object.size.word().to_owned()))
             }
             4 => {
-                let attribute = *rng.pick(&[
+                let attribute = rng.pick(&[
                     Attribute::Size,
                     Attribute::Texture,
                     Attribute::Colour,
@@ -408,10 +412,10 @@ impl Writer<'_> {
         loop {
             let mut other = *object;
             match attribute {
-                Attribute::Size => other.size = *rng.pick(Size::ALL),
-                Attribute::Texture => other.texture = *rng.pick(Texture::ALL),
-                Attribute::Colour => other.colour = *rng.pick(Colour::ALL),
-                Attribute::Shape => other.shape = *rng.pick(Shape::ALL),
+                Attribute::Size => other.size = rng.pick(Size::ALL),
+                Attribute::Texture => other.texture = rng.pick(Texture::ALL),
+                Attribute::Colour => other.colour = rng.pick(Colour::ALL),
+                Attribute::Shape => other.shape = rng.pick(Shape::ALL),
             }
             let allowed = self.source.focus.is_some()
                 || !is_held_out(Some(other.colour), Some(other.texture), other.shape);
@@ -510,7 +514,7 @@ impl Writer<'_> {
         if others.is_empty() {
             return None;
         }
-        let second = *rng.pick(&others);
+        let second = rng.pick(&others);
         let avoid = [Attribute::Size];
         let mut pair = [
             (self.refer(rng, first, &avoid)?, self.objects[first].size),
@@ -530,7 +534,7 @@ impl Writer<'_> {
     }
 
     fn same(&self, rng: &mut Rng) -> Text {
-        let attribute = *rng.pick(&[
+        let attribute = rng.pick(&[
             Attribute::Colour,
             Attribute::Shape,
             Attribute::Texture,
@@ -587,7 +591,7 @@ impl Writer<'_> {
         if facts.is_empty() {
             return None;
         }
-        let fact = *rng.pick(&facts);
+        let fact = rng.pick(&facts);
         let subject = self.refer(rng, fact.subject, &[])?;
         let object = self.refer(rng, fact.object, &[])?;
         let yes = rng.coin();
@@ -617,7 +621,7 @@ impl Writer<'_> {
         if facts.is_empty() {
             return None;
         }
-        let fact = *rng.pick(&facts);
+        let fact = rng.pick(&facts);
         // The other answer needs an object that could have been there as well.
         let others: Vec<usize> = (0..self.objects.len())
             .filter(|&i| {
@@ -634,7 +638,7 @@ impl Writer<'_> {
             return None;
         }
         let yes = rng.coin();
-        let other = *rng.pick(&others);
+        let other = rng.pick(&others);
         let there = self.refer(rng, fact.subject, &[])?;
         let elsewhere = self.refer(rng, other, &[])?;
         let object = self.refer(rng, fact.object, &[])?;
@@ -649,7 +653,7 @@ impl Writer<'_> {
     fn neighbour(&self, rng: &mut Rng) -> Text {
         let scene = self.source.scene;
         let anchor = self.some_object(rng);
-        let relation = *rng.pick(&[
+        let relation = rng.pick(&[
             Relation::LeftOf,
             Relation::RightOf,
             Relation::Above,
@@ -680,7 +684,7 @@ impl Writer<'_> {
         if facts.is_empty() {
             return None;
         }
-        let fact = *rng.pick(&facts);
+        let fact = rng.pick(&facts);
         let alone = facts
             .iter()
             .filter(|other| other.object == fact.object && other.relation == fact.relation)

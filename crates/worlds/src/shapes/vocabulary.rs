@@ -64,7 +64,7 @@ const FUNCTION_WORDS: [&str; 57] = [
 ];
 
 /// Every token that captions, questions and answers are made of, sorted: words, and `,` `:` `?` as tokens of their
-/// own. Splitting text at spaces and before punctuation yields nothing else.
+/// own. [`tokens`] yields nothing else for them.
 pub fn vocabulary() -> Vec<&'static str> {
     let mut words: Vec<&'static str> = vec![",", ":", "?"];
     words.extend(FUNCTION_WORDS);
@@ -79,6 +79,26 @@ pub fn vocabulary() -> Vec<&'static str> {
     words.sort_unstable();
     words.dedup();
     words
+}
+
+/// Splits text into words and punctuation marks.
+///
+/// ```
+/// use vlm_worlds::shapes::tokens;
+/// let tokens: Vec<&str> = tokens("two objects: a ring, a star").collect();
+/// assert_eq!(tokens, ["two", "objects", ":", "a", "ring", ",", "a", "star"]);
+/// ```
+pub fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().flat_map(|chunk| {
+        let is_mark = |c: char| matches!(c, ',' | ':' | '?');
+        chunk
+            .split_inclusive(is_mark)
+            .flat_map(move |part| match part.char_indices().next_back() {
+                Some((at, last)) if is_mark(last) => [&part[..at], &part[at..]],
+                _ => [part, ""],
+            })
+            .filter(|token| !token.is_empty())
+    })
 }
 
 /// The form in which answers are compared: lower case, without punctuation and articles, numbers as words.

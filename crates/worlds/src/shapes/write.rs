@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::record::{Record, image_name};
-use super::{Config, Picture, Split, generate};
+use super::{Config, Split, generate, read};
 use crate::Error;
 
 const ITEMS: &str = "items.jsonl";
@@ -42,9 +42,19 @@ pub fn write(
     fs::create_dir_all(out_dir).map_err(at(out_dir))?;
     let names = list(out_dir).map_err(at(out_dir))?;
     let holds = |name: &str| names.iter().any(|n| n == name);
-    if !names.is_empty() && !holds(ITEMS) && !holds(STAGING) {
+    let old_items = out_dir.join(ITEMS);
+    let old_images: Vec<String> = if holds(ITEMS) {
+        // Another program may have an items.jsonl too; ours can be read.
+        match read(&old_items) {
+            Ok(records) => records.into_iter().map(|record| record.image).collect(),
+            Err(Error::Line { .. }) => return Err(Error::NotOurs(out_dir.to_owned())),
+            Err(error) => return Err(error),
+        }
+    } else if names.is_empty() || holds(STAGING) {
+        names
+    } else {
         return Err(Error::NotOurs(out_dir.to_owned()));
-    }
+    };
 
     let staging = out_dir.join(STAGING);
     if staging.exists() {
@@ -59,13 +69,14 @@ pub fn write(
     }
 
     // The old pictures go, the new ones come, and the list last.
-    let old_items = out_dir.join(ITEMS);
     if old_items.exists() {
         fs::remove_file(&old_items).map_err(at(&old_items))?;
     }
-    for name in names.iter().filter(|name| is_image_name(name)) {
+    for name in old_images.iter().filter(|name| is_image_name(name)) {
         let path = out_dir.join(name);
-        fs::remove_file(&path).map_err(at(&path))?;
+        if path.exists() {
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
     }
     for name in (0..count).map(image_name).chain([ITEMS.to_owned()]) {
         let path = out_dir.join(&name);
@@ -96,7 +107,7 @@ fn write_staged(
             .map(|index| {
                 let item = generate(config, split, seed, index);
                 let path = staging.join(image_name(index));
-                fs::write(&path, encode_png(&item.picture))
+                fs::write(&path, item.picture.to_png())
                     .map_err(|source| Error::Io { path, source })?;
                 Ok(to_line(&Record::new(&item, split, seed, index)))
             })
@@ -127,19 +138,4 @@ fn list(dir: &Path) -> io::Result<Vec<String>> {
 fn is_image_name(name: &str) -> bool {
     name.strip_suffix(".png")
         .is_some_and(|stem| stem.len() >= 6 && stem.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// The picture as a PNG file without any metadata; the same pixels always give the same bytes.
-pub(crate) fn encode_png(picture: &Picture) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, picture.width, picture.height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::Fast);
-    encoder.set_filter(png::Filter::Sub);
-    let written = encoder
-        .write_header()
-        .and_then(|mut writer| writer.write_image_data(&picture.rgb));
-    written.expect("a valid picture is always written to memory");
-    bytes
 }

@@ -1,0 +1,206 @@
+//! Speed of the hot kernels on this machine: `cargo run --release -p vlm-kernels --example bench_kernels`.
+//!
+//! Each line gives the median and, in brackets, the best of many runs. `VLM_CPU` bounds the instruction set, `RAYON_NUM_THREADS`
+//! the threads.
+#![allow(clippy::print_stdout)]
+
+use std::time::Instant;
+use vlm_kernels::*;
+
+/// The shortest and the median time of `run` in seconds.
+fn time(mut run: impl FnMut()) -> [f64; 2] {
+    let mut times = Vec::new();
+    let start = Instant::now();
+    while times.len() < 15 || (start.elapsed().as_secs_f64() < 0.4 && times.len() < 2000) {
+        let start = Instant::now();
+        run();
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    [times[0], times[times.len() / 2]]
+}
+
+fn numbers(len: usize) -> Vec<f32> {
+    let fraction = |i: usize| (i.wrapping_mul(2_654_435_761) >> 8) % 1000;
+    (0..len).map(|i| fraction(i) as f32 / 500.0 - 1.0).collect()
+}
+
+fn report(name: &str, [best, median]: [f64; 2], amount: f64, unit: &str) {
+    let rate = |seconds: f64| amount / seconds / 1e9;
+    println!(
+        "{name:<44} {:>9.1} us {:>8.1} {unit} (best {:.1})",
+        median * 1e6,
+        rate(median),
+        rate(best)
+    );
+}
+
+fn bench_linear(precision: Precision) {
+    for (m, k, n) in [
+        (1, 192, 768),
+        (4, 192, 768),
+        (32, 192, 768),
+        (2048, 192, 576),
+        (2048, 192, 768),
+        (2048, 768, 192),
+        (4608, 192, 768),
+        (3136, 768, 3072),
+    ] {
+        let (x, w, bias) = (numbers(m * k), numbers(n * k), numbers(n));
+        let (mut out, mut pre) = (vec![0.0; m * n], vec![0.0; m * n]);
+        let flops = 2.0 * (m * k * n) as f64;
+        let seconds = time(|| {
+            linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut out);
+        });
+        report(
+            &format!("linear {precision:?} {m}x{k}x{n}"),
+            seconds,
+            flops,
+            "GFLOP/s",
+        );
+        let seconds = time(|| {
+            let epilogue = Epilogue {
+                bias: Some(&bias),
+                activation: Activation::Gelu,
+                residual: None,
+                pre_activation: Some(&mut pre),
+            };
+            linear(precision, &x, &w, m, k, n, epilogue, &mut out);
+        });
+        let name = format!("linear {precision:?} {m}x{k}x{n} bias gelu pre");
+        report(&name, seconds, flops, "GFLOP/s");
+        if m < 1000 {
+            continue;
+        }
+        // The products of the backward pass: dX = dY W, dW = dY^T X.
+        let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
+        let dy = MatRef::row_major(&pre, m, n);
+        let seconds = time(|| {
+            matmul(precision, dy, MatRef::row_major(&w, n, k), &mut dx);
+        });
+        report(
+            &format!("  dX {precision:?} {m}x{k}x{n}"),
+            seconds,
+            flops,
+            "GFLOP/s",
+        );
+        let seconds = time(|| {
+            matmul(precision, dy.t(), MatRef::row_major(&x, m, k), &mut dw);
+        });
+        report(
+            &format!("  dW {precision:?} {m}x{k}x{n}"),
+            seconds,
+            flops,
+            "GFLOP/s",
+        );
+    }
+}
+
+fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_dim: usize) {
+    let shape = AttentionShape {
+        batch,
+        q_len,
+        k_len,
+        heads,
+        kv_heads: heads,
+        head_dim,
+    };
+    let width = heads * head_dim;
+    let (q, dout) = (
+        numbers(batch * q_len * width),
+        numbers(batch * q_len * width),
+    );
+    let kv = numbers(batch * k_len * 2 * width);
+    let mut out = vec![0.0; q.len()];
+    let mut dkv = vec![0.0; kv.len()];
+    let q = HeadsRef::contiguous(&q, q_len, width);
+    let k = HeadsRef::packed(&kv, k_len, width, 2, 0);
+    let v = HeadsRef::packed(&kv, k_len, width, 2, 1);
+    let dout = HeadsRef::contiguous(&dout, q_len, width);
+    let name = format!("B={batch} H={heads} Tq={q_len} Tk={k_len} hd={head_dim}");
+    let product = 2.0 * (batch * q_len * k_len * width) as f64;
+    let seconds = time(|| {
+        let out = HeadsMut::contiguous(&mut out, q_len, width);
+        attention(shape, q, k, v, Mask::None, None, 0.2, out);
+    });
+    report(
+        &format!("attention {name}"),
+        seconds,
+        2.0 * product,
+        "GFLOP/s",
+    );
+    let seconds = time(|| {
+        let dq = HeadsMut::contiguous(&mut out, q_len, width);
+        attention_backward_packed_kv(shape, dout, q, &kv, Mask::None, None, 0.2, dq, &mut dkv);
+    });
+    report(
+        &format!("  backward {name}"),
+        seconds,
+        5.0 * product,
+        "GFLOP/s",
+    );
+}
+
+fn bench_elementwise() {
+    const ADAMW: AdamW = AdamW {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.01,
+        step: 7,
+    };
+    for len in [1 << 20, 10 << 20] {
+        let (mut p, g) = (numbers(len), numbers(len));
+        let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
+        let seconds = time(|| adamw(&mut p, &g, &mut m, &mut v, ADAMW));
+        // Four arrays read, three written.
+        report(&format!("AdamW {len}"), seconds, 28.0 * len as f64, "GB/s");
+    }
+    let (rows, width) = (2048, 192);
+    let (x, dy, gamma) = (numbers(rows * width), numbers(rows * width), numbers(width));
+    let (mut y, mut dg) = (vec![0.0; x.len()], vec![0.0; width]);
+    let bytes = 4.0 * x.len() as f64;
+    let seconds = time(|| layer_norm(&x, &gamma, Some(&gamma), 1e-5, &mut y));
+    report("layer_norm 2048x192", seconds, 2.0 * bytes, "GB/s");
+    let seconds = time(|| layer_norm_backward(&dy, &x, &gamma, 1e-5, &mut y, &mut dg, None));
+    report("layer_norm_backward 2048x192", seconds, 3.0 * bytes, "GB/s");
+    let seconds = time(|| activation_backward(Activation::Gelu, &x, &dy, &mut y));
+    report("gelu backward 2048x192", seconds, 3.0 * bytes, "GB/s");
+    let targets: Vec<i64> = (0..512).map(|i| i % 700).collect();
+    let logits = numbers(512 * 2000);
+    let (dlosses, mut dlogits) = (numbers(512), vec![0.0; logits.len()]);
+    let seconds = time(|| {
+        cross_entropy_backward(&dlosses, &logits, &targets, 0.1, &mut dlogits);
+    });
+    report(
+        "cross_entropy_backward 512x2000",
+        seconds,
+        8.0 * logits.len() as f64,
+        "GB/s",
+    );
+}
+
+fn main() {
+    println!(
+        "{:?}, bf16 {}, amx {}, {} threads",
+        cpu_features::isa(),
+        cpu_features::has_avx512_bf16(),
+        cpu_features::has_amx_bf16(),
+        rayon::current_num_threads()
+    );
+    let only = std::env::args().nth(1).unwrap_or_default();
+    if "linear".contains(&only) {
+        bench_linear(Precision::F32);
+        bench_linear(Precision::Bf16);
+    }
+    if "attention".contains(&only) {
+        bench_attention(32, 6, 64, 64, 32);
+        bench_attention(32, 6, 24, 64, 32);
+        bench_attention(16, 12, 197, 197, 64);
+        bench_attention(1, 6, 1, 64, 32);
+    }
+    if "elementwise".contains(&only) {
+        bench_elementwise();
+    }
+}

@@ -1,0 +1,420 @@
+//! The inner kernel on AMX: 16 x 16 tiles of bfloat16 pairs through stable inline assembly.
+//!
+//! `TDPBF16PS` multiplies a tile of `a` (16 rows of 16 pairs along `k`) with a tile of `b` (16
+//! pairs of 16 columns) and adds to 16 x 16 sums (Intel SDM volume 2). Four sums, two tiles of `a`
+//! and two of `b` fill the eight tile registers: a block of 32 x 32.
+
+use super::MatRef;
+use super::avx512::{Order, lanes, pack_bf16};
+use super::blocked::{self, Block, BlockKernel, PANEL, Source};
+use crate::cpu_features::has_amx_bf16;
+use crate::simd::Avx512;
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::sync::OnceLock;
+
+/// Rows and columns of a register block.
+const SIDE: usize = 2 * PANEL;
+
+/// bfloat16 operands on AMX tiles.
+#[derive(Clone, Copy)]
+pub(super) struct AmxKernel(Avx512);
+
+impl AmxKernel {
+    /// The kernel, if the processor has AMX and a first product came out right.
+    pub(super) fn detect() -> Option<Self> {
+        static WORKS: OnceLock<bool> = OnceLock::new();
+        if !has_amx_bf16() {
+            return None;
+        }
+        // SAFETY: AMX is only reported together with AVX-512 BF16.
+        let kernel = Self(unsafe { Avx512::assume_detected() });
+        WORKS
+            .get_or_init(|| multiplies_exactly(kernel))
+            .then_some(kernel)
+    }
+}
+
+/// Compares a product of small integers, exact in any order, with its definition: whole and partial
+/// blocks, several chunks of `k`. Small enough to stay on this thread.
+fn multiplies_exactly<K: BlockKernel>(kernel: K) -> bool {
+    let [m, k, n] = [33, 450, 33];
+    let integers = |len: usize, seed: usize| -> Vec<f32> {
+        let value = |i: usize| (i * 2_654_435_761 + seed) >> 7;
+        (0..len).map(|i| (value(i) % 17) as f32 - 8.0).collect()
+    };
+    let (a, b) = (integers(m * k, 1), integers(n * k, 2));
+    let mut out = vec![f32::NAN; m * n];
+    let columns = MatRef::row_major(&b, n, k);
+    blocked::multiply(
+        kernel,
+        MatRef::row_major(&a, m, k),
+        columns.t(),
+        &mut out,
+        |_, _, _| {},
+    );
+    out.iter().enumerate().all(|(at, &found)| {
+        let (a, b) = (&a[at / n * k..][..k], &b[at % n * k..][..k]);
+        found == a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>()
+    })
+}
+
+/// What `LDTILECFG` reads: palette 1, eight tiles of 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIG: TileConfig = {
+    let mut config = TileConfig {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        row_bytes: [0; 16],
+        rows: [0; 16],
+    };
+    let mut tile = 0;
+    while tile < 8 {
+        config.row_bytes[tile] = 64;
+        config.rows[tile] = 16;
+        tile += 1;
+    }
+    config
+};
+
+/// Tile state belongs to a thread: configured tiles for as long as this lives.
+struct Tiles;
+
+impl Tiles {
+    /// # Safety
+    /// The processor has AMX and the process may use it.
+    unsafe fn configure() -> Self {
+        // SAFETY: promised by the caller; the configuration is valid and 64 bytes long.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack)) };
+        Self
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: `configure` ran on this thread (the type is not sent to another).
+        unsafe { asm!("tilerelease", options(nostack)) };
+    }
+}
+
+impl BlockKernel for AmxKernel {
+    const DEPTH: usize = 2;
+    const UNIT_STEP: usize = PANEL;
+    const PANEL_STEP: usize = 2;
+
+    unsafe fn pack_a(self, src: Source, dst: *mut f32, units: usize) {
+        // SAFETY: the token proves the features, the caller the extents; `units` is a multiple of
+        // `UNIT_STEP`.
+        unsafe { pack_bf16(self.0, src, dst, units, Order::OuterMajor) }
+    }
+
+    unsafe fn pack_b(self, src: Source, dst: *mut f32, units: usize) {
+        // SAFETY: the token proves the features, the caller the extents.
+        unsafe { pack_bf16(self.0, src, dst, units, Order::UnitMajor) }
+    }
+
+    unsafe fn multiply(self, block: Block) {
+        // SAFETY: the kernel exists only where AMX does; the caller promises the extents.
+        unsafe {
+            let _tiles = Tiles::configure();
+            multiply_tiles(block);
+        }
+    }
+}
+
+/// 32 x 32 sums beside the result, for blocks that reach over its edge.
+#[repr(C, align(64))]
+struct Sums([f32; SIDE * SIDE]);
+
+#[target_feature(enable = "avx512f")]
+unsafe fn multiply_tiles(block: Block) {
+    let length = block.units * PANEL;
+    let tiles = block.units / PANEL;
+    let mut sums = Sums([0.0; SIDE * SIDE]);
+    for column in (0..block.columns).step_by(SIDE) {
+        for row in (0..block.rows).step_by(SIDE) {
+            let rows = SIDE.min(block.rows - row);
+            let columns = SIDE.min(block.columns - column);
+            // SAFETY: packed operands hold whole pairs of panels; `c` is accessed within the
+            // block's rows and columns.
+            unsafe {
+                let a = block.a.add(row / PANEL * length);
+                let b = block.b.add(column / PANEL * length);
+                let c = block.c.add(row * block.c_stride + column);
+                if rows == SIDE && columns == SIDE {
+                    for i in 0..SIDE {
+                        let line = c.add(i * block.c_stride);
+                        // Owning the lines by the time they are stored hides the misses.
+                        _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+                        _mm_prefetch::<_MM_HINT_ET0>(line.add(PANEL).cast());
+                    }
+                    multiply_side(a, b, length, tiles, c, block.c_stride, block.accumulate);
+                    continue;
+                }
+                multiply_side(a, b, length, tiles, sums.0.as_mut_ptr(), SIDE, false);
+                for i in 0..rows {
+                    for j in (0..columns).step_by(PANEL) {
+                        let mask = lanes(columns - j);
+                        let at = c.add(i * block.c_stride + j);
+                        let mut sum = _mm512_loadu_ps(sums.0.as_ptr().add(i * SIDE + j));
+                        if block.accumulate {
+                            sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, at));
+                        }
+                        _mm512_mask_storeu_ps(at, mask, sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A 32 x 32 block into `c`: pairs of panels of `length` units, `tiles` tiles each.
+///
+/// # Safety
+/// Tiles are configured on this thread; the panels are readable, `c` is writable (and, to
+/// accumulate, initialised) over 32 rows of 32; `tiles` is not 0.
+#[inline(always)]
+unsafe fn multiply_side(
+    a: *const f32,
+    b: *const f32,
+    length: usize,
+    tiles: usize,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+) {
+    // SAFETY: promised by the caller. Tile registers are ours alone: compiled code never uses
+    // them, so they keep their contents from one statement to the next.
+    unsafe {
+        let c1 = c.wrapping_add(PANEL * c_stride);
+        if accumulate {
+            asm!(
+                "tileloadd tmm0, [{c0}+{stride}*1]",
+                "tileloadd tmm1, [{c0}+{stride}*1+64]",
+                "tileloadd tmm2, [{c1}+{stride}*1]",
+                "tileloadd tmm3, [{c1}+{stride}*1+64]",
+                stride = in(reg) c_stride * 4,
+                c0 = in(reg) c,
+                c1 = in(reg) c1,
+                options(nostack)
+            );
+        } else {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nostack)
+            );
+        }
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a0}+{s}*1]",
+            "tileloadd tmm6, [{b0}+{s}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b1}+{s}*1]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a1}+{s}*1]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a0}, 1024",
+            "add {a1}, 1024",
+            "add {b0}, 1024",
+            "add {b1}, 1024",
+            "dec {n}",
+            "jnz 2b",
+            "tilestored [{c0}+{stride}*1], tmm0",
+            "tilestored [{c0}+{stride}*1+64], tmm1",
+            "tilestored [{c1}+{stride}*1], tmm2",
+            "tilestored [{c1}+{stride}*1+64], tmm3",
+            a0 = inout(reg) a => _,
+            a1 = inout(reg) a.wrapping_add(length) => _,
+            b0 = inout(reg) b => _,
+            b1 = inout(reg) b.wrapping_add(length) => _,
+            n = inout(reg) tiles => _,
+            s = in(reg) 64usize,
+            stride = in(reg) c_stride * 4,
+            c0 = in(reg) c,
+            c1 = in(reg) c1,
+            options(nostack)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu_features::has_avx512_bf16;
+
+    /// The kernel above with its tile instructions spelt out in scalar code: what can be tested of
+    /// it on a processor without AMX. Packing is the real one where the processor can run it.
+    #[derive(Clone, Copy)]
+    struct EmulatedTiles;
+
+    /// bfloat16 as the upper half of an `f32`; the test's numbers are exact.
+    fn halves(unit: f32) -> [f32; 2] {
+        let bits = unit.to_bits();
+        [
+            f32::from_bits(bits << 16),
+            f32::from_bits(bits & 0xffff_0000),
+        ]
+    }
+
+    unsafe fn pack_by_definition(src: Source, dst: *mut f32, units: usize, order: Order) {
+        for unit in 0..units {
+            for outer in 0..PANEL {
+                let element = |k: usize| {
+                    if outer >= src.outer || k >= src.k {
+                        return 0;
+                    }
+                    let at = outer * src.outer_stride + k * src.k_stride;
+                    // SAFETY: the element is within the extents that the caller promises.
+                    unsafe { (*src.ptr.wrapping_add(at)).to_bits() >> 16 }
+                };
+                let bits = element(2 * unit) | element(2 * unit + 1) << 16;
+                let at = match order {
+                    Order::UnitMajor => unit * PANEL + outer,
+                    Order::OuterMajor => (unit / PANEL * PANEL + outer) * PANEL + unit % PANEL,
+                };
+                // SAFETY: `dst` holds `units * PANEL` units.
+                unsafe { *dst.add(at) = f32::from_bits(bits) };
+            }
+        }
+    }
+
+    unsafe fn pack(src: Source, dst: *mut f32, units: usize, order: Order) {
+        // SAFETY: extents as promised by the caller; the instructions are detected.
+        unsafe {
+            if has_avx512_bf16() {
+                pack_bf16(Avx512::assume_detected(), src, dst, units, order);
+            } else {
+                pack_by_definition(src, dst, units, order);
+            }
+        }
+    }
+
+    impl BlockKernel for EmulatedTiles {
+        const DEPTH: usize = AmxKernel::DEPTH;
+        const UNIT_STEP: usize = AmxKernel::UNIT_STEP;
+        const PANEL_STEP: usize = AmxKernel::PANEL_STEP;
+
+        unsafe fn pack_a(self, src: Source, dst: *mut f32, units: usize) {
+            // SAFETY: as promised by the caller.
+            unsafe { pack(src, dst, units, Order::OuterMajor) }
+        }
+
+        unsafe fn pack_b(self, src: Source, dst: *mut f32, units: usize) {
+            // SAFETY: as promised by the caller.
+            unsafe { pack(src, dst, units, Order::UnitMajor) }
+        }
+
+        unsafe fn multiply(self, block: Block) {
+            assert_eq!(block.units % PANEL, 0);
+            let length = block.units * PANEL;
+            for row in 0..block.rows.next_multiple_of(SIDE) {
+                for column in 0..block.columns.next_multiple_of(SIDE) {
+                    let mut sum = 0.0;
+                    for unit in 0..block.units {
+                        let a_at = row / PANEL * length
+                            + (unit / PANEL * PANEL + row % PANEL) * PANEL
+                            + unit % PANEL;
+                        let b_at = column / PANEL * length + unit * PANEL + column % PANEL;
+                        // SAFETY: whole pairs of panels are packed.
+                        let (a, b) = unsafe { (*block.a.add(a_at), *block.b.add(b_at)) };
+                        let (a, b) = (halves(a), halves(b));
+                        sum += a[0] * b[0] + a[1] * b[1];
+                    }
+                    if row >= block.rows || column >= block.columns {
+                        assert_eq!(sum, 0.0, "padding is zero");
+                        continue;
+                    }
+                    // SAFETY: the element lies in the block.
+                    unsafe {
+                        let c = block.c.add(row * block.c_stride + column);
+                        *c = if block.accumulate { *c + sum } else { sum };
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_self_check_accepts_a_right_kernel() {
+        assert!(multiplies_exactly(EmulatedTiles));
+    }
+
+    /// [`EmulatedTiles`] with one wrong sum in every block.
+    #[derive(Clone, Copy)]
+    struct WrongTiles;
+
+    impl BlockKernel for WrongTiles {
+        const DEPTH: usize = AmxKernel::DEPTH;
+        const UNIT_STEP: usize = AmxKernel::UNIT_STEP;
+        const PANEL_STEP: usize = AmxKernel::PANEL_STEP;
+
+        unsafe fn pack_a(self, src: Source, dst: *mut f32, units: usize) {
+            // SAFETY: as promised by the caller.
+            unsafe { EmulatedTiles.pack_a(src, dst, units) }
+        }
+
+        unsafe fn pack_b(self, src: Source, dst: *mut f32, units: usize) {
+            // SAFETY: as promised by the caller.
+            unsafe { EmulatedTiles.pack_b(src, dst, units) }
+        }
+
+        unsafe fn multiply(self, block: Block) {
+            // SAFETY: as promised by the caller; a block has a first element.
+            unsafe {
+                EmulatedTiles.multiply(block);
+                *block.c += 1.0;
+            }
+        }
+    }
+
+    #[test]
+    fn the_self_check_rejects_a_wrong_kernel() {
+        assert!(!multiplies_exactly(WrongTiles));
+    }
+
+    #[test]
+    fn packing_of_every_stride_matches_its_definition() {
+        if !has_avx512_bf16() {
+            return;
+        }
+        let data: Vec<f32> = (0..20_000).map(|i| (i % 251) as f32 - 125.0).collect();
+        for order in [Order::UnitMajor, Order::OuterMajor] {
+            for (outer_stride, k_stride) in [(100, 1), (1, 37), (3, 61)] {
+                for (outer, k) in [(16, 64), (5, 33), (16, 1), (1, 50), (0, 0), (16, 100)] {
+                    let src = Source {
+                        ptr: data.as_ptr(),
+                        outer,
+                        outer_stride,
+                        k,
+                        k_stride,
+                    };
+                    let units = k.div_ceil(2).next_multiple_of(PANEL) + PANEL;
+                    let mut found = vec![f32::NAN; units * PANEL];
+                    let mut expected = found.clone();
+                    // SAFETY: the largest index read is 15 * 100 + 99 < 20 000; `dst` is large
+                    // enough; the instructions were detected.
+                    unsafe {
+                        pack(src, found.as_mut_ptr(), units, order);
+                        pack_by_definition(src, expected.as_mut_ptr(), units, order);
+                    }
+                    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    let what = format!("{order:?} {outer_stride} {k_stride} {outer} {k}");
+                    assert_eq!(bits(&found), bits(&expected), "{what}");
+                }
+            }
+        }
+    }
+}

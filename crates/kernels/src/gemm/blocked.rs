@@ -1,0 +1,360 @@
+//! Products of large matrices: both operands are packed into panels that the inner kernel reads
+//! from start to end, and blocks of the result are computed in parallel (Goto and van de Geijn
+//! 2008).
+//!
+//! A panel holds 16 rows of `a` (or columns of `b`) for a chunk of `k`, in *units* of four bytes:
+//! one `f32`, or two neighbours along `k` as bfloat16. Its plain order is `[unit][16]`.
+
+use super::MatRef;
+use crate::parallel::{self, SharedMut};
+use crate::scratch::with_scratch;
+
+/// Rows of `a` or columns of `b` in a panel.
+pub(super) const PANEL: usize = 16;
+
+/// Units of `k` in a chunk: two panels of `b` (24 KiB) stay in a 32 KiB first-level cache.
+const CHUNK_UNITS: usize = 192;
+/// Rows and columns of the result per task.
+const TASK_ROWS: usize = 64;
+const TASK_COLUMNS: usize = 768;
+/// Fewer row blocks than `FEW_TASKS` are cut along columns too, into `ENOUGH_TASKS` or a few more: a
+/// number that most numbers of threads divide.
+const FEW_TASKS: usize = 8;
+const ENOUGH_TASKS: usize = 12;
+/// Multiplications below which one task does everything.
+const SERIAL_WORK: usize = 1 << 19;
+
+/// Up to 16 rows of `a` (or columns of `b`) along a chunk of `k`.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    pub(super) ptr: *const f32,
+    /// Rows of `a` or columns of `b`, at most [`PANEL`].
+    pub(super) outer: usize,
+    pub(super) outer_stride: usize,
+    /// Extent along the inner dimension.
+    pub(super) k: usize,
+    pub(super) k_stride: usize,
+}
+
+/// A block of the result for a chunk of `k`.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    /// Panels of `a` and `b`, each `units * PANEL` units long.
+    pub(super) a: *const f32,
+    pub(super) b: *const f32,
+    pub(super) units: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) c: *mut f32,
+    pub(super) c_stride: usize,
+    /// Add to `c` instead of overwriting it.
+    pub(super) accumulate: bool,
+}
+
+/// The inner kernel of a number format on an instruction set.
+pub(super) trait BlockKernel: Copy + Send + Sync {
+    /// Elements of `k` per unit.
+    const DEPTH: usize;
+    /// Units per chunk and panels per operand are multiples of these; padding is zero.
+    const UNIT_STEP: usize;
+    const PANEL_STEP: usize;
+
+    /// Packs a panel of `units` units of `a`; what `src` does not fill is zero.
+    ///
+    /// # Safety
+    /// `src` is readable over its extents, `dst` writable over `units * PANEL` units.
+    unsafe fn pack_a(self, src: Source, dst: *mut f32, units: usize);
+
+    /// The same for `b`.
+    ///
+    /// # Safety
+    /// As for [`Self::pack_a`].
+    unsafe fn pack_b(self, src: Source, dst: *mut f32, units: usize);
+
+    /// Multiplies packed panels.
+    ///
+    /// # Safety
+    /// `a` and `b` hold packed panels for the block's rows and columns, rounded up to whole
+    /// multiples of `PANEL_STEP` panels, and `c` is writable over the block.
+    unsafe fn multiply(self, block: Block);
+}
+
+/// How a product is cut: by sizes alone, so that every run adds in the same order.
+struct Plan {
+    units: usize,
+    chunk: usize,
+    chunks: usize,
+    b_panels: usize,
+    row_tasks: usize,
+    column_tasks: usize,
+    task_columns: usize,
+}
+
+impl Plan {
+    fn new<K: BlockKernel>(m: usize, k: usize, n: usize) -> Self {
+        let units = k.div_ceil(K::DEPTH);
+        let chunk = units
+            .div_ceil(units.div_ceil(CHUNK_UNITS))
+            .next_multiple_of(K::UNIT_STEP);
+        let panel_step = PANEL * K::PANEL_STEP;
+        let row_tasks = m.div_ceil(TASK_ROWS);
+        let wanted = if row_tasks < FEW_TASKS {
+            ENOUGH_TASKS.div_ceil(row_tasks)
+        } else {
+            1
+        };
+        let column_tasks = n
+            .div_ceil(TASK_COLUMNS)
+            .max(wanted)
+            .min(n.div_ceil(3 * panel_step));
+        // Whole register blocks of three panels, so that only the last task has a remainder.
+        let task_columns = n.div_ceil(column_tasks).next_multiple_of(3 * panel_step);
+        Self {
+            units,
+            chunk,
+            chunks: units.div_ceil(chunk),
+            b_panels: n.div_ceil(panel_step) * K::PANEL_STEP,
+            row_tasks,
+            column_tasks: n.div_ceil(task_columns),
+            task_columns,
+        }
+    }
+
+    /// Units of a chunk, padding included.
+    fn chunk_units<K: BlockKernel>(&self, chunk: usize) -> usize {
+        self.chunk
+            .min(self.units - chunk * self.chunk)
+            .next_multiple_of(K::UNIT_STEP)
+    }
+
+    /// Where a panel of a chunk starts in an operand of `panels` panels that is packed as a whole.
+    fn offset<K: BlockKernel>(&self, panels: usize, chunk: usize, panel: usize) -> usize {
+        (chunk * self.chunk * panels + panel * self.chunk_units::<K>(chunk)) * PANEL
+    }
+
+    /// Units of an operand of `panels` panels that is packed as a whole.
+    fn packed_len<K: BlockKernel>(&self, panels: usize) -> usize {
+        panels * self.units.next_multiple_of(K::UNIT_STEP) * PANEL
+    }
+}
+
+/// Packs `units` units from `first_unit` of panels `first..first + count` of `x` (its rows are the
+/// outer dimension) to `dst`, where panels are `panel_len` units apart.
+///
+/// # Safety
+/// `x` was checked; `dst` is writable over these units of these panels.
+unsafe fn pack<K: BlockKernel>(
+    x: MatRef,
+    (first, count): (usize, usize),
+    (first_unit, units): (usize, usize),
+    (dst, panel_len): (*mut f32, usize),
+    pack_panel: &impl Fn(Source, *mut f32, usize),
+) {
+    let pack_part = |panel: usize, unit: usize, part: usize| {
+        let row = (first + panel) * PANEL;
+        let k = (first_unit + unit) * K::DEPTH;
+        let src = Source {
+            ptr: x
+                .data
+                .as_ptr()
+                .wrapping_add(row * x.row_stride + k * x.col_stride),
+            outer: x.rows.saturating_sub(row).min(PANEL),
+            outer_stride: x.row_stride,
+            k: x.cols.saturating_sub(k).min(part * K::DEPTH),
+            k_stride: x.col_stride,
+        };
+        pack_panel(
+            src,
+            dst.wrapping_add(panel * panel_len + unit * PANEL),
+            part,
+        );
+    };
+    if x.col_stride == 1 {
+        for panel in 0..count {
+            pack_part(panel, 0, units);
+        }
+    } else {
+        // Neighbouring panels lie side by side in memory: take a few of its rows at a time.
+        for unit in (0..units).step_by(PANEL) {
+            for panel in 0..count {
+                pack_part(panel, unit, PANEL.min(units - unit));
+            }
+        }
+    }
+}
+
+/// Packs all `panels` panels of `x` into `dst`, in tasks that read contiguous memory.
+fn pack_all<K: BlockKernel>(
+    x: MatRef,
+    plan: &Plan,
+    panels: usize,
+    dst: &mut [f32],
+    run_tasks: &RunTasks,
+    pack_panel: &(impl Fn(Source, *mut f32, usize) + Sync),
+) {
+    const PANELS_PER_TASK: usize = 4;
+    const UNITS_PER_TASK: usize = 2 * PANEL;
+    assert!(dst.len() >= plan.packed_len::<K>(panels));
+    let shared = SharedMut::new(dst);
+    let pack_block = |chunk: usize, block: (usize, usize), (unit, units): (usize, usize)| {
+        let panel_len = plan.chunk_units::<K>(chunk) * PANEL;
+        let at = plan.offset::<K>(panels, chunk, block.0) + unit * PANEL;
+        let units = (chunk * plan.chunk + unit, units);
+        // SAFETY: callers of `multiply` checked `x`; each block has its own place in `dst`, whose
+        // length was checked above.
+        unsafe {
+            let dst = (shared.ptr().add(at), panel_len);
+            pack::<K>(x, block, units, dst, pack_panel);
+        }
+    };
+    if x.col_stride == 1 {
+        run_tasks(panels.div_ceil(PANELS_PER_TASK), &|task| {
+            let first = task * PANELS_PER_TASK;
+            for chunk in 0..plan.chunks {
+                let block = (first, PANELS_PER_TASK.min(panels - first));
+                pack_block(chunk, block, (0, plan.chunk_units::<K>(chunk)));
+            }
+        });
+    } else {
+        let per_chunk = plan.chunk.div_ceil(UNITS_PER_TASK);
+        run_tasks(plan.chunks * per_chunk, &|task| {
+            let (chunk, first) = (task / per_chunk, task % per_chunk * UNITS_PER_TASK);
+            let units = plan.chunk_units::<K>(chunk).saturating_sub(first);
+            pack_block(chunk, (0, panels), (first, units.min(UNITS_PER_TASK)));
+        });
+    }
+}
+
+/// Runs a number of tasks, in parallel or one after the other.
+type RunTasks = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + Sync;
+
+/// `out = a b`, then `finish(row, first column, segment)` for every segment of a row of `out`.
+///
+/// Callers have checked the operands ([`MatRef::check`]); no extent is 0.
+pub(super) fn multiply<K: BlockKernel>(
+    kernel: K,
+    a: MatRef,
+    b: MatRef,
+    out: &mut [f32],
+    finish: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(out.len(), m * n);
+    let plan = Plan::new::<K>(m, k, n);
+    let serial = m * k * n <= SERIAL_WORK;
+    let run_tasks = move |count: usize, task: &(dyn Fn(usize) + Sync)| {
+        if serial {
+            (0..count).for_each(task);
+        } else {
+            parallel::for_each_task(count, task);
+        }
+    };
+    // SAFETY: `pack_all` passes sources and places that it checked.
+    let pack_a = |src, dst, units| unsafe { kernel.pack_a(src, dst, units) };
+    // SAFETY: as above.
+    let pack_b = |src, dst, units| unsafe { kernel.pack_b(src, dst, units) };
+    // Rows of `a` are packed by the task that needs them, whose cache then holds them; unless
+    // several tasks need them.
+    let whole_a = plan.column_tasks > 1;
+    let a_panels = if whole_a {
+        m.div_ceil(PANEL).next_multiple_of(K::PANEL_STEP)
+    } else {
+        0
+    };
+    let b_len = plan.packed_len::<K>(plan.b_panels);
+    with_scratch(b_len + plan.packed_len::<K>(a_panels), |scratch| {
+        let (packed_b, packed_a) = scratch.split_at_mut(b_len);
+        pack_all::<K>(b.t(), &plan, plan.b_panels, packed_b, &run_tasks, &pack_b);
+        if whole_a {
+            pack_all::<K>(a, &plan, a_panels, packed_a, &run_tasks, &pack_a);
+        }
+        let task = Task {
+            kernel,
+            plan: &plan,
+            a,
+            packed_a: whole_a.then_some((&*packed_a, a_panels)),
+            packed_b,
+            n,
+            out: SharedMut::new(out),
+        };
+        run_tasks(plan.row_tasks * plan.column_tasks, &|index| {
+            let (i, j) = (index / plan.column_tasks, index % plan.column_tasks);
+            let (first, columns) = (j * plan.task_columns, plan.task_columns);
+            let columns = columns.min(n - first);
+            let rows = i * TASK_ROWS..((i + 1) * TASK_ROWS).min(m);
+            // SAFETY: tasks cover disjoint blocks of `out`.
+            unsafe { task.run(rows.clone(), first, columns) };
+            for row in rows {
+                // SAFETY: this segment belongs to this task alone and is now initialised.
+                let segment = unsafe {
+                    let start = task.out.ptr().add(row * n + first);
+                    std::slice::from_raw_parts_mut(start, columns)
+                };
+                finish(row, first, segment);
+            }
+        });
+    });
+}
+
+/// What the tasks of a product share.
+struct Task<'a, K> {
+    kernel: K,
+    plan: &'a Plan,
+    a: MatRef<'a>,
+    /// All of `a` and its number of panels, if it is packed as a whole.
+    packed_a: Option<(&'a [f32], usize)>,
+    packed_b: &'a [f32],
+    /// Columns of `out`.
+    n: usize,
+    out: SharedMut,
+}
+
+impl<K: BlockKernel> Task<'_, K> {
+    /// One block of `out`, over all of `k`; it starts at whole panels.
+    ///
+    /// # Safety
+    /// The block lies in `out` and nothing else touches it.
+    unsafe fn run(&self, rows: std::ops::Range<usize>, column: usize, columns: usize) {
+        let (plan, row) = (self.plan, rows.start);
+        let panels = rows.len().div_ceil(PANEL).next_multiple_of(K::PANEL_STEP);
+        let own_len = if self.packed_a.is_none() {
+            panels * plan.chunk * PANEL
+        } else {
+            0
+        };
+        with_scratch(own_len, |own_a| {
+            for chunk in 0..plan.chunks {
+                let units = plan.chunk_units::<K>(chunk);
+                let a = match self.packed_a {
+                    Some((packed, all)) => {
+                        packed[plan.offset::<K>(all, chunk, row / PANEL)..].as_ptr()
+                    }
+                    None => {
+                        let range = (chunk * plan.chunk, units);
+                        let dst = (own_a.as_mut_ptr(), units * PANEL);
+                        // SAFETY: `a` was checked; `own_a` holds `panels` panels of a chunk.
+                        unsafe {
+                            let pack_panel = |src, dst, units| self.kernel.pack_a(src, dst, units);
+                            pack::<K>(self.a, (row / PANEL, panels), range, dst, &pack_panel);
+                        }
+                        own_a.as_ptr()
+                    }
+                };
+                let at = plan.offset::<K>(plan.b_panels, chunk, column / PANEL);
+                // SAFETY: both operands are packed; the caller promises the block of `out`.
+                unsafe {
+                    self.kernel.multiply(Block {
+                        a,
+                        b: self.packed_b[at..].as_ptr(),
+                        units,
+                        rows: rows.len(),
+                        columns,
+                        c: self.out.ptr().add(row * self.n + column),
+                        c_stride: self.n,
+                        accumulate: chunk > 0,
+                    });
+                }
+            }
+        });
+    }
+}

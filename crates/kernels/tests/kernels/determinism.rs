@@ -1,0 +1,104 @@
+//! The same bits on every run and with any number of threads: an interrupted training run and an
+//! uninterrupted one end with the same weights.
+
+use crate::support::Random;
+use vlm_kernels::*;
+
+/// Runs on pools of several sizes, repeatedly.
+#[track_caller]
+fn assert_repeats(run: impl Fn() -> Vec<f32> + Sync) {
+    let expected = run();
+    for threads in [1, 2, 3, 7] {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a few threads can be had");
+        for _ in 0..2 {
+            let found = pool.install(&run);
+            let differs = found
+                .iter()
+                .zip(&expected)
+                .position(|(a, b)| a.to_bits() != b.to_bits());
+            assert_eq!(differs, None, "first difference with {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn products_do_not_depend_on_threads() {
+    let mut random = Random::new(41);
+    for [m, k, n] in [
+        [300, 500, 130],
+        [100, 1500, 40],
+        [5, 900, 2000],
+        [2000, 30, 20],
+    ] {
+        let (x, w) = (random.floats(m * k, 1.0), random.floats(n * k, 1.0));
+        for precision in [Precision::F32, Precision::Bf16] {
+            assert_repeats(|| {
+                let mut out = vec![0.0; m * n];
+                linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut out);
+                out
+            });
+            assert_repeats(|| {
+                let mut out = vec![0.0; k * k];
+                let x = MatRef::row_major(&x, m, k);
+                matmul(precision, x.t(), x, &mut out);
+                out
+            });
+        }
+    }
+}
+
+#[test]
+fn reductions_do_not_depend_on_threads() {
+    let mut random = Random::new(42);
+    let (rows, width) = (3000, 70);
+    let (x, dy) = (
+        random.floats(rows * width, 1.0),
+        random.floats(rows * width, 1.0),
+    );
+    let gamma = random.floats(width, 1.0);
+    assert_repeats(|| {
+        let (mut dx, mut sums) = (vec![0.0; x.len()], vec![0.0; 2 * width]);
+        let (dgamma, dbeta) = sums.split_at_mut(width);
+        layer_norm_backward(&dy, &x, &gamma, 1e-5, &mut dx, dgamma, Some(dbeta));
+        dx.extend(sums);
+        dx
+    });
+    assert_repeats(|| {
+        let mut sums = vec![0.0; width];
+        column_sum(&x, width, &mut sums);
+        sums.push(sum_of_squares(&x) as f32);
+        sums
+    });
+}
+
+#[test]
+fn attention_does_not_depend_on_threads() {
+    let mut random = Random::new(43);
+    let shape = AttentionShape {
+        batch: 3,
+        q_len: 150,
+        k_len: 150,
+        heads: 4,
+        kv_heads: 4,
+        head_dim: 32,
+    };
+    let width = 4 * 32;
+    let qkv = random.floats(3 * 150 * 3 * width, 1.0);
+    let dout = random.floats(3 * 150 * width, 1.0);
+    assert_repeats(|| {
+        let mut dqkv = vec![0.0; qkv.len()];
+        attention_backward_packed(
+            shape,
+            HeadsRef::contiguous(&dout, 150, width),
+            &qkv,
+            Mask::Causal { past: 0 },
+            None,
+            0.2,
+            &mut dqkv,
+        );
+        dqkv
+    });
+}

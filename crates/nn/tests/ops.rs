@@ -1,0 +1,257 @@
+//! Every fused operation against the same one composed of Burn's operations: values and all gradients.
+
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use vlm_nn::ops::{self, Activation, AttentionOptions, Window, composed};
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device())
+}
+
+fn leaf<const D: usize>(t: &Tensor<D>) -> Tensor<D> {
+    t.clone().detach().require_grad()
+}
+
+/// Largest difference relative to the largest reference value.
+fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
+    let scale = b.clone().abs().max().into_scalar::<f32>().max(1e-6);
+    (a - b).abs().max().into_scalar::<f32>() / scale
+}
+
+/// f32 sums in another order.
+const TOLERANCE: f32 = 2e-5;
+
+fn same<const D: usize>(what: &str, fused: Tensor<D>, reference: Tensor<D>) {
+    assert_eq!(fused.dims(), reference.dims(), "{what}");
+    let d = distance(fused, reference);
+    assert!(d < TOLERANCE, "{what}: differs by {d:e}");
+}
+
+/// Compares outputs and the gradients of the inputs under a random cotangent.
+macro_rules! compare {
+    ($what:expr, [$($x:ident),+], $fused:expr, $reference:expr) => {{
+        let what: String = $what.to_string();
+        let run = |cotangent: Option<Tensor<_>>, which: bool| {
+            let ($($x,)+) = ($(leaf(&$x),)+);
+            let leaves = ($($x.clone(),)+);
+            let y = if which { $fused } else { $reference };
+            let cotangent = cotangent.unwrap_or_else(|| random(y.dims()));
+            let grads = (y.clone() * cotangent.clone()).sum().backward();
+            let ($($x,)+) = leaves;
+            let grads = [$($x.grad(&grads).map(|g| g.flatten::<1>(0, $x.dims().len() - 1))),+];
+            (y.detach(), cotangent, grads)
+        };
+        let (fused, cotangent, fused_grads) = run(None, true);
+        let (reference, _, grads) = run(Some(cotangent), false);
+        same(&what, fused, reference);
+        let names = [$(stringify!($x)),+];
+        for ((fused, reference), name) in fused_grads.into_iter().zip(grads).zip(names) {
+            let fused = fused.unwrap_or_else(|| panic!("{what}: no gradient of {name}"));
+            let reference = reference.expect("reference gradient");
+            same(&format!("{what}: gradient of {name}"), fused, reference);
+        }
+    }};
+}
+
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::None,
+    Activation::Relu,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::QuickGelu,
+    Activation::Silu,
+];
+
+#[test]
+fn linear_equals_composed_with_all_gradients() {
+    for activation in ACTIVATIONS {
+        for (b, t, k, n) in [
+            (2, 7, 12, 9),
+            (1, 1, 33, 65),
+            (3, 17, 64, 48),
+            (2, 65, 100, 3),
+        ] {
+            let (x, w) = (random([b, t, k]), random([n, k]));
+            let (bias, residual) = (random([n]), random([b, t, n]));
+            compare!(
+                format!("linear {activation:?} {b}x{t}x{k} to {n}"),
+                [x, w, bias, residual],
+                ops::linear(x, w, Some(bias), Some(residual), activation),
+                composed::linear(x, w, Some(bias), Some(residual), activation)
+            );
+        }
+    }
+}
+
+#[test]
+fn linear_without_bias_and_residual_equals_composed() {
+    let (x, w) = (random([2, 5, 8]), random([6, 8]));
+    compare!(
+        "bare linear",
+        [x, w],
+        ops::linear(x, w, None, None, Activation::None),
+        composed::linear(x, w, None, None, Activation::None)
+    );
+}
+
+#[test]
+fn layer_norm_equals_composed_with_all_gradients() {
+    for width in [5, 32, 100, 192] {
+        let (x, gamma, beta) = (random([3, 11, width]), random([width]), random([width]));
+        compare!(
+            format!("layer norm {width}"),
+            [x, gamma, beta],
+            ops::layer_norm(x, gamma, beta, 1e-5),
+            composed::layer_norm(x, gamma, beta, 1e-5)
+        );
+    }
+}
+
+fn options(heads: usize, causal: bool, past: usize, lengths: Option<&[u32]>) -> AttentionOptions {
+    AttentionOptions {
+        heads,
+        causal,
+        past,
+        scale: 0.3,
+        key_lengths: lengths.map(Into::into),
+    }
+}
+
+#[test]
+fn self_attention_equals_composed_with_all_gradients() {
+    for (t, heads, width, causal) in [
+        (1, 1, 4, true),
+        (9, 2, 10, true),
+        (50, 3, 96, false),
+        (70, 2, 64, true),
+    ] {
+        for lengths in [None, Some(&[1u32, 1][..])] {
+            let qkv = random([2, t, 3 * width]);
+            let o = options(heads, causal, 0, lengths);
+            compare!(
+                format!("self-attention {t} {heads} {width} {causal}"),
+                [qkv],
+                ops::self_attention(qkv, o.clone()),
+                composed::self_attention(qkv, o.clone())
+            );
+        }
+    }
+}
+
+#[test]
+fn cross_attention_equals_composed_with_all_gradients() {
+    for (tq, tk, heads, width) in [(1, 5, 1, 3), (7, 64, 2, 32), (40, 9, 6, 48)] {
+        for lengths in [None, Some(&[3u32, 5][..])] {
+            let (q, kv) = (random([2, tq, width]), random([2, tk, 2 * width]));
+            let o = options(heads, false, 0, lengths);
+            compare!(
+                format!("cross-attention {tq} {tk} {heads} {width}"),
+                [q, kv],
+                ops::cross_attention(q, kv, o.clone()),
+                composed::cross_attention(q, kv, o.clone())
+            );
+        }
+    }
+}
+
+#[test]
+fn causal_attention_over_a_cache_equals_composed() {
+    let (q, kv) = (random([2, 3, 8]), random([2, 10, 16]));
+    let o = options(2, true, 7, None);
+    compare!(
+        "cached attention",
+        [q, kv],
+        ops::cross_attention(q, kv, o.clone()),
+        composed::cross_attention(q, kv, o.clone())
+    );
+}
+
+#[test]
+fn cross_entropy_equals_composed_and_ignores_negative_targets() {
+    let targets = Tensor::<1, Int>::from_ints([3, -1, 0, 6, -1, 2], &device());
+    for smoothing in [0.0, 0.1] {
+        let logits = random([6, 7]);
+        compare!(
+            format!("cross-entropy, smoothing {smoothing}"),
+            [logits],
+            ops::cross_entropy(logits, targets.clone(), smoothing),
+            composed::cross_entropy(logits, targets.clone(), smoothing)
+        );
+    }
+}
+
+#[test]
+fn embedding_equals_composed_with_repeated_ids() {
+    let ids = Tensor::<2, Int>::from_ints([[0, 4, 4], [2, 0, 4]], &device());
+    let table = random([5, 9]);
+    compare!(
+        "embedding",
+        [table],
+        ops::embedding(table, ids.clone()),
+        composed::embedding(table, ids.clone())
+    );
+}
+
+#[test]
+fn unfold_and_patchify_equal_composed() {
+    for (h, w, kernel, stride, padding) in [
+        (8, 8, [3, 3], [2, 2], [1, 1]),
+        (7, 9, [3, 3], [2, 2], [1, 1]),
+        (6, 5, [1, 1], [1, 1], [0, 0]),
+        (9, 12, [5, 3], [2, 3], [2, 0]),
+    ] {
+        let x = random([2, h, w, 3]);
+        let window = Window {
+            kernel,
+            stride,
+            padding,
+        };
+        compare!(
+            format!("unfold {window:?}"),
+            [x],
+            ops::unfold(x, window),
+            composed::unfold(x, window)
+        );
+    }
+    let x = random([2, 3, 8, 12]);
+    compare!(
+        "patchify",
+        [x],
+        ops::patchify(x, 4),
+        composed::patchify(x, 4)
+    );
+}
+
+#[test]
+fn adamw_equals_composed_over_several_steps() {
+    let device = Device::flex();
+    let random = || Tensor::<1>::random([301], Distribution::Normal(0.0, 1.0), &device);
+    let start = random();
+    let zeros = start.zeros_like();
+    let mut fused = (start.clone(), zeros.clone(), zeros.clone());
+    let mut reference = fused.clone();
+    for step in 1..=5 {
+        let grad = random();
+        let hp = ops::AdamWStep {
+            lr: 0.01,
+            beta1: 0.9,
+            beta2: 0.98,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            step,
+        };
+        fused = ops::adamw(fused.0, grad.clone(), fused.1, fused.2, hp);
+        reference = composed::adamw(reference.0, grad, reference.1, reference.2, hp);
+    }
+    same("parameter", fused.0, reference.0);
+    same("first moment", fused.1, reference.1);
+    same("second moment", fused.2, reference.2);
+    let untouched = (start - zeros).abs().sum().into_scalar::<f32>();
+    assert!(
+        untouched > 0.0,
+        "the shared starting buffers are not written in place"
+    );
+}

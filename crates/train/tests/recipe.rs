@@ -1,0 +1,35 @@
+//! Recipes: what is refused, and how it is said.
+
+use vlm_train::Recipe;
+
+const RECIPE: &str = include_str!("../../../recipes/vlm-tiny.toml");
+
+#[test]
+fn the_shipped_recipe_is_understood_and_survives_a_round_trip() {
+    let recipe = Recipe::parse(RECIPE).expect("the shipped recipe");
+    let text = toml::to_string(&recipe).expect("recipes can be written");
+    assert_eq!(Recipe::parse(&text).expect("own text"), recipe);
+}
+
+#[test]
+fn wrong_recipes_are_refused_in_one_line_that_names_the_key() {
+    for (from, to, key) in [
+        ("learning_rate = 1.0e-3", "learning_rat = 1.0e-3", "learning_rat"),
+        ("batch_size = 16", "batch_size = 0", "train.batch_size"),
+        ("batch_size = 16", "batch_size = \"many\"", "batch_size"),
+        ("clip_norm = 1.0", "", "clip_norm"),
+        ("world = \"shapes\"", "world = \"faces\"", "data.world"),
+        ("difficulty = [0.0, 0.6]", "difficulty = [0.0, 7.5]", "data"),
+        ("precision = \"auto\"", "precision = \"f8\"", "train.precision"),
+        ("warmup_steps = 300", "warmup_steps = 300000", "train.decay_steps"),
+        ("patch_size = 16", "patch_size = 17", "model"),
+        ("image_size = 128", "image_size = 64", "image_size"),
+        ("name = \"vlm-tiny\"", "name = \"../x\"", "name"),
+    ] {
+        let text = RECIPE.replacen(from, to, 1);
+        assert_ne!(text, RECIPE, "{from} is not in the recipe");
+        let error = Recipe::parse(&text).expect_err(to);
+        assert!(error.contains(key), "{to}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
