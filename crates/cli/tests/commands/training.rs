@@ -230,7 +230,8 @@ fn a_directory_with_a_run_or_without_one_is_not_confused() {
     train(place.path(), &[])
         .with(2)
         .complains(&["run", "--resume"]);
-    begin(place.path());
+    let other = recipe(2).replace("weight_decay = 0.05", "weight_decay = 0.1");
+    fs::write(place.path().join("speck.toml"), other).unwrap();
     train(place.path(), &["--resume"])
         .with(2)
         .complains(&["recipe.toml", "begun with"]);
