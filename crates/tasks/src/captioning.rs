@@ -75,10 +75,37 @@ impl Vlm {
             .into_iter()
             .map(|g| {
                 Ok(Caption {
-                    text: self.tokenizer().decode(&g.ids)?,
+                    text: as_written(&self.tokenizer().decode(&g.ids)?),
                     log_probability: g.log_probability,
                 })
             })
             .collect()
+    }
+}
+
+/// A decoded text as people write it: no space before a punctuation mark.
+fn as_written(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        if !written.is_empty() && !word.starts_with([',', '.', ';', ':', '?', '!']) {
+            written.push(' ');
+        }
+        written += word;
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn punctuation_follows_its_word() {
+        assert_eq!(
+            as_written("a ring , a star and a cross"),
+            "a ring, a star and a cross"
+        );
+        assert_eq!(as_written(", what ? !"), ", what?!");
+        assert_eq!(as_written(""), "");
     }
 }

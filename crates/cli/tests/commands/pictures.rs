@@ -169,7 +169,7 @@ fn a_picture_that_is_no_scene_is_told_once_a_run_and_only_by_the_built_in_model(
     fs::write(place.path().join("b.bmp"), &photo).unwrap();
     fs::copy(picture(0), place.path().join("scene.png")).unwrap();
 
-    let note = "does not look like a rendered scene";
+    let note = "no rendered scene of coloured shapes";
     let one = run_in(place.path(), ["caption", "a.bmp", "scene.png"]).with(0);
     one.complains(&["note: a.bmp", note]);
     let two = run_in(place.path(), ["caption", "a.bmp", "b.bmp"]).with(0);
