@@ -64,8 +64,8 @@ const HUES: [(f32, f32); 6] = [
 /// is one of the world's background colours, evenly lit, and enough of the rest has the hue of an object.
 ///
 /// It is a matter of statistics on a picture of 32 x 32 cells. With these limits 99 in 100 generated pictures of 32 to
-/// 1024 pixels and every difficulty pass, and fewer than 1 in 100 of each: photographs of everyday scenes, radiographs,
-/// cut-out objects and cartoons on white, pictograms. A drawing in the manner of the world passes, as it should.
+/// 1024 pixels and every difficulty pass, 1 in 700 photographs of everyday scenes, and about 1 in 100 photographs of
+/// cut-out objects, cartoons and pictograms. A drawing in the manner of the world passes, as it should.
 pub fn looks_rendered(image: &Image) -> bool {
     let cells = coarse(image);
     let on_background = |base: &[f32; 3]| -> Vec<bool> {
