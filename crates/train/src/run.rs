@@ -68,6 +68,7 @@ struct StepRecord {
     answer_loss: Option<f64>,
     itc_loss: f64,
     token_label_loss: Option<f64>,
+    question_loss: Option<f64>,
     grad_norm: f64,
     lr: f64,
     samples_per_s: f64,
@@ -195,7 +196,7 @@ impl Run<'_> {
             let begun = Instant::now();
             step += 1;
             let mut grads = Accumulated::default();
-            let mut parts = [0.0; 5];
+            let mut parts = [0.0; 6];
             let (mut has_answers, mut has_labels) = (false, false);
             for _ in 0..t.accumulate {
                 let batch = stream.recv().map_err(|_| {
@@ -210,6 +211,7 @@ impl Run<'_> {
                 parts[2] += share * losses.answer.as_ref().map_or(0.0, scalar);
                 parts[3] += share * scalar(&losses.itc);
                 parts[4] += share * losses.token_label.as_ref().map_or(0.0, scalar);
+                parts[5] += share * losses.question.as_ref().map_or(0.0, scalar);
                 has_labels |= losses.token_label.is_some();
                 has_answers |= losses.answer.is_some();
                 grads.add(&model, &losses.total.backward());
@@ -245,6 +247,7 @@ impl Run<'_> {
                     answer_loss: has_answers.then_some(parts[2]),
                     itc_loss: parts[3],
                     token_label_loss: has_labels.then_some(parts[4]),
+                    question_loss: has_answers.then_some(parts[5]),
                     grad_norm,
                     lr,
                     samples_per_s: throughput.samples_per_second(),

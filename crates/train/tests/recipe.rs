@@ -14,7 +14,7 @@ fn the_shipped_recipe_is_understood_and_survives_a_round_trip() {
 #[test]
 fn wrong_recipes_are_refused_in_one_line_that_names_the_key() {
     for (from, to, key) in [
-        ("learning_rate = 1.0e-3", "learning_rat = 1.0e-3", "learning_rat"),
+        ("learning_rate = 6.0e-4", "learning_rat = 6.0e-4", "learning_rat"),
         ("batch_size = 16", "batch_size = 0", "train.batch_size"),
         ("batch_size = 16", "batch_size = \"many\"", "batch_size"),
         ("clip_norm = 1.0", "", "clip_norm"),
