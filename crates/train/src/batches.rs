@@ -256,7 +256,7 @@ impl Batches {
 
     /// Batches from number `first` on, made ahead by another thread until the receiver is dropped.
     pub fn stream(self, first: u64) -> Receiver<Result<HostBatch, Error>> {
-        let (sender, receiver) = sync_channel(4);
+        let (sender, receiver) = sync_channel(8);
         std::thread::spawn(move || {
             for number in first.. {
                 let batch = self.make(number);
