@@ -31,6 +31,7 @@ pub struct CaptionArgs {
 
 /// How captions are written.
 #[derive(Args)]
+#[command(next_help_heading = "How captions are written")]
 pub struct Decoding {
     /// Keep the N best beginnings of a caption instead of the best
     #[arg(long, value_name = "N", default_value_t = 1,

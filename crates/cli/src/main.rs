@@ -38,6 +38,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(Args)]
+#[command(next_help_heading = "Common options")]
 struct Common {
     /// Print one JSON object a line instead of text
     #[arg(long, global = true)]
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
         // whoever read our output has seen enough
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(format_args!("{error:#}"));
+            output::complain(format_args!("{error}"));
             ExitCode::from(2)
         }
     }

@@ -2,10 +2,11 @@
 
 use crate::output::Output;
 use crate::{Common, Outcome};
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use clap::Args;
 use serde::Serialize;
 use std::path::Path;
+use vlm_data::image::Image;
 use vlm_tasks::table::Table;
 use vlm_tasks::{Vlm, builtin, file};
 
@@ -34,7 +35,11 @@ fn load(name: &str) -> anyhow::Result<Vlm> {
             builtin::NAMES.join(", ")
         );
     }
-    Ok(Vlm::load(Path::new(name))?)
+    let vlm = Vlm::load(Path::new(name))?;
+    // a picture processor that does not fit the model is told before any picture is opened
+    let probe = Image::from_rgb(4, 3, vec![0; 4 * 3 * 3])?;
+    vlm.pixel_values(&[&probe])?;
+    Ok(vlm)
 }
 
 /// List the built-in models, or describe one
@@ -99,8 +104,9 @@ fn describe(name: &str) -> anyhow::Result<Record> {
         builtin::WEIGHTS_BYTES
     } else {
         let path = Path::new(name).join(file::WEIGHTS);
-        let metadata = std::fs::metadata(&path);
-        metadata.with_context(|| path.display().to_string())?.len()
+        std::fs::metadata(&path)
+            .map_err(|e| anyhow!("{}: cannot be read: {e}", path.display()))?
+            .len()
     };
     let model = vlm.model();
     let abilities = [

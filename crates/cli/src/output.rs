@@ -20,7 +20,15 @@ impl Output {
     }
 
     /// Writes a result: `record` as one line of JSON, or `text` with its line break.
+    ///
+    /// # Errors
+    /// One that names stdout, of the same kind as the system's.
     pub fn result(&mut self, record: &impl Serialize, text: &str) -> io::Result<()> {
+        self.write(record, text)
+            .map_err(|e| io::Error::new(e.kind(), format!("<stdout>: cannot write: {e}")))
+    }
+
+    fn write(&mut self, record: &impl Serialize, text: &str) -> io::Result<()> {
         if self.json {
             serde_json::to_writer(&mut self.stdout, record)?;
             writeln!(self.stdout)?;

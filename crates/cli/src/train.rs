@@ -2,7 +2,7 @@
 
 use crate::output::{Output, complain};
 use crate::{Common, Outcome};
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -111,6 +111,6 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
             "ending after this step; once more to end at once"
         ));
     })
-    .context("Ctrl-C")?;
+    .map_err(|e| anyhow!("Ctrl-C: cannot be caught: {e}"))?;
     Ok(stop)
 }

@@ -5,6 +5,7 @@ use crate::batches::TOKEN_LABEL_CLASSES;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use vlm_models::families::coca::CocaConfig;
+use vlm_tasks::prompt::SPECIALS;
 use vlm_worlds::shapes;
 
 /// A training run.
@@ -220,6 +221,16 @@ impl Recipe {
             &format!("{:?}", t.precision),
         )?;
         self.model.validate().map_err(|e| format!("model: {e}"))?;
+        let (words, special) = (shapes::vocabulary().len(), SPECIALS.len());
+        check(
+            self.model.text_config.vocab_size == words + special,
+            "model.text_config.vocab_size",
+            &format!(
+                "{} (the world's words and {special} special tokens)",
+                words + special
+            ),
+            &self.model.text_config.vocab_size.to_string(),
+        )?;
         let classes = &self.model.token_label_classes;
         check(
             classes.is_empty() || *classes == TOKEN_LABEL_CLASSES,
@@ -243,13 +254,15 @@ fn check(ok: bool, place: &str, expected: &str, found: &str) -> Result<(), Strin
     Err(format!("{place}: expected {expected}, found {found}"))
 }
 
-/// The TOML parser draws a picture of the error; one line is enough for us.
+/// The TOML parser draws a picture of the error; one line with the text of the line in question is enough for us.
 fn one_line(message: &str) -> String {
-    let lines: Vec<&str> = message
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('|') && !l.starts_with('^'))
-        .filter(|l| !l.contains(" | ") || l.starts_with("TOML"))
-        .collect();
-    lines.join(": ")
+    let lines = message.lines().map(str::trim);
+    let parts = lines.filter_map(|line| match line.split_once('|') {
+        Some((number, source)) if number.trim().parse::<u32>().is_ok() => {
+            Some(format!("`{}`", source.trim()))
+        }
+        Some(("", _)) => None,
+        _ => (!line.is_empty()).then(|| line.to_owned()),
+    });
+    parts.collect::<Vec<_>>().join(": ")
 }

@@ -116,17 +116,6 @@ pub fn train(recipe: Recipe, options: &Options, stop: &AtomicBool) -> Result<Out
         .map(str::to_owned)
         .collect();
     let tokenizer = Arc::new(word_level(&words, &SPECIALS)?);
-    let found = recipe.model.text_config.vocab_size;
-    if found != tokenizer.id_bound() {
-        return Err(Error::Recipe {
-            path: options.directory.clone(),
-            reason: format!(
-                "model.text_config.vocab_size: expected {} (the world's words and {} special tokens), found {found}",
-                tokenizer.id_bound(),
-                SPECIALS.len()
-            ),
-        });
-    }
     let preprocessor = preprocessor_config(recipe.data.size);
     let processor = ImageProcessor::from_config(PreprocessorConfig::from_json(
         preprocessor.as_bytes(),

@@ -1,0 +1,9 @@
+//! The binary, as a person or a script meets it: what it prints, where, and with which exit code.
+
+mod evaluation;
+mod general;
+mod models;
+mod pictures;
+mod support;
+mod training;
+mod world;

@@ -1,0 +1,25 @@
+# Short names for what a contributor runs often. Each is one plain command; `just` is a convenience.
+
+default:
+    @just --list
+
+# Formatting and lints
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# All tests, library examples included
+test:
+    cargo test --workspace
+
+# What has a reference outside this repository: pixels, metrics, arithmetic
+parity:
+    cargo test --workspace -- golden reference
+
+# Speed of the CPU kernels
+bench:
+    cargo run --release -p vlm-kernels --example bench_kernels
+
+# The libraries' documentation, without warnings
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
