@@ -54,7 +54,10 @@ fn values<const D: usize>(t: Tensor<D>) -> Vec<f32> {
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 fn texts(rows: usize, device: &Device) -> TextBatch {
@@ -259,7 +262,10 @@ fn stored_as_bf16_every_weight_is_within_its_rounding() {
     for (name, (shape, values)) in collect(&original) {
         let stored = parsed.take(&name, &shape).expect("same names and shapes");
         for (a, b) in values.iter().zip(stored) {
-            assert!((a - b).abs() <= a.abs() / 256.0, "{name}: {a} stored as {b}");
+            assert!(
+                (a - b).abs() <= a.abs() / 256.0,
+                "{name}: {a} stored as {b}"
+            );
         }
     }
 }
@@ -274,11 +280,16 @@ fn weights_that_do_not_match_are_listed_with_their_names() {
     wrong.0 = vec![16, 11];
     let bytes = to_bytes(&tensors, StoreDtype::F32, None).expect("stored");
     let parsed = Checkpoint::parse(&bytes, "some.safetensors").expect("readable");
-    let error = Model::load(CONFIG, parsed, &device).expect_err("must be refused").to_string();
+    let error = Model::load(CONFIG, parsed, &device)
+        .expect_err("must be refused")
+        .to_string();
     assert!(error.contains("some.safetensors"), "{error}");
     assert!(error.contains("- logit_scale [1]"), "{error}");
     assert!(error.contains("+ extra.weight [1]"), "{error}");
-    assert!(error.contains("! text.token.weight: expected [11, 16], found [16, 11]"), "{error}");
+    assert!(
+        error.contains("! text.token.weight: expected [11, 16], found [16, 11]"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -287,8 +298,14 @@ fn weights_that_are_no_numbers_are_refused() {
     let mut tensors = collect(&model(&config(), &device));
     tensors.get_mut("logit_scale").expect("a parameter").1[0] = f32::NAN;
     let bytes = to_bytes(&tensors, StoreDtype::F32, None).expect("stored");
-    let error = Checkpoint::parse(&bytes, "x").err().expect("refused").to_string();
-    assert!(error.contains("logit_scale") && error.contains("NaN"), "{error}");
+    let error = Checkpoint::parse(&bytes, "x")
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(
+        error.contains("logit_scale") && error.contains("NaN"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -296,20 +313,51 @@ fn truncated_weights_are_refused_at_every_length() {
     let device = Device::flex();
     let bytes = checkpoint(&model(&config(), &device), StoreDtype::Bf16);
     for end in (0..bytes.len()).step_by(997).chain([bytes.len() - 1]) {
-        assert!(Checkpoint::parse(&bytes[..end], "x").is_err(), "{end} bytes");
+        assert!(
+            Checkpoint::parse(&bytes[..end], "x").is_err(),
+            "{end} bytes"
+        );
     }
 }
 
 #[test]
 fn configs_that_are_not_understood_are_refused_by_field() {
     for (from, to, place) in [
-        ("\"model_type\": \"coca\"", "\"model_type\": \"clip\"", "model_type"),
-        ("\"patch_size\": 4", "\"patch_size\": 5", "vision_config.patch_size"),
-        ("\"num_attention_heads\": 3", "\"num_attention_heads\": 5", "vision_config.num_attention_heads"),
-        ("\"num_attention_heads\": 2", "\"num_attention_heads\": 0", "text_config.num_attention_heads"),
-        ("\"hidden_size\": 24", "\"hidden_size\": 99999999", "vision_config.hidden_size"),
-        ("\"vocab_size\": 11", "\"vocab_size\": 0", "text_config.vocab_size"),
-        ("\"projection_dim\": 8", "\"projection_dim\": 0", "projection_dim"),
+        (
+            "\"model_type\": \"coca\"",
+            "\"model_type\": \"clip\"",
+            "model_type",
+        ),
+        (
+            "\"patch_size\": 4",
+            "\"patch_size\": 5",
+            "vision_config.patch_size",
+        ),
+        (
+            "\"num_attention_heads\": 3",
+            "\"num_attention_heads\": 5",
+            "vision_config.num_attention_heads",
+        ),
+        (
+            "\"num_attention_heads\": 2",
+            "\"num_attention_heads\": 0",
+            "text_config.num_attention_heads",
+        ),
+        (
+            "\"hidden_size\": 24",
+            "\"hidden_size\": 99999999",
+            "vision_config.hidden_size",
+        ),
+        (
+            "\"vocab_size\": 11",
+            "\"vocab_size\": 0",
+            "text_config.vocab_size",
+        ),
+        (
+            "\"projection_dim\": 8",
+            "\"projection_dim\": 0",
+            "projection_dim",
+        ),
     ] {
         let json = CONFIG.replace(from, to);
         assert_ne!(json, CONFIG, "{from}");
@@ -318,7 +366,12 @@ fn configs_that_are_not_understood_are_refused_by_field() {
             other => panic!("{place}: {other:?}"),
         }
     }
-    let unknown = CONFIG.replace("\"projection_dim\": 8", "\"projection_dim\": 8, \"rope\": true");
-    let error = CocaConfig::parse(&unknown).expect_err("unknown field").to_string();
+    let unknown = CONFIG.replace(
+        "\"projection_dim\": 8",
+        "\"projection_dim\": 8, \"rope\": true",
+    );
+    let error = CocaConfig::parse(&unknown)
+        .expect_err("unknown field")
+        .to_string();
     assert!(error.contains("rope"), "{error}");
 }

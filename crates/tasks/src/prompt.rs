@@ -171,11 +171,18 @@ mod tests {
     fn a_question_asked_is_the_beginning_of_the_question_learned() {
         let t = tokenizer();
         let special = SpecialIds::of(&t).expect("special tokens");
-        let asked = special.question_prompt(&t, "What color is it?").expect("ids");
-        let learned = special.answer_example(&t, "what colour is it?", "red").expect("ids");
+        let asked = special
+            .question_prompt(&t, "What color is it?")
+            .expect("ids");
+        let learned = special
+            .answer_example(&t, "what colour is it?", "red")
+            .expect("ids");
         assert_eq!(learned.prompt, asked.len());
         assert_eq!(learned.ids[..asked.len()], asked);
-        assert_eq!(learned.ids[asked.len()..], [t.token_to_id("red").unwrap(), special.eos]);
+        assert_eq!(
+            learned.ids[asked.len()..],
+            [t.token_to_id("red").unwrap(), special.eos]
+        );
     }
 
     #[test]

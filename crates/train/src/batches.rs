@@ -282,12 +282,15 @@ mod tests {
         let mut recipe = Recipe::parse(include_str!("../../../recipes/vlm-tiny.toml"))
             .expect("the shipped recipe");
         recipe.train.batch_size = 3;
-        let words: Vec<String> = shapes::vocabulary().into_iter().map(str::to_owned).collect();
+        let words: Vec<String> = shapes::vocabulary()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
         let tokenizer = word_level(&words, &SPECIALS).expect("the world's words");
         let special = SpecialIds::of(&tokenizer).expect("special tokens");
         let json = br#"{"do_resize": false, "do_rescale": true, "do_normalize": false}"#;
-        let config = PreprocessorConfig::from_json(json, "test", ProcessorKind::Vit)
-            .expect("a processor");
+        let config =
+            PreprocessorConfig::from_json(json, "test", ProcessorKind::Vit).expect("a processor");
         let processor = ImageProcessor::from_config(config);
         Batches::new(Arc::new(recipe), Arc::new(tokenizer), processor, special)
     }

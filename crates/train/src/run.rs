@@ -186,10 +186,8 @@ impl Run<'_> {
         while step < t.steps && !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
             step += 1;
-            let batches: Vec<HostBatch> = stream
-                .iter()
-                .take(t.accumulate)
-                .collect::<Result<_, _>>()?;
+            let batches: Vec<HostBatch> =
+                stream.iter().take(t.accumulate).collect::<Result<_, _>>()?;
             if batches.len() < t.accumulate {
                 let reason = "the data thread ended early";
                 return Err(Error::file(&self.options.directory, reason));

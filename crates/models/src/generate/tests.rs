@@ -124,7 +124,10 @@ fn a_beam_that_holds_everything_finds_the_most_probable_text() {
             texts = longer;
         }
         if found.finished {
-            assert!(found.log_probability <= best + 1e-6, "seed {seed}: not a text of this model");
+            assert!(
+                found.log_probability <= best + 1e-6,
+                "seed {seed}: not a text of this model"
+            );
         }
         let greedy = {
             let mut o = options(Strategy::Greedy);
@@ -132,7 +135,10 @@ fn a_beam_that_holds_everything_finds_the_most_probable_text() {
             run(seed, &o)
         };
         if greedy.finished && found.finished {
-            assert!(found.log_probability >= greedy.log_probability - 1e-6, "seed {seed}");
+            assert!(
+                found.log_probability >= greedy.log_probability - 1e-6,
+                "seed {seed}"
+            );
         }
     }
 }
@@ -143,9 +149,15 @@ fn beam_search_escapes_the_trap_that_greedy_falls_into() {
     let ln = |p: f32| p.max(1e-9).ln();
     let mut model = Table::random(0);
     model.fixed = vec![
-        (vec![5], [0.0, 0.6, 0.4, 0.0, 0.0, 0.0, 0.0].map(ln).to_vec()),
+        (
+            vec![5],
+            [0.0, 0.6, 0.4, 0.0, 0.0, 0.0, 0.0].map(ln).to_vec(),
+        ),
         (vec![5, 1], vec![0.0; 7]),
-        (vec![5, 2], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0].map(ln).to_vec()),
+        (
+            vec![5, 2],
+            [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0].map(ln).to_vec(),
+        ),
     ];
     let mut o = options(Strategy::Beam {
         width: 2,
@@ -170,7 +182,10 @@ fn log_probability_is_the_sum_over_the_tokens() {
                 sum += f64::from(log_probabilities(table.logits(&so_far), &[])[id as usize]);
                 so_far.push(id);
             }
-            assert!((sum - text.log_probability).abs() < 1e-5, "seed {seed} {strategy:?}");
+            assert!(
+                (sum - text.log_probability).abs() < 1e-5,
+                "seed {seed} {strategy:?}"
+            );
         }
     }
 }
@@ -190,7 +205,10 @@ fn banned_tokens_never_appear() {
             let mut o = options(strategy);
             o.banned = vec![2, 4, 6];
             let text = run(seed, &o);
-            assert!(text.ids.iter().all(|id| ![2, 4, 6].contains(id)), "{text:?}");
+            assert!(
+                text.ids.iter().all(|id| ![2, 4, 6].contains(id)),
+                "{text:?}"
+            );
         }
     }
 }
@@ -203,7 +221,10 @@ fn sampling_from_a_tiny_nucleus_equals_greedy() {
             top_p: 1e-6,
             seed,
         };
-        assert_eq!(run(seed, &options(sample)), run(seed, &options(Strategy::Greedy)));
+        assert_eq!(
+            run(seed, &options(sample)),
+            run(seed, &options(Strategy::Greedy))
+        );
     }
 }
 

@@ -17,7 +17,12 @@ pub fn token_labeling(logits: Tensor<3>, labels: Tensor<3, Int>, classes: &[usiz
     for (group, &count) in classes.iter().enumerate() {
         let part = logits.clone().narrow(1, first, count); // [B * N, classes of the group]
         let targets = labels.clone().narrow(1, group, 1).reshape([b * n]);
-        let labelled = targets.clone().greater_equal_elem(0).float().sum().clamp_min(1.0);
+        let labelled = targets
+            .clone()
+            .greater_equal_elem(0)
+            .float()
+            .sum()
+            .clamp_min(1.0);
         let loss = ops::cross_entropy(part, targets, 0.0).sum() / labelled;
         total = Some(match total {
             Some(total) => total + loss,
