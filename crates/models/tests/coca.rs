@@ -24,6 +24,7 @@ const CONFIG: &str = r#"{
   "logit_scale_init_value": 2.6592,
   "contrastive_loss_weight": 0.5,
   "answer_loss_weight": 1.5,
+  "question_loss_weight": 0.25,
   "token_label_classes": [3, 2],
   "token_label_loss_weight": 0.7
 }"#;
@@ -68,6 +69,8 @@ fn texts(rows: usize, device: &Device) -> TextBatch {
         ids: ids(&tokens, [rows, t], device),
         targets: ids(&targets, [rows, t], device),
         target_count: rows * t - 1,
+        prompt_targets: ids(&tokens, [rows, t], device),
+        prompt_target_count: rows * t,
         lengths: vec![t; rows],
     }
 }
@@ -204,6 +207,7 @@ fn the_loss_is_the_weighted_sum_of_its_parts() {
     let expected = scalar(losses.caption)
         + 0.5 * scalar(losses.itc)
         + 1.5 * scalar(losses.answer.expect("questions"))
+        + 0.25 * scalar(losses.question.expect("questions"))
         + 0.7 * scalar(losses.token_label.expect("labels"));
     assert!((scalar(losses.total) - expected).abs() < 1e-4);
 }

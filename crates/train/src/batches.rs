@@ -18,6 +18,7 @@ use vlm_worlds::shapes::{self, Colour, Scene, Shape, Size, Split, Texture};
 struct HostTexts {
     ids: Vec<i64>,
     targets: Vec<i64>,
+    prompt_targets: Vec<i64>,
     lengths: Vec<usize>,
     width: usize,
 }
@@ -50,22 +51,20 @@ const IGNORE: i64 = -1;
 
 fn pad(examples: &[Example], pad: u32) -> HostTexts {
     let width = examples.iter().map(|e| e.ids.len()).max().unwrap_or(1);
-    let (mut ids, mut targets) = (Vec::new(), Vec::new());
+    let (mut ids, mut targets, mut prompt_targets) = (Vec::new(), Vec::new(), Vec::new());
     for example in examples {
-        let n = example.ids.len();
         for i in 0..width {
             ids.push(i64::from(*example.ids.get(i).unwrap_or(&pad)));
-            let learned = i + 1 >= example.prompt && i + 1 < n;
-            targets.push(if learned {
-                i64::from(example.ids[i + 1])
-            } else {
-                IGNORE
-            });
+            let next = example.ids.get(i + 1).map_or(IGNORE, |&id| i64::from(id));
+            let in_prompt = i + 1 < example.prompt;
+            targets.push(if in_prompt { IGNORE } else { next });
+            prompt_targets.push(if in_prompt { next } else { IGNORE });
         }
     }
     HostTexts {
         ids,
         targets,
+        prompt_targets,
         lengths: examples.iter().map(|e| e.ids.len()).collect(),
         width,
     }
@@ -80,6 +79,8 @@ impl HostTexts {
             ids: tensor(&self.ids),
             targets: tensor(&self.targets),
             target_count: self.targets.iter().filter(|&&t| t >= 0).count(),
+            prompt_targets: tensor(&self.prompt_targets),
+            prompt_target_count: self.prompt_targets.iter().filter(|&&t| t >= 0).count(),
             lengths: self.lengths.clone(),
         }
     }
@@ -255,7 +256,7 @@ impl Batches {
 
     /// Batches from number `first` on, made ahead by another thread until the receiver is dropped.
     pub fn stream(self, first: u64) -> Receiver<Result<HostBatch, Error>> {
-        let (sender, receiver) = sync_channel(4);
+        let (sender, receiver) = sync_channel(8);
         std::thread::spawn(move || {
             for number in first.. {
                 let batch = self.make(number);

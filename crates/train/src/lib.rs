@@ -14,6 +14,7 @@ pub mod progress;
 mod recipe;
 mod run;
 mod schedule;
+mod workers;
 
 pub use error::Error;
 pub use recipe::{DataRecipe, OutputDtype, Recipe, TrainRecipe, ValidationRecipe};

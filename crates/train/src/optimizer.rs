@@ -72,10 +72,16 @@ impl Accumulated {
         module.visit(&mut visitor);
     }
 
-    /// Names of the parameters that have a gradient.
-    #[cfg(test)]
-    pub fn names(&self) -> Vec<&str> {
-        self.sums.keys().map(String::as_str).collect()
+    /// Adds the gradients of another batch.
+    pub fn merge(&mut self, other: Self) {
+        self.parameters = other.parameters;
+        for (name, grad) in other.sums {
+            let sum = match self.sums.remove(&name) {
+                Some(sum) => sum + grad,
+                None => grad,
+            };
+            self.sums.insert(name, sum);
+        }
     }
 
     /// How many parameters got no gradient: the sign of a missing backward pass.

@@ -1,14 +1,15 @@
 //! The training loop.
 
 use crate::Error;
-use crate::batches::Batches;
+use crate::batches::{Batches, HostBatch};
 use crate::checkpoint::{self, OPTIMIZER, RngState, TRAINER, TrainerState};
 use crate::log::{Log, LogWriter};
-use crate::optimizer::{Accumulated, Optimizer};
+use crate::optimizer::Optimizer;
 use crate::plot::{Panel, Plot, Series};
 use crate::progress::{StepReport, Throughput, TrainingProgress};
 use crate::recipe::{OutputDtype, Recipe};
 use crate::schedule::learning_rate;
+use crate::workers::Workers;
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::Serialize;
@@ -68,6 +69,7 @@ struct StepRecord {
     answer_loss: Option<f64>,
     itc_loss: f64,
     token_label_loss: Option<f64>,
+    question_loss: Option<f64>,
     grad_norm: f64,
     lr: f64,
     samples_per_s: f64,
@@ -176,6 +178,7 @@ impl Run<'_> {
             special,
         );
         let stream = batches.stream(step * t.accumulate as u64);
+        let workers = Workers::new(t.accumulate)?;
         let validation = self.validation_samples()?;
         let mut progress = TrainingProgress::new(t.steps, LINE_INTERVAL, self.options.quiet);
         let mut throughput = Throughput::default();
@@ -183,33 +186,20 @@ impl Run<'_> {
         while step < t.steps && !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
             step += 1;
-            let mut grads = Accumulated::default();
-            let mut parts = [0.0; 5];
-            let (mut has_answers, mut has_labels) = (false, false);
-            for _ in 0..t.accumulate {
-                let batch = stream.recv().map_err(|_| {
-                    Error::file(&self.options.directory, "the data thread ended early")
-                })??;
-                let losses = model.loss(batch.to_device(&device));
-                let scalar =
-                    |t: &burn::tensor::Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
-                let share = 1.0 / t.accumulate as f64;
-                parts[0] += share * scalar(&losses.total);
-                parts[1] += share * scalar(&losses.caption);
-                parts[2] += share * losses.answer.as_ref().map_or(0.0, scalar);
-                parts[3] += share * scalar(&losses.itc);
-                parts[4] += share * losses.token_label.as_ref().map_or(0.0, scalar);
-                has_labels |= losses.token_label.is_some();
-                has_answers |= losses.answer.is_some();
-                grads.add(&model, &losses.total.backward());
+            let batches: Vec<HostBatch> =
+                stream.iter().take(t.accumulate).collect::<Result<_, _>>()?;
+            if batches.len() < t.accumulate {
+                let reason = "the data thread ended early";
+                return Err(Error::file(&self.options.directory, reason));
             }
+            let (parts, mut grads) = workers.gradients(&model, &batches, &device);
             if step == 1 && grads.missing() > 0 {
                 return Err(Error::file(
                     &self.options.directory,
                     format!("{} parameters got no gradient", grads.missing()),
                 ));
             }
-            let loss = parts[0];
+            let loss = parts.total;
             if !loss.is_finite() {
                 return Err(Error::Diverged { step, loss });
             }
@@ -230,10 +220,11 @@ impl Run<'_> {
             if step.is_multiple_of(LOG_EVERY) || step == t.steps {
                 let record = StepRecord {
                     loss,
-                    caption_loss: parts[1],
-                    answer_loss: has_answers.then_some(parts[2]),
-                    itc_loss: parts[3],
-                    token_label_loss: has_labels.then_some(parts[4]),
+                    caption_loss: parts.caption,
+                    answer_loss: parts.answer,
+                    question_loss: parts.question,
+                    itc_loss: parts.itc,
+                    token_label_loss: parts.token_label,
                     grad_norm,
                     lr,
                     samples_per_s: throughput.samples_per_second(),

@@ -15,12 +15,12 @@ fn the_shipped_recipe_is_understood_and_survives_a_round_trip() {
 fn wrong_recipes_are_refused_in_one_line_that_names_the_key() {
     for (from, to, key) in [
         (
-            "learning_rate = 1.0e-3",
-            "learning_rat = 1.0e-3",
+            "learning_rate = 7.0e-4",
+            "learning_rat = 7.0e-4",
             "learning_rat",
         ),
-        ("batch_size = 16", "batch_size = 0", "train.batch_size"),
-        ("batch_size = 16", "batch_size = \"many\"", "batch_size"),
+        ("batch_size = 8", "batch_size = 0", "train.batch_size"),
+        ("batch_size = 8", "batch_size = \"many\"", "batch_size"),
         ("clip_norm = 1.0", "", "clip_norm"),
         ("world = \"shapes\"", "world = \"faces\"", "data.world"),
         ("difficulty = [0.0, 0.6]", "difficulty = [0.0, 7.5]", "data"),
@@ -30,8 +30,8 @@ fn wrong_recipes_are_refused_in_one_line_that_names_the_key() {
             "train.precision",
         ),
         (
-            "warmup_steps = 300",
-            "warmup_steps = 300000",
+            "warmup_steps = 200",
+            "warmup_steps = 200000",
             "train.decay_steps",
         ),
         ("patch_size = 16", "patch_size = 17", "model"),

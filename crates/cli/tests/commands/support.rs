@@ -170,6 +170,7 @@ projection_dim = 16
 logit_scale_init_value = 2.6592
 contrastive_loss_weight = 0.1
 answer_loss_weight = 1.0
+question_loss_weight = 0.5
 token_label_classes = [9, 8, 3, 2]
 token_label_loss_weight = 1.0
 [model.vision_config]

@@ -50,6 +50,8 @@ pub struct CocaConfig {
     pub contrastive_loss_weight: f32,
     /// Weight of the question-answering loss beside the captioning loss.
     pub answer_loss_weight: f32,
+    /// Weight of the language modelling of the questions themselves beside the captioning loss.
+    pub question_loss_weight: f32,
     /// Classes of each group of patch labels; none for a model without that head.
     pub token_label_classes: Vec<usize>,
     /// Weight of the token-labeling loss beside the captioning loss.
@@ -97,6 +99,11 @@ pub struct TextBatch {
     pub targets: Tensor<2, Int>,
     /// How many targets are not negative.
     pub target_count: usize,
+    /// `[B * Q, T]`: the next token at positions of the prompt, negative elsewhere. Questions are learned too, with a
+    /// weight of their own: people ask about what is there, so each question is one more text about the picture.
+    pub prompt_targets: Tensor<2, Int>,
+    /// How many of the prompt's targets are not negative.
+    pub prompt_target_count: usize,
     /// Each row's tokens without padding.
     pub lengths: Vec<usize>,
 }
@@ -124,6 +131,8 @@ pub struct Losses {
     pub caption: Tensor<1>,
     /// Language modelling of answers.
     pub answer: Option<Tensor<1>>,
+    /// Language modelling of questions.
+    pub question: Option<Tensor<1>>,
     /// Image-text contrast.
     pub itc: Tensor<1>,
     /// Patch labels.
@@ -234,12 +243,23 @@ impl Coca {
         let caption = lm(logits, captions.targets, captions.target_count);
         let mut total = caption.clone() + contrast.clone() * self.config.contrastive_loss_weight;
 
-        let answers: usize = batch.questions.iter().map(|q| q.target_count).sum();
-        let answer = batch
+        let sum = |of: fn(&TextBatch) -> usize| batch.questions.iter().map(of).sum();
+        let answers: usize = sum(|q| q.target_count);
+        let prompts: usize = sum(|q| q.prompt_target_count);
+        let (answer, question) = batch
             .questions
             .into_iter()
-            .map(|q| lm(self.logits(q.ids, &memory), q.targets, answers))
-            .reduce(|a, b| a + b);
+            .map(|q| {
+                let logits = self.logits(q.ids, &memory); // [B * Q, T, V]
+                let answer = lm(logits.clone(), q.targets, answers);
+                (answer, lm(logits, q.prompt_targets, prompts))
+            })
+            .reduce(|a, b| (a.0 + b.0, a.1 + b.1))
+            .unzip();
+        if let Some(question) = &question {
+            let question: Tensor<1> = question.clone();
+            total = total + question * self.config.question_loss_weight;
+        }
         if let Some(answer) = &answer {
             total = total + answer.clone() * self.config.answer_loss_weight;
         }
@@ -250,6 +270,7 @@ impl Coca {
             total,
             caption,
             answer,
+            question,
             itc: contrast,
             token_label,
         }
