@@ -14,6 +14,7 @@ mod mlp;
 mod norm;
 pub mod ops;
 mod patch;
+pub mod random;
 mod transformer;
 pub mod weights;
 

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use vlm_data::image::{Image, ImageProcessor};
 use vlm_data::text::Tokenizer;
 use vlm_models::families::coca::{Batch, TextBatch};
+use vlm_nn::random::SplitMix64;
 use vlm_tasks::prompt::{Example, SpecialIds};
 use vlm_worlds::shapes::{self, Colour, Scene, Shape, Size, Split, Texture};
 
@@ -141,30 +142,13 @@ impl HostBatch {
     }
 }
 
-/// SplitMix64 over a key: the choices of one picture.
-struct Choices(u64);
-
-impl Choices {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+/// `count` of `items`, each once while they last, then again from the first.
+fn some<'a, T>(rng: &mut SplitMix64, items: &'a [T], count: usize) -> Vec<&'a T> {
+    let mut order: Vec<&T> = items.iter().collect();
+    for last in (1..order.len()).rev() {
+        order.swap(last, (rng.bits() % (last as u64 + 1)) as usize);
     }
-
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 24) as f32
-    }
-
-    /// `count` of `items`, each once while they last, then again from the first.
-    fn some<'a, T>(&mut self, items: &'a [T], count: usize) -> Vec<&'a T> {
-        let mut order: Vec<&T> = items.iter().collect();
-        for last in (1..order.len()).rev() {
-            order.swap(last, (self.next() % (last as u64 + 1)) as usize);
-        }
-        (0..count).map(|i| order[i % order.len()]).collect()
-    }
+    (0..count).map(|i| order[i % order.len()]).collect()
 }
 
 impl Batches {
@@ -200,21 +184,21 @@ impl Batches {
         let mut questions = vec![Vec::new(); LENGTH_GROUPS.min(data.questions_per_picture)];
         for i in 0..pictures as u64 {
             let index = number * pictures as u64 + i;
-            let mut choices = Choices(data.seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
+            let mut rng = SplitMix64::new(data.seed ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
             let config = shapes::Config {
                 size: data.size,
-                difficulty: low + (high - low) * choices.unit(),
+                difficulty: low + (high - low) * rng.uniform_f32(),
             };
             let item = shapes::generate(&config, Split::Train, data.seed, index);
             token_labels.extend(label_patches(&item.scene, data.size as usize, patch));
             let picture = item.picture;
             let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
             pixels.extend(self.processor.process(&image)?.data);
-            for caption in choices.some(&item.captions, data.captions_per_picture) {
+            for caption in some(&mut rng, &item.captions, data.captions_per_picture) {
                 captions.push(self.special.caption_example(&self.tokenizer, caption)?);
             }
             let mut examples = Vec::new();
-            for qa in choices.some(&item.qa, data.questions_per_picture) {
+            for qa in some(&mut rng, &item.qa, data.questions_per_picture) {
                 let (question, answer) = (&qa.question, &qa.answer);
                 examples.push(
                     self.special

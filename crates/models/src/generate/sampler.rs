@@ -1,8 +1,10 @@
+use vlm_nn::random::SplitMix64;
+
 /// Chooses one token from log-probabilities.
 pub struct Sampler {
     temperature: f32,
     top_p: f32,
-    state: u64,
+    rng: SplitMix64,
     greedy: bool,
 }
 
@@ -23,7 +25,7 @@ impl Sampler {
         Self {
             temperature: 1.0,
             top_p: 1.0,
-            state: 0,
+            rng: SplitMix64::new(0),
             greedy: true,
         }
     }
@@ -33,18 +35,9 @@ impl Sampler {
         Self {
             temperature: temperature.max(1e-4),
             top_p,
-            state: seed,
+            rng: SplitMix64::new(seed),
             greedy: false,
         }
-    }
-
-    /// Uniform in `[0, 1)`, SplitMix64.
-    fn uniform(&mut self) -> f32 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32
     }
 
     /// The token chosen from one row.
@@ -74,7 +67,7 @@ impl Sampler {
                 break;
             }
         }
-        let mut point = self.uniform() * mass;
+        let mut point = self.rng.uniform_f32() * mass;
         for &i in &order[..kept] {
             point -= probabilities[i];
             if point < 0.0 {

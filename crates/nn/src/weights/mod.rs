@@ -4,6 +4,7 @@ mod safetensors;
 
 pub use self::safetensors::{Checkpoint, StoreDtype, to_bytes};
 
+use crate::random::SplitMix64;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::BTreeMap;
@@ -102,18 +103,17 @@ impl Weights {
         self.path.push(name.to_owned());
         let full = self.path.join(".");
         self.path.pop();
-        let count = shape.iter().product();
-        let values = match &mut self.source {
-            Source::Seed(seed) => draw(*seed, &full, count, init),
+        let (values, shape) = match &mut self.source {
+            Source::Seed(seed) => (draw(*seed, &full, shape.iter().product(), init), shape),
             Source::Checkpoint {
                 checkpoint,
                 differences,
             } => match checkpoint.take(&full, &shape) {
-                Ok(values) => values,
+                Ok(values) => (values, shape),
                 Err(difference) => {
                     differences.push(difference);
-                    // never used: `finish` refuses the model
-                    vec![0.0; count]
+                    // never used, because `finish` refuses the model; empty, because a config may ask for anything
+                    (Vec::new(), [0; D])
                 }
             },
         };
@@ -160,21 +160,13 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
         Init::Constant(value) => return vec![value; count],
         Init::Normal(deviation) => deviation,
     };
-    let mut state = seed ^ hash(name);
-    // SplitMix64 (Steele et al., 2014)
-    let mut uniform = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    };
+    let mut rng = SplitMix64::new(seed ^ hash(name));
     (0..count)
         .map(|_| {
             loop {
                 // Box-Muller; 1 - u is never 0
-                let r = (-2.0 * (1.0 - uniform()).ln()).sqrt();
-                let z = r * (std::f64::consts::TAU * uniform()).cos();
+                let r = (-2.0 * (1.0 - rng.uniform()).ln()).sqrt();
+                let z = r * (std::f64::consts::TAU * rng.uniform()).cos();
                 if z.abs() <= 2.0 {
                     break z as f32 * deviation;
                 }
