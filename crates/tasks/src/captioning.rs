@@ -58,7 +58,7 @@ impl Vlm {
                 let mut decoding = model.decode(model.encode(self.pixel_values(&[image])?));
                 texts.extend(generate(
                     &mut *decoding,
-                    &[prompt.clone()],
+                    std::slice::from_ref(&prompt),
                     &options_for_model,
                 ));
             }
