@@ -119,7 +119,7 @@ fn a_model_that_cannot_be_used_is_one_line_that_names_file_and_key() {
         damage(&directory);
         let directory = directory.to_str().unwrap();
         let ended = run(["caption", "--model", directory, image.to_str().unwrap()]);
-        println!("{name}: {}", ended.stderr);
+
         let ended = ended.with(2);
         assert_eq!(ended.stdout, "");
         ended.complains(words);

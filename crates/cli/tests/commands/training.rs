@@ -207,7 +207,7 @@ fn a_recipe_that_cannot_be_used_is_one_line_that_names_the_key() {
         assert!(good.contains(from), "{from}");
         fs::write(place.path().join("bad.toml"), good.replacen(from, to, 1)).unwrap();
         let ended = run_in(place.path(), ["train", "bad.toml", "--out", "run"]).with(2);
-        println!("{}", ended.stderr);
+
         assert_eq!(ended.stdout, "");
         ended.complains(words);
         ended.complains(&["bad.toml"]);

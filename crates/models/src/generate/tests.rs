@@ -266,7 +266,8 @@ fn rows_of_a_batch_do_not_influence_each_other() {
         let o = options(Strategy::Greedy);
         let together = generate(&mut Table::random(seed), &prompts, &o);
         for (prompt, text) in prompts.iter().zip(together) {
-            let alone = generate(&mut Table::random(seed), &[prompt.clone()], &o).remove(0);
+            let alone =
+                generate(&mut Table::random(seed), std::slice::from_ref(prompt), &o).remove(0);
             assert_eq!(alone, text, "seed {seed}");
         }
     }
