@@ -121,7 +121,7 @@ fn a_model_that_cannot_be_used_is_one_line_that_names_file_and_key() {
         let ended = run(["caption", "--model", directory, image.to_str().unwrap()]);
 
         let ended = ended.with(2);
-        assert_eq!(ended.stdout, "");
+        assert_eq!(ended.stdout, "", "{name}");
         ended.complains(words);
     }
     let unknown = run(["caption", "--model", "vlm-huge", "x.png"]).with(2);
