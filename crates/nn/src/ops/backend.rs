@@ -21,7 +21,7 @@ pub enum Maybe<B: Backend> {
     None,
 }
 
-/// What [`VlmOps::vlm_linear`] does besides the product.
+/// What [`linear`](super::linear) does besides the product.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearOptions {
     /// Applied to `x w^T + bias`, before the residual is added.
