@@ -45,12 +45,7 @@ impl ModuleVisitor for Gather<'_> {
             return;
         };
         let name = self.path.join(".");
-        let grad = grad.flatten::<1>(0, D - 1);
-        let sum = match self.into.sums.remove(&name) {
-            Some(sum) => sum + grad,
-            None => grad,
-        };
-        self.into.sums.insert(name, sum);
+        self.into.register(name, grad.flatten::<1>(0, D - 1));
     }
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
@@ -76,12 +71,16 @@ impl Accumulated {
     pub fn merge(&mut self, other: Self) {
         self.parameters = other.parameters;
         for (name, grad) in other.sums {
-            let sum = match self.sums.remove(&name) {
-                Some(sum) => sum + grad,
-                None => grad,
-            };
-            self.sums.insert(name, sum);
+            self.register(name, grad);
         }
+    }
+
+    fn register(&mut self, name: String, grad: Tensor<1>) {
+        let sum = match self.sums.remove(&name) {
+            Some(sum) => sum + grad,
+            None => grad,
+        };
+        self.sums.insert(name, sum);
     }
 
     /// How many parameters got no gradient: the sign of a missing backward pass.

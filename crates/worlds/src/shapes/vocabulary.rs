@@ -100,26 +100,3 @@ pub fn tokens(text: &str) -> impl Iterator<Item = &str> {
             .filter(|token| !token.is_empty())
     })
 }
-
-/// The form in which answers are compared: lower case, without punctuation and articles, numbers as words.
-///
-/// ```
-/// use vlm_worlds::shapes::normalise_answer;
-/// assert_eq!(normalise_answer(" The 3. "), "three");
-/// assert_eq!(normalise_answer("Yes!"), "yes");
-/// ```
-pub fn normalise_answer(answer: &str) -> String {
-    let text = answer.to_lowercase();
-    let words: Vec<&str> = text
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !matches!(*word, "" | "a" | "an" | "the"))
-        .map(|word| match word {
-            "none" => NUMBERS[0],
-            _ => match word.parse::<usize>() {
-                Ok(number) if number < NUMBERS.len() => NUMBERS[number],
-                _ => word,
-            },
-        })
-        .collect();
-    words.join(" ")
-}
