@@ -8,6 +8,7 @@ use vlm_models::encoders::Stem;
 use vlm_models::families::Model;
 use vlm_models::families::coca::{Batch, Coca, CocaConfig, TextBatch};
 use vlm_models::generate::{Options, Strategy, generate};
+use vlm_models::objectives::TokenLabels;
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
 
 const CONFIG: &str = r#"{
@@ -26,7 +27,8 @@ const CONFIG: &str = r#"{
   "answer_loss_weight": 1.5,
   "question_loss_weight": 0.25,
   "token_label_classes": [3, 2],
-  "token_label_loss_weight": 0.7
+  "token_label_loss_weight": 0.7,
+  "decoder_memory": "tags"
 }"#;
 
 fn config() -> CocaConfig {
@@ -80,7 +82,10 @@ fn batch(device: &Device) -> Batch {
     Batch {
         pixel_values: pictures(2, device),
         captions: texts(2, device),
-        token_labels: Some(ids(&labels, [2, 16, 2], device)),
+        token_labels: Some(TokenLabels {
+            classes: ids(&labels, [2, 16, 2], device),
+            adjustment: Tensor::zeros([2, 16, 5], device),
+        }),
         questions: vec![texts(4, device), texts(2, device)],
     }
 }

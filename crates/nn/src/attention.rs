@@ -62,7 +62,7 @@ impl SelfAttention {
     pub fn new(w: &mut Weights, width: usize, heads: usize, causal: bool, out: Init) -> Self {
         Self {
             qkv: w.scope("qkv", |w| {
-                Linear::new(w, width, 3 * width, true, Init::NORMAL)
+                Linear::new(w, width, 3 * width, true, Init::fan_in(width))
             }),
             out: w.scope("out", |w| Linear::new(w, width, width, true, out)),
             heads,
@@ -116,9 +116,11 @@ impl CrossAttention {
         out: Init,
     ) -> Self {
         Self {
-            q: w.scope("q", |w| Linear::new(w, width, width, true, Init::NORMAL)),
+            q: w.scope("q", |w| {
+                Linear::new(w, width, width, true, Init::fan_in(width))
+            }),
             kv: w.scope("kv", |w| {
-                Linear::new(w, memory_width, 2 * width, true, Init::NORMAL)
+                Linear::new(w, memory_width, 2 * width, true, Init::fan_in(memory_width))
             }),
             out: w.scope("out", |w| Linear::new(w, width, width, true, out)),
             heads,

@@ -23,7 +23,9 @@ impl Mlp {
         out: Init,
     ) -> Self {
         Self {
-            fc1: w.scope("fc1", |w| Linear::new(w, width, hidden, true, Init::NORMAL)),
+            fc1: w.scope("fc1", |w| {
+                Linear::new(w, width, hidden, true, Init::fan_in(2 * width))
+            }),
             fc2: w.scope("fc2", |w| Linear::new(w, hidden, width, true, out)),
             activation,
         }

@@ -15,7 +15,7 @@ pub struct TransformerConfig {
     pub heads: usize,
     /// Width of the MLP.
     pub hidden: usize,
-    /// Blocks in the stack, which scales the initial output projections (GPT-2).
+    /// Blocks in the stack, which scales the initial output projections.
     pub layers: usize,
     /// Activation of the MLP.
     pub activation: Activation,
@@ -27,7 +27,7 @@ pub struct TransformerConfig {
 
 impl TransformerConfig {
     fn out_init(&self) -> Init {
-        Init::Normal(0.02 / ((2 * self.layers) as f32).sqrt())
+        Init::Normal(((2 * self.layers * self.width) as f32).powf(-0.5))
     }
 }
 

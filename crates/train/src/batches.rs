@@ -4,6 +4,7 @@
 //! uninterrupted one would have seen.
 
 use crate::Error;
+use crate::patch_labels::PatchLabels;
 use crate::recipe::Recipe;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use vlm_data::text::Tokenizer;
 use vlm_models::families::coca::{Batch, TextBatch};
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::prompt::{Example, SpecialIds};
-use vlm_worlds::shapes::{self, Colour, Scene, Shape, Size, Split, Texture};
+use vlm_worlds::shapes::{self, Split};
 
 /// Texts of a batch, padded, in host memory.
 struct HostTexts {
@@ -27,7 +28,7 @@ struct HostTexts {
 /// A batch in host memory.
 pub struct HostBatch {
     pixels: Vec<f32>,
-    token_labels: Vec<i64>,
+    token_labels: PatchLabels,
     patch: usize,
     pictures: usize,
     side: usize,
@@ -48,7 +49,7 @@ pub struct Batches {
 const LENGTH_GROUPS: usize = 2;
 
 /// Target of a position that has nothing to be learned.
-const IGNORE: i64 = -1;
+pub(crate) const IGNORE: i64 = -1;
 
 fn pad(examples: &[Example], pad: u32) -> HostTexts {
     let width = examples.iter().map(|e| e.ids.len()).max().unwrap_or(1);
@@ -87,54 +88,16 @@ impl HostTexts {
     }
 }
 
-/// Classes of each group of patch labels: shape (the last class is no object), colour, texture and size.
-pub const TOKEN_LABEL_CLASSES: [usize; 4] = [
-    Shape::ALL.len() + 1,
-    Colour::ALL.len(),
-    Texture::ALL.len(),
-    Size::ALL.len(),
-];
-
-/// What each patch shows, row by row: the attributes of the foremost object whose box holds the patch's centre.
-fn label_patches(scene: &Scene, side: usize, patch: usize) -> Vec<i64> {
-    let mut labels = Vec::new();
-    for y in (patch / 2..side).step_by(patch) {
-        for x in (patch / 2..side).step_by(patch) {
-            // objects stand from back to front
-            let object = scene.objects.iter().rev().find(|o| {
-                let [left, top, right, bottom] = o.bounds.map(|b| b as usize);
-                (left..right).contains(&x) && (top..bottom).contains(&y)
-            });
-            labels.extend(match object {
-                None => [Shape::ALL.len() as i64, IGNORE, IGNORE, IGNORE],
-                Some(o) => [
-                    class(Shape::ALL, o.shape),
-                    class(Colour::ALL, o.colour),
-                    class(Texture::ALL, o.texture),
-                    class(Size::ALL, o.size),
-                ],
-            });
-        }
-    }
-    labels
-}
-
-fn class<T: PartialEq>(all: &[T], value: T) -> i64 {
-    let place = all.iter().position(|v| *v == value);
-    place.map_or(IGNORE, |p| p as i64)
-}
-
 impl HostBatch {
     /// The batch as a model takes it.
     pub fn to_device(&self, device: &Device) -> Batch {
         let shape = [self.pictures, 3, self.side, self.side];
         let patches = (self.side / self.patch).pow(2);
-        let labels = TensorData::new(
-            self.token_labels.clone(),
-            [self.pictures, patches, TOKEN_LABEL_CLASSES.len()],
-        );
         Batch {
-            token_labels: Some(Tensor::from_data(labels, device)),
+            token_labels: Some(
+                self.token_labels
+                    .to_device([self.pictures, patches], device),
+            ),
             pixel_values: Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device),
             captions: self.captions.to_device(device),
             questions: self.questions.iter().map(|q| q.to_device(device)).collect(),
@@ -179,7 +142,7 @@ impl Batches {
         let step = number / self.recipe.train.accumulate as u64;
         let ramp = step as f32 / data.difficulty_ramp_steps.max(1) as f32;
         let high = low + (high - low) * ramp.min(1.0);
-        let mut token_labels = Vec::new();
+        let mut token_labels = PatchLabels::default();
         let mut captions = Vec::new();
         let mut questions = vec![Vec::new(); LENGTH_GROUPS.min(data.questions_per_picture)];
         for i in 0..pictures as u64 {
@@ -190,7 +153,7 @@ impl Batches {
                 difficulty: low + (high - low) * rng.uniform_f32(),
             };
             let item = shapes::generate(&config, Split::Train, data.seed, index);
-            token_labels.extend(label_patches(&item.scene, data.size as usize, patch));
+            token_labels.add(&item.scene, data.size as usize, patch);
             let picture = item.picture;
             let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
             pixels.extend(self.processor.process(&image)?.data);
@@ -260,7 +223,6 @@ mod tests {
     use vlm_data::image::{PreprocessorConfig, ProcessorKind};
     use vlm_data::text::word_level;
     use vlm_tasks::prompt::SPECIALS;
-    use vlm_worlds::shapes::{Background, Object, Position};
 
     fn batches() -> Batches {
         let mut recipe = Recipe::parse(include_str!("../../../recipes/vlm-tiny.toml"))
@@ -309,34 +271,5 @@ mod tests {
                 assert_eq!(targets[length - 2], i64::from(b.special.eos));
             }
         }
-    }
-
-    #[test]
-    fn patches_are_labelled_with_the_foremost_object() {
-        let object = |shape, bounds| Object {
-            shape,
-            colour: Colour::ALL[2],
-            size: Size::ALL[1],
-            texture: Texture::ALL[0],
-            position: Position::ALL[0],
-            bounds,
-        };
-        let scene = Scene {
-            background: Background::ALL[0],
-            objects: vec![
-                object(Shape::ALL[3], [0, 0, 24, 24]),
-                object(Shape::ALL[5], [16, 0, 32, 16]),
-            ],
-            relations: vec![],
-        };
-        let labels = label_patches(&scene, 48, 16);
-        let rows: Vec<&[i64]> = labels.chunks(4).collect();
-        assert_eq!(rows.len(), 9);
-        assert_eq!(rows[0], [3, 2, 0, 1]);
-        assert_eq!(rows[1], [5, 2, 0, 1]);
-        assert_eq!(rows[2], [8, IGNORE, IGNORE, IGNORE]);
-        // the centre (24, 24) lies just outside of the first box
-        assert_eq!(rows[4], [8, IGNORE, IGNORE, IGNORE]);
-        assert_eq!(rows[3], [8, IGNORE, IGNORE, IGNORE]);
     }
 }

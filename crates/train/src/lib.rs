@@ -9,6 +9,7 @@ mod checkpoint;
 mod error;
 pub mod log;
 mod optimizer;
+mod patch_labels;
 pub mod plot;
 pub mod progress;
 mod recipe;

@@ -1,7 +1,7 @@
 //! The recipe: everything that decides the weights of a run, in one TOML file.
 
 use crate::Error;
-use crate::batches::TOKEN_LABEL_CLASSES;
+use crate::patch_labels::TOKEN_LABEL_CLASSES;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use vlm_models::families::coca::CocaConfig;

@@ -171,8 +171,9 @@ logit_scale_init_value = 2.6592
 contrastive_loss_weight = 0.1
 answer_loss_weight = 1.0
 question_loss_weight = 0.5
-token_label_classes = [9, 8, 3, 2]
+token_label_classes = [9, 8, 3, 2, 8, 8, 2, 4, 6]
 token_label_loss_weight = 1.0
+decoder_memory = "tags"
 [model.vision_config]
 image_size = 64
 patch_size = 16

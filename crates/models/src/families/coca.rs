@@ -12,7 +12,10 @@
 //! Differences from the paper: the patches are averaged instead of pooled by attention, the decoder reads all of
 //! them, and the text vector is read at the end-of-text token instead of an appended class token. Where the data
 //! says what each patch shows, a linear head on the patches learns it too (token labeling), which shortens the
-//! time until captions are about the picture by a large factor; generation does not use that head.
+//! time until captions are about the picture by a large factor. The decoder then reads either the patches
+//! themselves or what that head makes of them: the probabilities of the classes as object tags with positions
+//! (Koh et al., "Concept bottleneck models", 2020; tags as in Li et al., "Oscar", 2020), which keeps attributes apart
+//! that training never shows together.
 //!
 //! Legend: `B` pictures, `Q` texts per picture, `T` tokens, `N` patches, `D` width, `E` shared space,
 //! `V` vocabulary.
@@ -22,12 +25,13 @@ use crate::decoders::MultimodalDecoder;
 use crate::encoders::{TextConfig, TextTransformer, VisionConfig, Vit};
 use crate::error::{Error, expect};
 use crate::generate::Autoregressive;
-use crate::objectives::{itc, l2_normalize, lm, token_labeling};
+use crate::objectives::{TokenLabels, itc, l2_normalize, lm, token_labeling};
 use burn::module::{Module, Param};
+use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use vlm_nn::weights::{Init, Weights};
-use vlm_nn::{KvCache, LayerNorm, Linear};
+use vlm_nn::{KvCache, LayerNorm, Linear, sin_cos_2d};
 
 /// This family's `model_type` in `config.json`.
 pub const MODEL_TYPE: &str = "coca";
@@ -56,6 +60,18 @@ pub struct CocaConfig {
     pub token_label_classes: Vec<usize>,
     /// Weight of the token-labeling loss beside the captioning loss.
     pub token_label_loss_weight: f32,
+    /// What the decoder reads of the picture.
+    pub decoder_memory: DecoderMemory,
+}
+
+/// What the decoder reads of the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecoderMemory {
+    /// The encoder's patch vectors.
+    Patches,
+    /// The patches' classes, as probabilities, and their places.
+    Tags,
 }
 
 impl CocaConfig {
@@ -86,6 +102,26 @@ impl CocaConfig {
             "projection_dim",
             "1 to 16384",
             dim,
+        )?;
+        let classes = &self.token_label_classes;
+        expect(
+            classes.len() <= 64 && classes.iter().all(|c| (1..=4096).contains(c)),
+            "token_label_classes",
+            "at most 64 groups of 1 to 4096 classes",
+            format!("{classes:?}"),
+        )?;
+        let tags = self.decoder_memory == DecoderMemory::Tags;
+        expect(
+            !(tags && classes.is_empty()),
+            "token_label_classes",
+            "classes, for the decoder reads tags",
+            "none",
+        )?;
+        expect(
+            !tags || self.vision_config.hidden_size.is_multiple_of(4),
+            "vision_config.hidden_size",
+            "a multiple of 4, for the decoder reads tags",
+            self.vision_config.hidden_size,
         )
     }
 }
@@ -115,8 +151,8 @@ pub struct Batch {
     pub pixel_values: Tensor<4>,
     /// Captions; the first of each picture also trains the shared space.
     pub captions: TextBatch,
-    /// `[B, N, G]`: what each patch shows, a class of each of the config's groups.
-    pub token_labels: Option<Tensor<3, Int>>,
+    /// What each patch shows, in the config's groups of classes.
+    pub token_labels: Option<TokenLabels>,
     /// Questions with their answers: any number of batches about the same pictures, so that texts of like
     /// length can be padded together.
     pub questions: Vec<TextBatch>,
@@ -150,6 +186,7 @@ pub struct Coca {
     text_projection: Linear,
     logit_scale: Param<Tensor<1>>,
     token_head: Option<Linear>,
+    tag_embedding: Option<Linear>,
     #[module(skip)]
     config: CocaConfig,
 }
@@ -158,6 +195,7 @@ impl Coca {
     /// Builds the model of a validated config.
     pub fn new(w: &mut Weights, c: &CocaConfig) -> Self {
         let (vision, text, dim) = (&c.vision_config, &c.text_config, c.projection_dim);
+        let classes = c.token_label_classes.iter().sum();
         let projection = |w: &mut Weights, width: usize| {
             Linear::new(
                 w,
@@ -179,10 +217,15 @@ impl Coca {
             }),
             text_projection: w.scope("text_projection", |w| projection(w, text.hidden_size)),
             logit_scale: w.param("logit_scale", [1], Init::Constant(c.logit_scale_init_value)),
-            token_head: (!c.token_label_classes.is_empty()).then(|| {
-                let outputs = c.token_label_classes.iter().sum();
+            token_head: (classes > 0).then(|| {
                 w.scope("token_head", |w| {
-                    Linear::new(w, vision.hidden_size, outputs, true, Init::NORMAL)
+                    Linear::new(w, vision.hidden_size, classes, true, Init::NORMAL)
+                })
+            }),
+            // a patch has one class of each group, so its tags together are about as large as its place
+            tag_embedding: (c.decoder_memory == DecoderMemory::Tags).then(|| {
+                w.scope("tag_embedding", |w| {
+                    Linear::new(w, classes, vision.hidden_size, false, Init::Normal(0.4))
                 })
             }),
             config: c.clone(),
@@ -215,25 +258,54 @@ impl Coca {
         l2_normalize(self.text_projection.forward(self.text_norm.forward(last)))
     }
 
+    /// Logits of what each patch shows; none without that head.
+    ///
+    /// # Shapes
+    /// `patches: [B, N, D]`; gives `[B, N, C]`, the groups of classes side by side.
+    fn token_logits(&self, patches: &Tensor<3>) -> Option<Tensor<3>> {
+        let head = self.token_head.as_ref()?;
+        Some(head.forward(patches.clone()))
+    }
+
+    /// What the decoder reads.
+    ///
+    /// # Shapes
+    /// `patches: [B, N, D]`, `logits: [B, N, C]`; gives `[B, N, D]`.
+    fn memory(&self, patches: &Tensor<3>, logits: Option<Tensor<3>>) -> Tensor<3> {
+        let (Some(embedding), Some(logits)) = (&self.tag_embedding, logits) else {
+            return patches.clone();
+        };
+        let mut first = 0;
+        let groups = self.config.token_label_classes.iter().map(|&count| {
+            let group = logits.clone().narrow(2, first, count);
+            first += count;
+            softmax(group, 2)
+        });
+        let tags = embedding.forward(Tensor::cat(groups.collect(), 2)); // [B, N, D]
+        let [_, n, d] = tags.dims();
+        let side = n.isqrt();
+        let places = sin_cos_2d(side, n / side, d, &tags.device());
+        tags + places.unsqueeze()
+    }
+
     /// The loss of a batch.
     pub fn loss(&self, batch: Batch) -> Losses {
         let b = batch.pixel_values.dims()[0];
         let patches = self.vision.forward(batch.pixel_values); // [B, N, D]
-        let memory = self.decoder.keys_values(&patches);
+        let token_logits = self.token_logits(&patches);
+        let memory = self.memory(&patches, token_logits.clone());
+        let memory = self.decoder.keys_values(&memory);
 
         let captions = batch.captions;
         let hidden = self.text.forward(captions.ids, None); // [B * Q, T, D]
         let per_picture = captions.lengths.len() / b;
         let first: Vec<usize> = (0..b).map(|i| i * per_picture).collect();
         let text_vector = self.text_vector(hidden.clone(), &captions.lengths, &first);
-        let token_label = match (&self.token_head, batch.token_labels) {
-            (Some(head), Some(labels)) => {
-                let logits = head.forward(patches.clone()); // [B, N, C]
-                let classes = &self.config.token_label_classes;
-                Some(token_labeling(logits, labels, classes))
-            }
-            _ => None,
-        };
+        let token_label = token_logits
+            .zip(batch.token_labels)
+            .map(|(logits, labels)| {
+                token_labeling(logits, labels, &self.config.token_label_classes)
+            });
         let contrast = itc(
             self.image_vector(patches),
             text_vector,
@@ -286,8 +358,8 @@ impl Coca {
     /// # Shapes
     /// `pixel_values: [B, C, H, W]`, `ids: [B * Q, T]`; gives `[B * Q, T, V]`.
     pub fn forward(&self, pixel_values: Tensor<4>, ids: Tensor<2, Int>) -> Tensor<3> {
-        let patches = self.vision.forward(pixel_values);
-        self.logits(ids, &self.decoder.keys_values(&patches))
+        let memory = self.encode(pixel_values);
+        self.logits(ids, &self.decoder.keys_values(&memory))
     }
 }
 
@@ -306,7 +378,9 @@ impl EmbedText for Coca {
 
 impl Generate for Coca {
     fn encode(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        self.vision.forward(pixel_values)
+        let patches = self.vision.forward(pixel_values);
+        let logits = self.token_logits(&patches);
+        self.memory(&patches, logits)
     }
 
     fn decode(&self, memory: Tensor<3>) -> Box<dyn Autoregressive + '_> {

@@ -6,4 +6,4 @@ mod token_labeling;
 
 pub use itc::{itc, l2_normalize};
 pub use lm::lm;
-pub use token_labeling::token_labeling;
+pub use token_labeling::{TokenLabels, token_labeling};

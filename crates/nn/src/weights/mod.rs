@@ -46,6 +46,11 @@ pub enum Init {
 impl Init {
     /// The transformer's usual initialisation, deviation 0.02.
     pub const NORMAL: Self = Self::Normal(0.02);
+
+    /// Deviation `inputs^-0.5`, which keeps the variance of what goes through a linear layer.
+    pub fn fan_in(inputs: usize) -> Self {
+        Self::Normal((inputs as f32).powf(-0.5))
+    }
 }
 
 enum Source {
