@@ -8,7 +8,7 @@ use crate::optimizer::Optimizer;
 use crate::plot::{Panel, Plot, Series};
 use crate::progress::{StepReport, Throughput, TrainingProgress};
 use crate::recipe::{OutputDtype, Recipe};
-use crate::schedule::learning_rate;
+use crate::schedule::{last_step_before_decay, learning_rate};
 use crate::workers::Workers;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -282,9 +282,13 @@ impl Run<'_> {
         }
         std::fs::create_dir_all(directory)
             .map_err(|e| Error::file(directory, format!("cannot be created: {e}")))?;
+        self.write_recipe(&recipe_path)
+    }
+
+    fn write_recipe(&self, path: &Path) -> Result<(), Error> {
         let text = toml::to_string(&*self.recipe)
-            .map_err(|e| Error::file(&recipe_path, format!("cannot be written: {e}")))?;
-        vlm_data::files::write_atomically(&recipe_path, |w| w.write_all(text.as_bytes()))?;
+            .map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
+        vlm_data::files::write_atomically(path, |w| w.write_all(text.as_bytes()))?;
         Ok(())
     }
 
@@ -295,10 +299,10 @@ impl Run<'_> {
     ) -> Result<(Coca, TrainerState), Error> {
         let directory = &self.options.directory;
         let recipe_path = directory.join("recipe.toml");
-        let mut begun = Recipe::read(&recipe_path)?;
-        // how long the run goes on may change: no step before the decay depends on it
-        begun.train.steps = self.recipe.train.steps;
-        if begun != *self.recipe {
+        let begun = Recipe::read(&recipe_path)?;
+        let mut of_this_length = begun.clone();
+        of_this_length.train.steps = self.recipe.train.steps;
+        if of_this_length != *self.recipe {
             return Err(Error::file(
                 &recipe_path,
                 "expected the recipe that the run was begun with, found another",
@@ -311,6 +315,21 @@ impl Run<'_> {
             )
         })?;
         let state = checkpoint::read_state(&from)?;
+        // how long the run goes on may change while no step that was done depends on it
+        if begun != *self.recipe {
+            let [old, new] = [&begun, &*self.recipe].map(|r| last_step_before_decay(&r.train));
+            if state.step > old.min(new) {
+                return Err(Error::file(
+                    &recipe_path,
+                    format!(
+                        "expected the {} steps that the run was begun with, found {}: its learning rate would have \
+                         decayed otherwise before step {}, which is done",
+                        begun.train.steps, self.recipe.train.steps, state.step
+                    ),
+                ));
+            }
+            self.write_recipe(&recipe_path)?;
+        }
         let read = |name: &str| {
             let path = from.join(name);
             let bytes = std::fs::read(&path)

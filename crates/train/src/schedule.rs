@@ -18,6 +18,11 @@ pub fn learning_rate(recipe: &TrainRecipe, step: u64) -> f64 {
     end + (peak - end) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
 }
 
+/// The last step that is the same in runs of the recipe's length and of others: that before the decay.
+pub fn last_step_before_decay(recipe: &TrainRecipe) -> u64 {
+    recipe.steps.saturating_sub(recipe.decay_steps)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

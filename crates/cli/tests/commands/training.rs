@@ -240,3 +240,27 @@ fn a_directory_with_a_run_or_without_one_is_not_confused() {
     let ended = run_in(place.path(), ["train", "speck.toml", "--out", "file/run"]).with(2);
     ended.complains(&["file/run"]);
 }
+
+#[test]
+fn a_run_may_be_made_longer_until_its_learning_rate_has_begun_to_fall() {
+    let place = tempfile::tempdir().unwrap();
+    let recipe_path = place.path().join("speck.toml");
+    let decaying = |steps| recipe(steps).replace("decay_steps = 0", "decay_steps = 1");
+    fs::write(&recipe_path, recipe(2)).unwrap();
+    train(place.path(), &["--quiet"]).with(0);
+    fs::write(&recipe_path, recipe(3)).unwrap();
+    train(place.path(), &["--resume", "--quiet"]).with(0);
+    let kept = fs::read_to_string(place.path().join("run/recipe.toml")).unwrap();
+    assert!(kept.contains("steps = 3"), "{kept}");
+
+    fs::remove_dir_all(place.path().join("run")).unwrap();
+    fs::write(&recipe_path, decaying(3)).unwrap();
+    train(place.path(), &["--quiet"]).with(0);
+    fs::write(&recipe_path, decaying(4)).unwrap();
+    train(place.path(), &["--resume"]).with(2).complains(&[
+        "recipe.toml",
+        "2 steps",
+        "found 3",
+        "decayed",
+    ]);
+}
