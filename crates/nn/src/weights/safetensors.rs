@@ -78,6 +78,11 @@ impl Checkpoint {
         }
     }
 
+    /// The tensors that nobody took, to be renamed.
+    pub(super) fn tensors_mut(&mut self) -> &mut BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+        &mut self.tensors
+    }
+
     /// One line for each tensor that nobody took.
     pub(super) fn unused(&self) -> impl Iterator<Item = String> {
         self.tensors
