@@ -39,7 +39,9 @@ pub use attention::{
 pub use conv::{ConvShape, fold, patchify, unfold, unpatchify};
 pub use cpu_features::{Isa, Precision};
 pub use embedding::{gather_rows, scatter_add_rows};
-pub use gemm::{MatRef, linear, linear::Epilogue, linear::column_sum, matmul};
+pub use gemm::{
+    MatRef, PackedWeights, linear, linear::Epilogue, linear::column_sum, linear_packed, matmul,
+};
 pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_rows};
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw, sum_of_squares};

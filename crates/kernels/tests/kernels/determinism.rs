@@ -40,6 +40,12 @@ fn products_do_not_depend_on_threads() {
                 linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut out);
                 out
             });
+            let packed = PackedWeights::new(precision, &w, n, k);
+            assert_repeats(|| {
+                let mut out = vec![0.0; m * n];
+                linear_packed(&x, &packed, m, Epilogue::NONE, &mut out);
+                out
+            });
             assert_repeats(|| {
                 let mut out = vec![0.0; k * k];
                 let x = MatRef::row_major(&x, m, k);

@@ -1,6 +1,7 @@
 //! The backend extension: which fused operations exist, and how Burn's Flex (CPU) backend computes them
 //! with `vlm-kernels`. Differentiation is in [`super::autodiff`]; other devices take [`super::composed`].
 
+use super::packed::PackedWeight;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use vlm_kernels as kernels;
 use vlm_kernels::memory::unfilled;
 use vlm_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, HeadsMut, HeadsRef, Mask, MatRef, Precision,
+    Activation, AttentionShape, ConvShape, Epilogue, HeadsMut, HeadsRef, Mask, MatRef,
+    PackedWeights, Precision,
 };
 
 /// An optional tensor argument: the extension macro does not map `Option<FloatTensor>`.
@@ -22,12 +24,14 @@ pub enum Maybe<B: Backend> {
 }
 
 /// What [`linear`](super::linear) does besides the product.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LinearOptions {
     /// Applied to `x w^T + bias`, before the residual is added.
     pub activation: Activation,
     /// Arithmetic of the product; sums are always f32.
     pub precision: Precision,
+    /// Where the packed weight is kept between calls, if it is.
+    pub packed: Option<PackedWeight>,
 }
 
 /// The shape-independent part of an attention call.
@@ -235,28 +239,33 @@ fn linear_flex(
     options: LinearOptions,
     train: bool,
 ) -> (FlexTensor, Maybe<Flex>) {
-    let (x, w) = (x.to_contiguous(), w.to_contiguous());
+    let x = x.to_contiguous();
     let [n, k] = dims(&w);
     let m = x.shape().num_elements() / k.max(1);
     let shape = with_last(&x.shape(), n);
     let (bias, residual) = (contiguous(bias), contiguous(residual));
     let mut y = unfilled(m * n);
     let mut pre = (train && options.activation != Activation::None).then(|| unfilled(m * n));
-    kernels::linear(
-        options.precision,
-        f32s(&x),
-        f32s(&w),
-        m,
-        k,
-        n,
-        Epilogue {
-            bias: bias.as_ref().map(f32s),
-            activation: options.activation,
-            residual: residual.as_ref().map(f32s),
-            pre_activation: pre.as_deref_mut(),
-        },
-        &mut y,
-    );
+    let epilogue = Epilogue {
+        bias: bias.as_ref().map(f32s),
+        activation: options.activation,
+        residual: residual.as_ref().map(f32s),
+        pre_activation: pre.as_deref_mut(),
+    };
+    let precision = options.precision;
+    match &options.packed {
+        Some(kept) if !train && PackedWeights::pay_off(precision, m) => {
+            let packed = kept.get(&w, precision);
+            kernels::linear_packed(f32s(&x), &packed, m, epilogue, &mut y);
+        }
+        _ => {
+            if let (Some(kept), true) = (&options.packed, train) {
+                kept.clear();
+            }
+            let w = w.to_contiguous();
+            kernels::linear(precision, f32s(&x), f32s(&w), m, k, n, epilogue, &mut y);
+        }
+    }
     let pre = match pre {
         Some(pre) => Maybe::Some(tensor(pre, shape.clone())),
         None => Maybe::None,

@@ -9,6 +9,7 @@
 mod autodiff;
 mod backend;
 pub mod composed;
+mod packed;
 
 use backend::{Maybe, VlmOps};
 use burn::backend::{Dispatch, DispatchDevice};
@@ -16,6 +17,7 @@ use burn::tensor::{Device, Int, Tensor};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use backend::{AdamWStep, AttentionOptions, LinearOptions, Window};
+pub use packed::PackedWeight;
 pub use vlm_kernels::{Activation, Precision};
 
 static PRECISION: AtomicU8 = AtomicU8::new(0);
@@ -63,6 +65,32 @@ pub fn linear<const D: usize>(
     residual: Option<Tensor<D>>,
     activation: Activation,
 ) -> Tensor<D> {
+    linear_with(x, weight, None, bias, residual, activation)
+}
+
+/// As [`linear`] with a weight that lasts: `packed` keeps what inference would otherwise prepare on every call.
+///
+/// # Shapes
+/// As [`linear`].
+pub fn linear_kept<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    packed: &PackedWeight,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<D>>,
+    activation: Activation,
+) -> Tensor<D> {
+    linear_with(x, weight, Some(packed), bias, residual, activation)
+}
+
+fn linear_with<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    packed: Option<&PackedWeight>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<D>>,
+    activation: Activation,
+) -> Tensor<D> {
     let [n, k] = weight.dims();
     let mut expected = x.dims();
     assert_eq!(
@@ -85,6 +113,7 @@ pub fn linear<const D: usize>(
     let options = LinearOptions {
         activation,
         precision: precision(),
+        packed: packed.cloned(),
     };
     Tensor::from_dispatch(Dispatch::vlm_linear(
         x.into_dispatch(),

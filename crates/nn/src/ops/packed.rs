@@ -1,0 +1,56 @@
+//! A weight's packed copy, kept from one inference call to the next.
+
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::Bytes;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use vlm_kernels::{PackedWeights, Precision};
+
+/// Room for the packed copy of one weight, made when inference first needs it on a CPU with our kernels.
+///
+/// Clones share the copy. It costs 4 bytes per element in f32 and 2 in bfloat16 beside the weight itself, lives as long as
+/// the last clone, and is never stale: it belongs to one storage of the weight, which Burn replaces instead of writing to
+/// it, because the entry's weak reference makes that storage a shared one (`Arc::get_mut` and `Arc::make_mut` in Burn's
+/// Flex backend). Tracked (training) calls make no copy and give an old one back.
+#[derive(Clone, Debug, Default)]
+pub struct PackedWeight(Arc<Mutex<Option<Entry>>>);
+
+#[derive(Debug)]
+struct Entry {
+    storage: Weak<Bytes>,
+    layout: Layout,
+    precision: Precision,
+    packed: Arc<PackedWeights>,
+}
+
+impl PackedWeight {
+    /// The packed form of `w`, `[N, K]`.
+    pub(super) fn get(&self, w: &FlexTensor, precision: Precision) -> Arc<PackedWeights> {
+        let storage = w.data_arc();
+        // An entry is replaced as a whole, so one whose maker panicked is as good as any other.
+        let mut entry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = &*entry {
+            // The weak reference keeps the address from being used again.
+            let same = Weak::as_ptr(&entry.storage) == Arc::as_ptr(&storage);
+            if same && entry.layout == *w.layout() && entry.precision == precision {
+                return entry.packed.clone();
+            }
+        }
+        *entry = None;
+        let whole = w.to_contiguous();
+        let values: &[f32] = whole.as_slice().expect("contiguous f32 weight");
+        let [n, k] = [w.layout().shape()[0], w.layout().shape()[1]];
+        let packed = Arc::new(PackedWeights::new(precision, values, n, k));
+        *entry = Some(Entry {
+            storage: Arc::downgrade(&storage),
+            layout: w.layout().clone(),
+            precision,
+            packed: packed.clone(),
+        });
+        packed
+    }
+
+    /// Gives the copy back.
+    pub(super) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
