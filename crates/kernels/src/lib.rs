@@ -28,6 +28,7 @@ pub mod norm;
 pub mod optim;
 mod parallel;
 pub mod reference;
+pub mod report;
 mod scratch;
 pub(crate) mod simd;
 

@@ -8,7 +8,7 @@ mod batches;
 mod checkpoint;
 mod error;
 pub mod log;
-mod optimizer;
+pub mod optimizer;
 pub mod plot;
 pub mod progress;
 mod recipe;

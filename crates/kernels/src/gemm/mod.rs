@@ -46,6 +46,11 @@ macro_rules! with_kernel {
 }
 use with_kernel;
 
+/// The kernel that multiplies in a precision, by name.
+pub(crate) fn kernel_name(precision: Precision) -> &'static str {
+    Kernel::choose(precision).name()
+}
+
 fn depth<K: blocked::BlockKernel>(_: K) -> usize {
     K::DEPTH
 }
@@ -71,6 +76,22 @@ impl Kernel {
         }
         let _ = precision;
         Self::Vector(VectorKernel)
+    }
+
+    /// What [`crate::report`] calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Vector(_) => match crate::cpu_features::isa() {
+                crate::cpu_features::Isa::Portable => "portable",
+                _ => "avx2",
+            },
+            #[cfg(target_arch = "x86_64")]
+            Self::F32(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16(_) => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(_) => "amx-bf16",
+        }
     }
 
     /// Whether packed weights are bfloat16: half the bytes to read.

@@ -1,0 +1,258 @@
+//! `vlm bench`
+
+mod architectures;
+mod measure;
+
+use crate::output::{Output, complain, milliseconds};
+use crate::{Common, Outcome};
+use anyhow::bail;
+use architectures::{ENCODE, TRAIN};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use clap::{Args, Subcommand, ValueEnum};
+use measure::{Measured, measure, median};
+use serde::Serialize;
+use vlm_models::encoders::VisionTower;
+use vlm_models::families::clip::Clip;
+use vlm_nn::ops;
+use vlm_nn::weights::Weights;
+use vlm_train::optimizer::{Accumulated, Optimizer};
+
+/// Time a model of a known architecture with random weights
+#[derive(Args)]
+#[command(after_help = "\
+With --json the line has work, arch, batch, threads, precision (auto is printed as what it chose), median_ms, min_ms \
+and peak_mb (the most memory that the process held during the measured repetitions).
+
+Exit codes: 0 done; 2 wrong usage.
+
+Example:
+  vlm bench encode --arch clip-vit-b-32 --batch 16 --threads 4
+  vlm bench train --arch vit-s-16+text-6 --batch 32 --precision bf16 --json")]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    work: Work,
+}
+
+#[derive(Subcommand)]
+enum Work {
+    Encode(EncodeArgs),
+    Train(TrainArgs),
+}
+
+/// How often, and in which arithmetic.
+#[derive(Args)]
+struct Measurement {
+    /// Arithmetic of matrix products; auto takes bf16 where the processor has it in hardware
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
+    precision: PrecisionArg,
+    /// Measured repetitions
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=10000))]
+    repeat: u32,
+    /// Repetitions before those
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=10000))]
+    warmup: u32,
+}
+
+/// Arithmetic of matrix products.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PrecisionArg {
+    Auto,
+    F32,
+    Bf16,
+    Int8,
+    Int4,
+}
+
+impl PrecisionArg {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+        }
+    }
+}
+
+/// Pictures to vectors
+///
+/// Times one forward pass of a picture encoder, from normalised pixels to the vectors of its pictures.
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  vlm bench encode --arch vit-b-16 --batch 16 --threads 4 --precision f32")]
+struct EncodeArgs {
+    /// The architecture
+    #[arg(long, value_name = "NAME", help = format!("One of {}", ENCODE.join(", ")))]
+    arch: String,
+    /// Pictures at once
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: u16,
+    #[command(flatten)]
+    measurement: Measurement,
+}
+
+/// A contrastive training step
+///
+/// Times forward pass, backward pass and AdamW update of a dual encoder with the loss of CLIP.
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  vlm bench train --arch vit-s-16+text-6 --batch 32 --threads 4")]
+struct TrainArgs {
+    /// The architecture
+    #[arg(long, value_name = "NAME", help = format!("One of {}", TRAIN.join(", ")))]
+    arch: String,
+    /// Pairs at once
+    #[arg(long, value_name = "B", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: u16,
+    #[command(flatten)]
+    measurement: Measurement,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    work: &'static str,
+    arch: &'a str,
+    batch: u16,
+    threads: usize,
+    precision: &'static str,
+    median_ms: f64,
+    min_ms: f64,
+    peak_mb: Option<u64>,
+}
+
+impl<'a> Record<'a> {
+    fn new(
+        work: &'static str,
+        arch: &'a str,
+        batch: u16,
+        precision: &'static str,
+        measured: &Measured,
+    ) -> Self {
+        let least = measured.times.iter().min().copied().unwrap_or_default();
+        Self {
+            work,
+            arch,
+            batch,
+            threads: rayon::current_num_threads(),
+            precision,
+            median_ms: milliseconds(median(&measured.times)),
+            min_ms: milliseconds(least),
+            peak_mb: measured.peak_mb,
+        }
+    }
+
+    fn describe(&self) -> String {
+        let peak = self
+            .peak_mb
+            .map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
+        format!(
+            "work      {} {}\nbatch     {}\nthreads   {}\nprecision {}\nmedian    {} ms\nmin       {} ms\npeak      {peak}\n",
+            self.work,
+            self.arch,
+            self.batch,
+            self.threads,
+            self.precision,
+            self.median_ms,
+            self.min_ms,
+        )
+    }
+}
+
+pub fn run(args: &BenchArgs, common: &Common) -> anyhow::Result<Outcome> {
+    match &args.work {
+        Work::Encode(args) => encode(args, common),
+        Work::Train(args) => train(args, common),
+    }
+}
+
+/// Sets the arithmetic and gives the name of what computes.
+fn set_precision(asked: PrecisionArg, common: &Common) -> anyhow::Result<&'static str> {
+    let hardware = vlm_kernels::cpu_features::has_avx512_bf16();
+    let chosen = match asked {
+        PrecisionArg::Auto if hardware => PrecisionArg::Bf16,
+        PrecisionArg::Auto => PrecisionArg::F32,
+        asked => asked,
+    };
+    match chosen {
+        PrecisionArg::F32 | PrecisionArg::Auto => ops::set_precision(ops::Precision::F32),
+        PrecisionArg::Bf16 => {
+            ops::set_precision(ops::Precision::Bf16);
+            if !hardware && !common.quiet {
+                complain(format_args!(
+                    "note: --precision bf16: this processor has no such instructions, f32 is computed"
+                ));
+            }
+        }
+        PrecisionArg::Int8 | PrecisionArg::Int4 => bail!(
+            "--precision: expected auto, f32 or bf16 for this work, found {}",
+            asked.name()
+        ),
+    }
+    Ok(chosen.name())
+}
+
+fn encode(args: &EncodeArgs, common: &Common) -> anyhow::Result<Outcome> {
+    let config = architectures::vision(&args.arch)?;
+    let precision = set_precision(args.measurement.precision, common)?;
+    let device = Device::flex();
+    let mut weights = Weights::random(0, &device);
+    let tower = VisionTower::new(&mut weights, &config);
+    weights.finish()?;
+    let pixels = pictures(args.batch, config.image_size, &device);
+    let m = &args.measurement;
+    let measured = measure(m.warmup, m.repeat, || {
+        std::hint::black_box(tower.forward(pixels.clone()).into_data());
+    });
+    finish(
+        "encode", &args.arch, args.batch, precision, &measured, common,
+    )
+}
+
+fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
+    let config = architectures::dual_encoder(&args.arch)?;
+    let precision = set_precision(args.measurement.precision, common)?;
+    let device = Device::flex().autodiff();
+    let mut weights = Weights::random(0, &device);
+    let mut model = Some(Clip::new(&mut weights, &config));
+    weights.finish()?;
+    let mut optimizer = Optimizer::new(0.01, [0.9, 0.999]);
+    let pixels = pictures(args.batch, config.vision.image_size, &device);
+    let (b, t) = (usize::from(args.batch), config.text.max_position_embeddings);
+    let ids = (0..b * t).map(|i| (i * 7919 % config.text.vocab_size) as i64);
+    let ids = TensorData::new(ids.collect(), [b, t]);
+    let ids = Tensor::<2, Int>::from_data(ids, &device);
+    let lengths = vec![t; b];
+    let m = &args.measurement;
+    let measured = measure(m.warmup, m.repeat, || {
+        let before = model.take().expect("given back after every step");
+        let loss = before.loss(pixels.clone(), ids.clone(), &lengths);
+        let mut grads = Accumulated::default();
+        grads.add(&before, &loss.backward());
+        model = Some(optimizer.step(before, grads, 1e-4));
+    });
+    finish(
+        "train", &args.arch, args.batch, precision, &measured, common,
+    )
+}
+
+/// `[B, 3, size, size]` of normally distributed pixels.
+fn pictures(batch: u16, size: usize, device: &Device) -> Tensor<4> {
+    let shape = [usize::from(batch), 3, size, size];
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+fn finish(
+    work: &'static str,
+    arch: &str,
+    batch: u16,
+    precision: &'static str,
+    measured: &Measured,
+    common: &Common,
+) -> anyhow::Result<Outcome> {
+    let record = Record::new(work, arch, batch, precision, measured);
+    Output::new(common.json).result(&record, &record.describe())?;
+    Ok(Outcome::Done)
+}
