@@ -1,6 +1,7 @@
 //! `vlm bench`
 
 mod architectures;
+mod generate;
 mod measure;
 
 use crate::output::{Output, complain, milliseconds};
@@ -9,6 +10,7 @@ use anyhow::bail;
 use architectures::{ENCODE, TRAIN};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use clap::{Args, Subcommand, ValueEnum};
+use generate::Quantization;
 use measure::{Measured, measure, median};
 use serde::Serialize;
 use vlm_models::encoders::VisionTower;
@@ -21,7 +23,8 @@ use vlm_train::optimizer::{Accumulated, Optimizer};
 #[derive(Args)]
 #[command(after_help = "\
 With --json the line has work, arch, batch, threads, precision (auto is printed as what it chose), median_ms, min_ms \
-and peak_mb (the most memory that the process held during the measured repetitions).
+and peak_mb (the most memory that the process held during the measured repetitions); generate adds prefill_tok_s and \
+decode_tok_s.
 
 Exit codes: 0 done; 2 wrong usage.
 
@@ -36,6 +39,7 @@ pub struct BenchArgs {
 #[derive(Subcommand)]
 enum Work {
     Encode(EncodeArgs),
+    Generate(GenerateArgs),
     Train(TrainArgs),
 }
 
@@ -93,6 +97,37 @@ struct EncodeArgs {
     measurement: Measurement,
 }
 
+/// Prompts to tokens
+///
+/// Times a language model on a prompt and on the tokens that follow it, each chosen as the most probable.
+#[derive(Args)]
+#[command(after_help = "\
+Without --quant, --precision int8 stands for q8_0, int4 and auto for q4_k_m, f32 and bf16 for dense weights. The \
+weights of a file are multiplied as they are stored.
+
+Example:
+  vlm bench generate --arch qwen2-0.5b --quant q4_k_m --prompt-tokens 512 --tokens 64 --threads 4
+  vlm bench generate --arch model.gguf --json")]
+struct GenerateArgs {
+    /// The architecture, or a GGUF file
+    #[arg(long, value_name = "NAME|FILE", help = format!("One of {}, or a GGUF file", generate::NAMES.join(", ")))]
+    arch: String,
+    /// How random weights are stored
+    #[arg(long, value_enum)]
+    quant: Option<Quantization>,
+    /// Texts at once
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    prompt_tokens: u32,
+    /// New tokens
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    tokens: u32,
+    #[command(flatten)]
+    measurement: Measurement,
+}
+
 /// A contrastive training step
 ///
 /// Times forward pass, backward pass and AdamW update of a dual encoder with the loss of CLIP.
@@ -121,6 +156,15 @@ struct Record<'a> {
     median_ms: f64,
     min_ms: f64,
     peak_mb: Option<u64>,
+    #[serde(flatten)]
+    rates: Option<Rates>,
+}
+
+/// Tokens a second.
+#[derive(Serialize)]
+struct Rates {
+    prefill_tok_s: f64,
+    decode_tok_s: f64,
 }
 
 impl<'a> Record<'a> {
@@ -141,6 +185,7 @@ impl<'a> Record<'a> {
             median_ms: milliseconds(median(&measured.times)),
             min_ms: milliseconds(least),
             peak_mb: measured.peak_mb,
+            rates: None,
         }
     }
 
@@ -148,22 +193,28 @@ impl<'a> Record<'a> {
         let peak = self
             .peak_mb
             .map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
-        format!(
-            "work      {} {}\nbatch     {}\nthreads   {}\nprecision {}\nmedian    {} ms\nmin       {} ms\npeak      {peak}\n",
-            self.work,
-            self.arch,
-            self.batch,
-            self.threads,
-            self.precision,
-            self.median_ms,
-            self.min_ms,
-        )
+        let mut lines = vec![
+            ("work", format!("{} {}", self.work, self.arch)),
+            ("batch", self.batch.to_string()),
+            ("threads", self.threads.to_string()),
+            ("precision", self.precision.to_owned()),
+            ("median", format!("{} ms", self.median_ms)),
+            ("min", format!("{} ms", self.min_ms)),
+            ("peak", peak),
+        ];
+        if let Some(rates) = &self.rates {
+            lines.push(("prompt", format!("{} tokens/s", rates.prefill_tok_s)));
+            lines.push(("decoding", format!("{} tokens/s", rates.decode_tok_s)));
+        }
+        let line = |(name, value)| format!("{name:<9} {value}\n");
+        lines.into_iter().map(line).collect()
     }
 }
 
 pub fn run(args: &BenchArgs, common: &Common) -> anyhow::Result<Outcome> {
     match &args.work {
         Work::Encode(args) => encode(args, common),
+        Work::Generate(args) => generate(args, common),
         Work::Train(args) => train(args, common),
     }
 }
@@ -209,6 +260,64 @@ fn encode(args: &EncodeArgs, common: &Common) -> anyhow::Result<Outcome> {
     finish(
         "encode", &args.arch, args.batch, precision, &measured, common,
     )
+}
+
+fn generate(args: &GenerateArgs, common: &Common) -> anyhow::Result<Outcome> {
+    let asked = args.measurement.precision;
+    let is_file = generate::is_file(&args.arch);
+    let quantization = match (args.quant, asked) {
+        (Some(_), _) if is_file => bail!("--quant: expected random weights, found those of a file"),
+        (None, PrecisionArg::Int8 | PrecisionArg::Int4) if is_file => bail!(
+            "--precision: expected auto, f32 or bf16 for a file, found {}",
+            asked.name()
+        ),
+        (Some(quant), PrecisionArg::Int8 | PrecisionArg::Int4)
+            if quant.precision() != Some(asked.name()) =>
+        {
+            bail!(
+                "--precision: expected what --quant says, found {}",
+                asked.name()
+            )
+        }
+        (Some(quant), _) => quant,
+        (None, PrecisionArg::Int8) => Quantization::Q8_0,
+        (None, PrecisionArg::F32 | PrecisionArg::Bf16) => Quantization::Dense,
+        (None, PrecisionArg::Auto | PrecisionArg::Int4) => Quantization::Q4KM,
+    };
+    let float = match asked {
+        PrecisionArg::Int8 | PrecisionArg::Int4 => PrecisionArg::Auto,
+        asked => asked,
+    };
+    let float = set_precision(float, common)?;
+    let model = generate::model(&args.arch, quantization, ops::precision())?;
+    let precision = if is_file {
+        model
+            .integer_bits()
+            .map(|bits| if bits > 4 { "int8" } else { "int4" })
+    } else {
+        quantization.precision()
+    };
+    let m = &args.measurement;
+    let generated = generate::measure(
+        &model,
+        args.batch.into(),
+        [args.prompt_tokens as usize, args.tokens as usize],
+        [m.warmup, m.repeat],
+    )?;
+    let precision = precision.unwrap_or(float);
+    let mut record = Record::new(
+        "generate",
+        &args.arch,
+        args.batch,
+        precision,
+        &generated.whole,
+    );
+    record.rates = Some(Rates {
+        prefill_tok_s: generated.prefill_tok_s,
+        decode_tok_s: generated.decode_tok_s,
+    });
+    Output::new(common.json).result(&record, &record.describe())?;
+    Ok(Outcome::Done)
 }
 
 fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {

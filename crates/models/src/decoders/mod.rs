@@ -1,5 +1,8 @@
 //! Decoders: hidden states to words.
 
+pub mod matrix;
+pub mod rotary;
+pub mod tensors;
 mod transformer;
 
 pub use transformer::MultimodalDecoder;

@@ -9,4 +9,5 @@ mod vit;
 pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
 pub use text_transformer::{TextConfig, TextTransformer};
 pub use vision_tower::{VisionPooling, VisionTower, VisionTowerConfig};
+pub(crate) use vit::check_size;
 pub use vit::{Stem, VisionConfig, Vit};

@@ -2,6 +2,7 @@
 
 pub mod clip;
 pub mod coca;
+pub mod qwen2;
 pub mod siglip;
 
 use crate::capability::{EmbedImage, EmbedText, Generate};

@@ -84,7 +84,7 @@ impl Checkpoint {
     }
 
     /// One line for each tensor that nobody took.
-    pub(super) fn unused(&self) -> impl Iterator<Item = String> {
+    pub fn unused(&self) -> impl Iterator<Item = String> {
         self.tensors
             .iter()
             .map(|(name, (shape, _))| format!("+ {name} {shape:?}"))
