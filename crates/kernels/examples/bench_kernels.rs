@@ -147,7 +147,11 @@ fn peak() -> [Option<f64>; 2] {
                         *$sum = $step;
                         // SAFETY: an empty block; it keeps the compiler from folding the loop.
                         unsafe {
-                            std::arch::asm!("/* {0} */", inout(zmm_reg) *$sum, options(nomem, nostack, preserves_flags));
+                            std::arch::asm!(
+                                "/* {0} */",
+                                inout(zmm_reg) * $sum,
+                                options(nomem, nostack, preserves_flags)
+                            );
                         }
                     }
                 }
@@ -176,7 +180,14 @@ fn peak() -> [Option<f64>; 2] {
     [None; 2]
 }
 
-fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_dim: usize) {
+fn bench_attention(
+    precision: Precision,
+    batch: usize,
+    heads: usize,
+    q_len: usize,
+    k_len: usize,
+    head_dim: usize,
+) {
     let shape = AttentionShape {
         batch,
         q_len,
@@ -197,11 +208,11 @@ fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_
     let k = HeadsRef::packed(&kv, k_len, width, 2, 0);
     let v = HeadsRef::packed(&kv, k_len, width, 2, 1);
     let dout = HeadsRef::contiguous(&dout, q_len, width);
-    let name = format!("B={batch} H={heads} Tq={q_len} Tk={k_len} hd={head_dim}");
+    let name = format!("{precision:?} B={batch} H={heads} Tq={q_len} Tk={k_len} hd={head_dim}");
     let product = 2.0 * (batch * q_len * k_len * width) as f64;
     let seconds = time(|| {
         let out = HeadsMut::contiguous(&mut out, q_len, width);
-        attention(shape, q, k, v, Mask::None, None, 0.2, out);
+        attention(precision, shape, q, k, v, Mask::None, None, 0.2, out);
     });
     report(
         &format!("attention {name}"),
@@ -211,7 +222,10 @@ fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_
     );
     let seconds = time(|| {
         let dq = HeadsMut::contiguous(&mut out, q_len, width);
-        attention_backward_packed_kv(shape, dout, q, &kv, Mask::None, None, 0.2, dq, &mut dkv);
+        let none = Mask::None;
+        attention_backward_packed_kv(
+            precision, shape, dout, q, &kv, none, None, 0.2, None, dq, &mut dkv,
+        );
     });
     report(
         &format!("  backward {name}"),
@@ -284,12 +298,14 @@ fn main() {
         bench_encoder(Precision::Bf16);
     }
     if "attention".contains(&only) {
-        bench_attention(32, 6, 64, 64, 32);
-        bench_attention(32, 6, 24, 64, 32);
-        bench_attention(16, 12, 197, 197, 64);
-        bench_attention(1, 6, 1, 64, 32);
-        bench_attention(4, 12, 577, 577, 64);
-        bench_attention(1, 12, 2048, 2048, 64);
+        for precision in [Precision::F32, Precision::Bf16] {
+            bench_attention(precision, 32, 6, 64, 64, 32);
+            bench_attention(precision, 32, 6, 24, 64, 32);
+            bench_attention(precision, 4, 12, 197, 197, 64);
+            bench_attention(precision, 1, 6, 1, 64, 32);
+            bench_attention(precision, 1, 12, 577, 577, 64);
+            bench_attention(precision, 1, 4, 2048, 2048, 64);
+        }
     }
     if "elementwise".contains(&only) {
         bench_elementwise();
