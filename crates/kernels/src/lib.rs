@@ -34,8 +34,8 @@ pub(crate) mod simd;
 
 pub use activation::{Activation, activation_backward, activation_forward};
 pub use attention::{
-    AttentionShape, HeadsMut, HeadsRef, Mask, attention, attention_backward,
-    attention_backward_packed, attention_backward_packed_kv,
+    AttentionShape, HeadsMut, HeadsRef, Mask, Saved, attention, attention_backward,
+    attention_backward_packed, attention_backward_packed_kv, attention_saving,
 };
 pub use conv::{ConvShape, fold, patchify, unfold, unpatchify};
 pub use cpu_features::{Isa, Precision};

@@ -54,3 +54,9 @@ pub(crate) fn with_scratch<R>(len: usize, task: impl FnOnce(&mut [f32]) -> R) ->
     FREE.with_borrow_mut(|free| free.push(lines));
     result
 }
+
+/// Floats of all buffers that this thread keeps.
+#[cfg(test)]
+pub(crate) fn held_floats() -> usize {
+    FREE.with_borrow(|free| free.iter().map(|lines| 16 * lines.len()).sum())
+}

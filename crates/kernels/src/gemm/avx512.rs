@@ -18,11 +18,11 @@ pub(super) enum Order {
 
 /// `f32` operands.
 #[derive(Clone, Copy)]
-pub(super) struct F32Kernel(Avx512);
+pub(crate) struct F32Kernel(Avx512);
 
 /// bfloat16 operands.
 #[derive(Clone, Copy)]
-pub(super) struct Bf16Kernel(Avx512);
+pub(crate) struct Bf16Kernel(Avx512);
 
 impl F32Kernel {
     /// # Safety
@@ -288,7 +288,7 @@ macro_rules! define_multiply {
             // accessed in the block's rows and columns only.
             unsafe {
                 let mut a = block.a.add(row / PANEL * length + row % PANEL);
-                let mut b = block.b.add(panel * length);
+                let mut b = block.b.add(panel * block.b_panel);
                 let c = block.c.add(row * block.c_stride + panel * PANEL);
                 for i in 0..R {
                     // Fixed bounds keep the sums in registers.
@@ -308,7 +308,7 @@ macro_rules! define_multiply {
                 for _ in 0..block.units {
                     let mut columns = [_mm512_setzero_ps(); N];
                     for j in 0..N {
-                        columns[j] = _mm512_loadu_ps(b.add(j * length));
+                        columns[j] = _mm512_loadu_ps(b.add(j * block.b_panel));
                     }
                     for i in 0..R {
                         let $a = _mm512_set1_ps(*a.add(i));

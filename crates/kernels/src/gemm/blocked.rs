@@ -10,7 +10,7 @@ use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 
 /// Rows of `a` or columns of `b` in a panel.
-pub(super) const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 
 /// Units of `k` in a chunk: two panels of `b` (24 KiB) stay in a 32 KiB first-level cache.
 const CHUNK_UNITS: usize = 192;
@@ -26,33 +26,36 @@ const SERIAL_WORK: usize = 1 << 19;
 
 /// Up to 16 rows of `a` (or columns of `b`) along a chunk of `k`.
 #[derive(Clone, Copy)]
-pub(super) struct Source {
-    pub(super) ptr: *const f32,
+pub(crate) struct Source {
+    pub(crate) ptr: *const f32,
     /// Rows of `a` or columns of `b`, at most [`PANEL`].
-    pub(super) outer: usize,
-    pub(super) outer_stride: usize,
+    pub(crate) outer: usize,
+    pub(crate) outer_stride: usize,
     /// Extent along the inner dimension.
-    pub(super) k: usize,
-    pub(super) k_stride: usize,
+    pub(crate) k: usize,
+    pub(crate) k_stride: usize,
 }
 
 /// A block of the result for a chunk of `k`.
 #[derive(Clone, Copy)]
-pub(super) struct Block {
-    /// Panels of `a` and `b`, each `units * PANEL` units long.
-    pub(super) a: *const f32,
-    pub(super) b: *const f32,
-    pub(super) units: usize,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) c: *mut f32,
-    pub(super) c_stride: usize,
+pub(crate) struct Block {
+    /// Panels of `units * PANEL` units.
+    pub(crate) a: *const f32,
+    /// Panels of which the first `units * PANEL` units count.
+    pub(crate) b: *const f32,
+    pub(crate) units: usize,
+    /// Units from one panel of `b` to the next.
+    pub(crate) b_panel: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
     /// Add to `c` instead of overwriting it.
-    pub(super) accumulate: bool,
+    pub(crate) accumulate: bool,
 }
 
 /// The inner kernel of a number format on an instruction set.
-pub(super) trait BlockKernel: Copy + Send + Sync {
+pub(crate) trait BlockKernel: Copy + Send + Sync {
     /// Elements of `k` per unit.
     const DEPTH: usize;
     /// Units per chunk and panels per operand are multiples of these; padding is zero.
@@ -383,6 +386,7 @@ impl<K: BlockKernel> Task<'_, K> {
                         a,
                         b: self.packed_b[at..].as_ptr(),
                         units,
+                        b_panel: units * PANEL,
                         rows: rows.len(),
                         columns,
                         c: self.out.ptr().add(row * self.n + column),

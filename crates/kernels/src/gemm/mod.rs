@@ -4,7 +4,7 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod blocked;
+pub(crate) mod blocked;
 pub mod linear;
 mod packed;
 mod small;
@@ -19,7 +19,7 @@ use vector::VectorKernel;
 
 /// The inner kernel that multiplies in a precision on this processor.
 #[derive(Clone, Copy)]
-enum Kernel {
+pub(crate) enum Kernel {
     /// `f32` on vectors of any width.
     Vector(VectorKernel),
     #[cfg(target_arch = "x86_64")]
@@ -57,7 +57,7 @@ fn depth<K: blocked::BlockKernel>(_: K) -> usize {
 
 impl Kernel {
     /// Without vector instructions for bfloat16 the kernel is `f32`: bfloat16 would only lose precision.
-    fn choose(precision: Precision) -> Self {
+    pub(crate) fn choose(precision: Precision) -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             use crate::cpu_features::{Isa, has_avx512_bf16, isa};

@@ -9,7 +9,7 @@ const ROWS: usize = 4;
 
 /// `f32` operands.
 #[derive(Clone, Copy)]
-pub(super) struct VectorKernel;
+pub(crate) struct VectorKernel;
 
 impl BlockKernel for VectorKernel {
     const DEPTH: usize = 1;
@@ -82,7 +82,7 @@ fn tile<S: Simd, const N: usize>(s: S, block: &Block, row: usize, column: usize)
     // over the block's rows and columns, which slices of `c` do not leave.
     unsafe {
         let mut a = block.a.add(row / PANEL * length + row % PANEL);
-        let mut b = block.b.add(column / PANEL * length);
+        let mut b = block.b.add(column / PANEL * block.b_panel);
         for _ in 0..block.units {
             let panel: [S::V; N] = std::array::from_fn(|v| s.load_ptr(b.add(v * S::LANES)));
             for (i, sums) in sums.iter_mut().enumerate() {

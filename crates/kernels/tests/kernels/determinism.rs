@@ -97,12 +97,14 @@ fn attention_does_not_depend_on_threads() {
     assert_repeats(|| {
         let mut dqkv = vec![0.0; qkv.len()];
         attention_backward_packed(
+            Precision::F32,
             shape,
             HeadsRef::contiguous(&dout, 150, width),
             &qkv,
             Mask::Causal { past: 0 },
             None,
             0.2,
+            None,
             &mut dqkv,
         );
         dqkv

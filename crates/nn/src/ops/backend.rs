@@ -2,6 +2,7 @@
 //! with `vlm-kernels`. Differentiation is in [`super::autodiff`]; other devices take [`super::composed`].
 
 use super::packed::PackedWeight;
+use super::precision;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
@@ -252,10 +253,10 @@ fn linear_flex(
         residual: residual.as_ref().map(f32s),
         pre_activation: pre.as_deref_mut(),
     };
-    let precision = options.precision;
+    let products = options.precision;
     match &options.packed {
-        Some(kept) if !train && PackedWeights::pay_off(precision, m) => {
-            let packed = kept.get(&w, precision);
+        Some(kept) if !train && PackedWeights::pay_off(products, m) => {
+            let packed = kept.get(&w, products);
             kernels::linear_packed(f32s(&x), &packed, m, epilogue, &mut y);
         }
         _ => {
@@ -263,7 +264,7 @@ fn linear_flex(
                 kept.clear();
             }
             let w = w.to_contiguous();
-            kernels::linear(precision, f32s(&x), f32s(&w), m, k, n, epilogue, &mut y);
+            kernels::linear(products, f32s(&x), f32s(&w), m, k, n, epilogue, &mut y);
         }
     }
     let pre = match pre {
@@ -333,6 +334,7 @@ impl VlmOps for Flex {
         let mut out = unfilled(b * t * d);
         let part = |i| heads(f32s(&qkv), t, d, i, 3);
         kernels::attention(
+            precision(),
             options.shape(b, t, t, d),
             part(0),
             part(1),
@@ -356,6 +358,7 @@ impl VlmOps for Flex {
         let [_, tk, _] = dims(&kv);
         let mut out = unfilled(b * tq * d);
         kernels::attention(
+            precision(),
             options.shape(b, tq, tk, d),
             heads(f32s(&q), tq, d, 0, 1),
             heads(f32s(&kv), tk, d, 0, 2),
@@ -529,12 +532,14 @@ impl VlmGrad for Flex {
         let d = packed / 3;
         let mut dqkv = unfilled(b * t * packed);
         kernels::attention_backward_packed(
+            precision(),
             options.shape(b, t, t, d),
             heads(f32s(&dy), t, d, 0, 1),
             f32s(&qkv),
             options.mask(),
             options.key_lengths.as_deref(),
             options.scale,
+            None,
             &mut dqkv,
         );
         tensor(dqkv, [b, t, packed])
@@ -551,6 +556,7 @@ impl VlmGrad for Flex {
         let [_, tk, _] = dims(&kv);
         let (mut dq, mut dkv) = (unfilled(b * tq * d), unfilled(b * tk * 2 * d));
         kernels::attention_backward_packed_kv(
+            precision(),
             options.shape(b, tq, tk, d),
             heads(f32s(&dy), tq, d, 0, 1),
             heads(f32s(&q), tq, d, 0, 1),
@@ -558,6 +564,7 @@ impl VlmGrad for Flex {
             options.mask(),
             options.key_lengths.as_deref(),
             options.scale,
+            None,
             HeadsMut {
                 data: &mut dq,
                 offset: 0,
