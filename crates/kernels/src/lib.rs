@@ -27,6 +27,7 @@ pub mod memory;
 pub mod norm;
 pub mod optim;
 mod parallel;
+pub mod quant;
 pub mod reference;
 mod scratch;
 pub(crate) mod simd;
@@ -43,3 +44,6 @@ pub use gemm::{MatRef, linear, linear::Epilogue, linear::column_sum, matmul};
 pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_rows};
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw, sum_of_squares};
+pub use quant::{
+    BlockFormat, Int8Weights, PackedMatrix, QuantError, QuantizedMatrix, linear_int8, matmul_shared,
+};
