@@ -27,6 +27,7 @@ pub mod memory;
 pub mod norm;
 pub mod optim;
 mod parallel;
+pub mod quant;
 pub mod reference;
 pub mod report;
 mod scratch;
@@ -46,3 +47,6 @@ pub use gemm::{
 pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_rows};
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw, sum_of_squares};
+pub use quant::{
+    BlockFormat, Int8Weights, PackedMatrix, QuantError, QuantizedMatrix, linear_int8, matmul_shared,
+};

@@ -302,3 +302,24 @@ pub fn patch_indices([batch, channels, height, width]: [usize; 4], patch: usize)
     }
     out
 }
+
+/// `x`, rows of `cols`, rounded to 8 bits in blocks of `block` (the last of a row may be shorter):
+/// the nearest multiples of `max |x| / 127`, computed as products with quantized weights define it.
+pub fn round_to_int8(x: &[f32], cols: usize, block: usize) -> Vec<f64> {
+    let mut out = Vec::with_capacity(x.len());
+    for row in x.chunks(cols.max(1)) {
+        for x in row.chunks(block) {
+            let largest = x.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            let (scale, inverse) = if largest == 0.0 {
+                (0.0, 0.0)
+            } else {
+                (largest / 127.0, 127.0 / largest)
+            };
+            out.extend(x.iter().map(|x| {
+                let code = (x * inverse).round_ties_even();
+                f64::from(code) * f64::from(scale)
+            }));
+        }
+    }
+    out
+}

@@ -29,7 +29,7 @@ impl Epilogue<'_> {
         pre_activation: None,
     };
 
-    fn check(&self, m: usize, n: usize) {
+    pub(crate) fn check(&self, m: usize, n: usize) {
         assert!(
             self.bias.is_none_or(|b| b.len() == n),
             "linear: bias is not [{n}]"
@@ -46,7 +46,7 @@ impl Epilogue<'_> {
         );
     }
 
-    fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         self.bias.is_none()
             && self.activation == Activation::None
             && self.residual.is_none()
@@ -55,11 +55,11 @@ impl Epilogue<'_> {
 }
 
 /// The epilogue of a segment of one row.
-struct Segment<'a> {
-    bias: Option<&'a [f32]>,
-    activation: Activation,
-    residual: Option<&'a [f32]>,
-    pre_activation: Option<&'a mut [f32]>,
+pub(crate) struct Segment<'a> {
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) activation: Activation,
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) pre_activation: Option<&'a mut [f32]>,
 }
 
 #[inline(always)]
@@ -90,7 +90,7 @@ fn finish_segment_with<S: Simd, F: Function>(s: S, y: &mut [f32], mut e: Segment
 
 simd_dispatch! {
     /// Applies the epilogue to a segment of a row that holds the product.
-    fn finish(y: &mut [f32], epilogue: Segment) = finish_segment;
+    pub(crate) fn finish(y: &mut [f32], epilogue: Segment) = finish_segment;
 }
 
 /// Rows up to which the weight is read once, straight from memory.

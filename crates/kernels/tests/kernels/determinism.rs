@@ -110,3 +110,30 @@ fn attention_does_not_depend_on_threads() {
         dqkv
     });
 }
+
+#[test]
+fn quantized_products_do_not_depend_on_threads() {
+    let mut random = Random::new(44);
+    let (n, k) = (500, 768);
+    let weights = random.floats(n * k, 1.0);
+    let int8 = Int8Weights::quantize(&weights, n, k);
+    for m in [1, 3, 300] {
+        let x = random.floats(m * k, 1.0);
+        assert_repeats(|| {
+            let mut out = vec![0.0; m * n];
+            linear_int8(&x, &int8, m, Epilogue::NONE, &mut out);
+            out
+        });
+        for format in [BlockFormat::Q4K, BlockFormat::Q8_0] {
+            let data = quant::quantize(format, &weights).expect("whole blocks");
+            let packed = QuantizedMatrix::new(format, n, k, data)
+                .and_then(|matrix| matrix.pack())
+                .expect("a quantized format");
+            assert_repeats(|| {
+                let mut out = vec![0.0; m * n];
+                packed.matmul(&x, m, &mut out);
+                out
+            });
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod determinism;
 mod elementwise;
 mod gemm;
 mod layout;
+mod quant;
 mod support;
 
 /// The suite above runs on the best instruction set; this runs it again on each lesser one.
@@ -14,7 +15,7 @@ fn every_lesser_instruction_set_passes_the_same_tests() {
         return;
     }
     let program = std::env::current_exe().expect("the test binary's own path");
-    for bound in ["portable", "avx2", "avx512", "avx512-bf16"] {
+    for bound in ["portable", "avx2", "avx-vnni", "avx512", "avx512-bf16"] {
         let run = std::process::Command::new(&program)
             .args(["--skip", "every_lesser_instruction_set", "--test-threads=2"])
             .env("VLM_CPU", bound)
