@@ -1,6 +1,6 @@
 //! What was found and chosen, for people: the source of `vlm doctor`.
 
-use crate::cpu_features::{self, Isa, Precision};
+use crate::cpu_features::{self, IntegerIsa, Isa, Precision};
 use crate::gemm::kernel_name;
 
 /// An extension of the instruction set that some kernel is written for.
@@ -66,6 +66,16 @@ pub fn features() -> Vec<Feature> {
                 isa >= Isa::Avx512,
             ),
             feature(
+                "avx-vnni",
+                is_x86_feature_detected!("avxvnni"),
+                cpu_features::integer_isa() == IntegerIsa::AvxVnni,
+            ),
+            feature(
+                "avx512-vnni",
+                is_x86_feature_detected!("avx512vnni"),
+                cpu_features::integer_isa() == IntegerIsa::Avx512Vnni,
+            ),
+            feature(
                 "avx512-bf16",
                 is_x86_feature_detected!("avx512bf16"),
                 cpu_features::has_avx512_bf16(),
@@ -113,6 +123,13 @@ pub fn choices() -> Vec<Choice> {
         Isa::Avx2 => "avx2",
         Isa::Avx512 => "avx512",
     };
+    let integers = match cpu_features::integer_isa() {
+        IntegerIsa::Portable => "portable",
+        IntegerIsa::Avx2 => "avx2",
+        IntegerIsa::AvxVnni => "avx-vnni",
+        IntegerIsa::Avx512Vnni => "avx512-vnni",
+        IntegerIsa::NeonDot => "neon-dotprod",
+    };
     let choice = |operation, precision, kernel| Choice {
         operation,
         precision,
@@ -121,6 +138,8 @@ pub fn choices() -> Vec<Choice> {
     vec![
         choice("matrix product", "f32", kernel_name(Precision::F32)),
         choice("matrix product", "bf16", kernel_name(Precision::Bf16)),
+        choice("matrix product", "int8", integers),
+        choice("matrix product", "int4", integers),
         choice("attention", "f32", vectors),
         choice("norms, softmax, activations", "f32", vectors),
         choice("convolution, AdamW", "f32", vectors),

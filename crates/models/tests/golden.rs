@@ -83,7 +83,10 @@ fn clip_matches_the_reference() {
     let (pixels, ids) = (golden.pixels(), golden.ids([2, 9]));
     let lengths = [9, 5];
     let hidden = values(model.vision().hidden_states(pixels.clone()));
-    close(&hidden, &golden.take("out.vision_last_hidden_state", &[2, 5, 32]));
+    close(
+        &hidden,
+        &golden.take("out.vision_last_hidden_state", &[2, 5, 32]),
+    );
     let image = values(model.embed_image(pixels.clone()));
     close(&image, &golden.take("out.image_embeds", &[2, 24]));
     let text = values(model.embed_text(int(&ids), &lengths));
@@ -124,7 +127,7 @@ fn a_checkpoint_of_another_family_is_refused_by_name() {
 fn qwen2() -> Qwen2 {
     let config = Qwen2Config::parse(&config("qwen2.json")).unwrap();
     let mut source = DenseTensors::new(checkpoint("qwen2.safetensors"), Precision::F32);
-    let model = Qwen2::new(&mut source, &config).unwrap();
+    let model = Qwen2::new(&mut source, &config, Precision::F32).unwrap();
     source.finish().unwrap();
     model
 }
@@ -166,7 +169,9 @@ fn rows_can_be_dropped_and_doubled_and_texts_begun_anew() {
     let full = model.logits(&ids);
     let mut decoding = model.decode();
     let piece = |begin: usize, end: usize, rows: &[usize]| -> Vec<Vec<u32>> {
-        rows.iter().map(|&row| ids[row][begin..end].to_vec()).collect()
+        rows.iter()
+            .map(|&row| ids[row][begin..end].to_vec())
+            .collect()
     };
     decoding.feed(&piece(0, 7, &[0, 1]));
     decoding.select(&[1, 1, 0]);
@@ -220,16 +225,30 @@ fn stored_weights_are_read_by_their_names_in_gguf_files() {
     let config = Qwen2Config::parse(&config("qwen2.json")).unwrap();
     let dense = DenseTensors::new(checkpoint("qwen2.safetensors"), Precision::F32);
     let mut source = Rounded(dense, Vec::new());
-    let model = Qwen2::new(&mut source, &config).unwrap();
+    let model = Qwen2::new(&mut source, &config, Precision::F32).unwrap();
     source.0.finish().unwrap();
-    for name in ["token_embd.weight", "blk.1.ffn_down.weight", "blk.0.attn_output.weight"] {
-        assert!(source.1.iter().any(|n| n == name), "{name} in {:?}", source.1);
+    for name in [
+        "token_embd.weight",
+        "blk.1.ffn_down.weight",
+        "blk.0.attn_output.weight",
+    ] {
+        assert!(
+            source.1.iter().any(|n| n == name),
+            "{name} in {:?}",
+            source.1
+        );
     }
     let mut golden = Golden::of("qwen2");
     let logits = model.logits(&golden.ids([2, 11]));
     let expected = golden.take("out.logits", &[2, 11, 60]);
     let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-    let error = logits.iter().zip(&expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    let error = logits
+        .iter()
+        .zip(&expected)
+        .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
     // halves carry 11 bits; the error of many roundings stays within a few of the last
-    assert!(error > 0.0 && error < 1e-2 * largest, "{error} of {largest}");
+    assert!(
+        error > 0.0 && error < 1e-2 * largest,
+        "{error} of {largest}"
+    );
 }

@@ -23,7 +23,7 @@ pub fn load(path: &Path, precision: Precision) -> Result<Qwen2, Error> {
         precision,
         error: None,
     };
-    let model = Qwen2::new(&mut source, &config);
+    let model = Qwen2::new(&mut source, &config, precision);
     // an error of the file says more than what the model makes of it
     if let Some(error) = source.error {
         return Err(error);

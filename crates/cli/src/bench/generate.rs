@@ -159,7 +159,7 @@ pub fn model(
             layers: config.num_hidden_layers,
             precision,
         };
-        return Ok(Qwen2::new(&mut source, &config)?);
+        return Ok(Qwen2::new(&mut source, &config, precision)?);
     }
     if !is_file(arch) {
         bail!(

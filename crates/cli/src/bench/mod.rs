@@ -15,7 +15,7 @@ use measure::{Measured, measure, median};
 use serde::Serialize;
 use vlm_models::encoders::VisionTower;
 use vlm_models::families::clip::Clip;
-use vlm_nn::ops;
+use vlm_nn::ops::{self, WeightFormat};
 use vlm_nn::weights::Weights;
 use vlm_train::optimizer::{Accumulated, Optimizer};
 
@@ -237,10 +237,16 @@ fn set_precision(asked: PrecisionArg, common: &Common) -> anyhow::Result<&'stati
                 ));
             }
         }
-        PrecisionArg::Int8 | PrecisionArg::Int4 => bail!(
-            "--precision: expected auto, f32 or bf16 for this work, found {}",
-            asked.name()
-        ),
+        // what is not a product of weights is computed in the best float precision
+        PrecisionArg::Int8 | PrecisionArg::Int4 => {
+            if hardware {
+                ops::set_precision(ops::Precision::Bf16);
+            }
+            ops::set_weight_format(match asked {
+                PrecisionArg::Int8 => WeightFormat::Int8,
+                _ => WeightFormat::Int4,
+            });
+        }
     }
     Ok(chosen.name())
 }
@@ -322,6 +328,13 @@ fn generate(args: &GenerateArgs, common: &Common) -> anyhow::Result<Outcome> {
 
 fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let config = architectures::dual_encoder(&args.arch)?;
+    let asked = args.measurement.precision;
+    if let PrecisionArg::Int8 | PrecisionArg::Int4 = asked {
+        bail!(
+            "--precision: expected auto, f32 or bf16 for training, found {}",
+            asked.name()
+        );
+    }
     let precision = set_precision(args.measurement.precision, common)?;
     let device = Device::flex().autodiff();
     let mut weights = Weights::random(0, &device);

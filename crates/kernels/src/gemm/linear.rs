@@ -150,6 +150,21 @@ pub fn linear_packed(
     weight.product(x, out, |row, first, y| finish.segment(row, first, y));
 }
 
+/// Applies what follows the product of a linear layer to `out` `[m, n]`, which holds the product.
+pub fn finish_rows(epilogue: Epilogue, n: usize, out: &mut [f32]) {
+    if epilogue.is_none() || out.is_empty() {
+        return;
+    }
+    epilogue.check(out.len() / n, n);
+    let finish = Finish::new(epilogue, n);
+    let rows = parallel::rows_per_task(n);
+    parallel::for_each_chunk(out, rows * n, |task, chunk| {
+        for (i, y) in chunk.chunks_exact_mut(n).enumerate() {
+            finish.segment(task * rows + i, 0, y);
+        }
+    });
+}
+
 /// The epilogue of a product `[m, n]`, applied segment by segment.
 struct Finish<'a> {
     n: usize,

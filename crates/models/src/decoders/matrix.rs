@@ -194,7 +194,7 @@ fn add_bias(out: &mut [f32], bias: Option<&[f32]>) {
 }
 
 /// `x += y`.
-pub(super) fn add(x: &mut [f32], y: &[f32]) {
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }

@@ -11,7 +11,7 @@
 //!
 //! Legend: `B` texts, `t` new tokens of each, `D` width, `V` vocabulary.
 
-use crate::decoders::matrix::{Matrix, add, multiply_shared};
+use crate::decoders::matrix::{Matrix, Precision, add, multiply_shared};
 use crate::decoders::rotary::{Pairs, Rotary};
 use crate::decoders::tensors::Tensors;
 use crate::encoders::check_size;
@@ -222,6 +222,7 @@ struct Layer {
 #[derive(Debug)]
 pub struct Qwen2 {
     config: Qwen2Config,
+    precision: Precision,
     embedding: Matrix,
     layers: Vec<Layer>,
     norm: Vec<f32>,
@@ -229,11 +230,15 @@ pub struct Qwen2 {
 }
 
 impl Qwen2 {
-    /// Builds the model of a validated config.
+    /// Builds the model of a validated config; `precision` is that of attention.
     ///
     /// # Errors
     /// A parameter that is missing or of another shape.
-    pub fn new(source: &mut dyn Tensors, config: &Qwen2Config) -> Result<Self, Error> {
+    pub fn new(
+        source: &mut dyn Tensors,
+        config: &Qwen2Config,
+        precision: Precision,
+    ) -> Result<Self, Error> {
         let c = config;
         let (d, hidden) = (c.hidden_size, c.intermediate_size);
         let (q_width, kv_width) = (c.q_width(), c.kv_width());
@@ -280,6 +285,7 @@ impl Qwen2 {
                 Some(source.matrix("lm_head.weight", c.vocab_size, d)?)
             },
             config: c.clone(),
+            precision,
             embedding,
             layers,
         })
@@ -436,7 +442,13 @@ impl Decoding<'_> {
         self.rotary.reserve(past + t);
         for (layer, cache) in self.model.layers.iter().zip(&mut self.caches) {
             let h = self.model.norm(&x, &layer.input_norm); // [B, t, D]
-            let y = attend(c, layer, &self.rotary, cache, &h, [rows, t, past]);
+            let attention = Attention {
+                config: c,
+                precision: self.model.precision,
+                layer,
+                rotary: &self.rotary,
+            };
+            let y = attention.run(cache, &h, [rows, t, past]);
             add(&mut x, &y);
             let h = self.model.norm(&x, &layer.post_norm);
             add(&mut x, &swiglu(layer, &h, m));
@@ -446,52 +458,63 @@ impl Decoding<'_> {
     }
 }
 
-/// Grouped-query attention of `h: [B, t, D]` to itself and the cache; gives `[B, t, D]`.
-fn attend(
-    c: &Qwen2Config,
-    layer: &Layer,
-    rotary: &Rotary,
-    cache: &mut Cache,
-    h: &[f32],
-    [rows, t, past]: [usize; 3],
-) -> Vec<f32> {
-    let (q_width, kv_width) = (c.q_width(), c.kv_width());
-    let m = rows * t;
-    let [qb, kb, vb] = match &layer.biases {
-        Some(biases) => biases.each_ref().map(|b| Some(b.as_slice())),
-        None => [None; 3],
-    };
-    let [mut q, mut k, v] = multiply_shared(h, m, [(&layer.q, qb), (&layer.k, kb), (&layer.v, vb)]);
-    rotary.apply(&mut q, t, q_width, past);
-    rotary.apply(&mut k, t, kv_width, past);
-    cache.reserve(rows, kv_width, past, past + t);
-    cache.append(&k, &v, kv_width, past, t);
-    let shape = AttentionShape {
-        batch: rows,
-        q_len: t,
-        k_len: past + t,
-        heads: c.num_attention_heads,
-        kv_heads: c.num_key_value_heads,
-        head_dim: c.head_dim,
-    };
-    let cached = |data| HeadsRef {
-        data,
-        offset: 0,
-        batch_stride: cache.capacity * kv_width,
-        row_stride: kv_width,
-    };
-    let mut y = unfilled(m * q_width);
-    attention(
-        shape,
-        HeadsRef::contiguous(&q, t, q_width),
-        cached(&cache.k),
-        cached(&cache.v),
-        Mask::Causal { past },
-        None,
-        (c.head_dim as f32).powf(-0.5),
-        HeadsMut::contiguous(&mut y, t, q_width),
-    );
-    layer.out.multiply(&y, m, None)
+/// The attention of one layer.
+struct Attention<'a> {
+    config: &'a Qwen2Config,
+    precision: Precision,
+    layer: &'a Layer,
+    rotary: &'a Rotary,
+}
+
+impl Attention<'_> {
+    /// Grouped-query attention of `h: [B, t, D]` to itself and the cache; gives `[B, t, D]`.
+    fn run(&self, cache: &mut Cache, h: &[f32], [rows, t, past]: [usize; 3]) -> Vec<f32> {
+        let Self {
+            config: c,
+            precision,
+            layer,
+            rotary,
+        } = *self;
+        let (q_width, kv_width) = (c.q_width(), c.kv_width());
+        let m = rows * t;
+        let [qb, kb, vb] = match &layer.biases {
+            Some(biases) => biases.each_ref().map(|b| Some(b.as_slice())),
+            None => [None; 3],
+        };
+        let [mut q, mut k, v] =
+            multiply_shared(h, m, [(&layer.q, qb), (&layer.k, kb), (&layer.v, vb)]);
+        rotary.apply(&mut q, t, q_width, past);
+        rotary.apply(&mut k, t, kv_width, past);
+        cache.reserve(rows, kv_width, past, past + t);
+        cache.append(&k, &v, kv_width, past, t);
+        let shape = AttentionShape {
+            batch: rows,
+            q_len: t,
+            k_len: past + t,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: c.head_dim,
+        };
+        let cached = |data| HeadsRef {
+            data,
+            offset: 0,
+            batch_stride: cache.capacity * kv_width,
+            row_stride: kv_width,
+        };
+        let mut y = unfilled(m * q_width);
+        attention(
+            precision,
+            shape,
+            HeadsRef::contiguous(&q, t, q_width),
+            cached(&cache.k),
+            cached(&cache.v),
+            Mask::Causal { past },
+            None,
+            (c.head_dim as f32).powf(-0.5),
+            HeadsMut::contiguous(&mut y, t, q_width),
+        );
+        layer.out.multiply(&y, m, None)
+    }
 }
 
 /// `down(silu(gate(h)) * up(h))` (Shazeer, "GLU variants improve transformer", 2020), `[m, D]` to `[m, D]`.

@@ -1,7 +1,7 @@
 //! The backend extension: which fused operations exist, and how Burn's Flex (CPU) backend computes them
 //! with `vlm-kernels`. Differentiation is in [`super::autodiff`]; other devices take [`super::composed`].
 
-use super::packed::PackedWeight;
+use super::packed::{Kept, PackedWeight, WeightFormat};
 use super::precision;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -33,6 +33,8 @@ pub struct LinearOptions {
     pub precision: Precision,
     /// Where the packed weight is kept between calls, if it is.
     pub packed: Option<PackedWeight>,
+    /// How it is kept there.
+    pub weights: WeightFormat,
 }
 
 /// The shape-independent part of an attention call.
@@ -255,9 +257,21 @@ fn linear_flex(
     };
     let products = options.precision;
     match &options.packed {
-        Some(kept) if !train && PackedWeights::pay_off(products, m) => {
-            let packed = kept.get(&w, products);
-            kernels::linear_packed(f32s(&x), &packed, m, epilogue, &mut y);
+        Some(kept)
+            if !train
+                && (options.weights != WeightFormat::Float
+                    || PackedWeights::pay_off(products, m)) =>
+        {
+            match &*kept.get(&w, products, options.weights) {
+                Kept::Float(w) => kernels::linear_packed(f32s(&x), w, m, epilogue, &mut y),
+                Kept::Int8(w) => {
+                    kernels::quant::linear_int8(f32s(&x), w, m, epilogue, &mut y);
+                }
+                Kept::Blocks(w) => {
+                    w.matmul(f32s(&x), m, &mut y);
+                    kernels::gemm::linear::finish_rows(epilogue, n, &mut y);
+                }
+            }
         }
         _ => {
             if let (Some(kept), true) = (&options.packed, train) {

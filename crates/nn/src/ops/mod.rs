@@ -17,7 +17,7 @@ use burn::tensor::{Device, Int, Tensor};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use backend::{AdamWStep, AttentionOptions, LinearOptions, Window};
-pub use packed::PackedWeight;
+pub use packed::{PackedWeight, WeightFormat};
 pub use vlm_kernels::{Activation, Precision};
 
 static PRECISION: AtomicU8 = AtomicU8::new(0);
@@ -36,6 +36,28 @@ pub fn precision() -> Precision {
         Precision::Bf16
     } else {
         Precision::F32
+    }
+}
+
+static WEIGHTS: AtomicU8 = AtomicU8::new(0);
+
+/// Sets how inference on the CPU keeps the weights of linear layers in this process; training, and devices without our
+/// kernels, use floats whatever is set.
+pub fn set_weight_format(format: WeightFormat) {
+    let number = match format {
+        WeightFormat::Float => 0,
+        WeightFormat::Int8 => 1,
+        WeightFormat::Int4 => 2,
+    };
+    WEIGHTS.store(number, Ordering::Relaxed);
+}
+
+/// How inference keeps the weights of linear layers now.
+pub fn weight_format() -> WeightFormat {
+    match WEIGHTS.load(Ordering::Relaxed) {
+        1 => WeightFormat::Int8,
+        2 => WeightFormat::Int4,
+        _ => WeightFormat::Float,
     }
 }
 
@@ -114,6 +136,7 @@ fn linear_with<const D: usize>(
         activation,
         precision: precision(),
         packed: packed.cloned(),
+        weights: weight_format(),
     };
     Tensor::from_dispatch(Dispatch::vlm_linear(
         x.into_dispatch(),
