@@ -29,7 +29,7 @@ impl Epilogue<'_> {
         pre_activation: None,
     };
 
-    fn check(&self, m: usize, n: usize) {
+    pub(crate) fn check(&self, m: usize, n: usize) {
         assert!(
             self.bias.is_none_or(|b| b.len() == n),
             "linear: bias is not [{n}]"
