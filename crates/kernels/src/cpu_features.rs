@@ -1,6 +1,6 @@
 //! What this processor can do, found once per process.
 //!
-//! The environment variable `VLM_CPU` (`portable`, `avx2`, `avx-vnni`, `avx512`, `avx512-bf16` or `amx`) is an
+//! The environment variable `VLM_CPU` (`portable`, `neon`, `avx2`, `avx-vnni`, `avx512`, `avx512-bf16` or `amx`) is an
 //! upper bound on what is used: it masks features off and never claims one that is missing.
 
 use std::sync::OnceLock;
@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// What every processor of the target architecture has.
     Portable,
+    /// NEON of 64-bit ARM: 4 lanes.
+    Neon,
     /// AVX2 and FMA: 8 lanes.
     Avx2,
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
@@ -41,9 +43,12 @@ pub enum IntegerIsa {
     NeonDot,
 }
 
+// Not every level exists on every architecture.
+#[allow(dead_code)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Level {
     Portable,
+    Neon,
     Avx2,
     /// As `Avx2`, and AVX-VNNI where it is found.
     AvxVnni,
@@ -57,6 +62,7 @@ enum Level {
 pub fn isa() -> Isa {
     match level() {
         Level::Portable => Isa::Portable,
+        Level::Neon => Isa::Neon,
         Level::Avx2 | Level::AvxVnni => Isa::Avx2,
         _ => Isa::Avx512,
     }
@@ -147,6 +153,8 @@ fn level() -> Level {
 fn bounded(found: Level, bound: Option<&str>) -> Level {
     let bound = match bound {
         Some("portable") => Level::Portable,
+        // Elsewhere the name would be a level that is not there.
+        Some("neon") if cfg!(target_arch = "aarch64") => Level::Neon,
         Some("avx2") => Level::Avx2,
         Some("avx-vnni") => Level::AvxVnni,
         Some("avx512") => Level::Avx512,
@@ -176,7 +184,16 @@ fn detect() -> Level {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Level {
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        Level::Neon
+    } else {
+        Level::Portable
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Level {
     Level::Portable
 }

@@ -135,7 +135,7 @@ impl<'a> HeadsMut<'a> {
         }
     }
 
-    fn checked(self, name: &str, batch: usize, len: usize, width: usize) -> Output {
+    pub(crate) fn checked(self, name: &str, batch: usize, len: usize, width: usize) -> Output {
         let layout = Layout {
             offset: self.offset,
             batch_stride: self.batch_stride,
@@ -203,7 +203,7 @@ impl Input<'_> {
 
 /// A checked [`HeadsMut`] that tasks share; each writes the heads that belong to it.
 #[derive(Clone, Copy)]
-struct Output {
+pub(crate) struct Output {
     data: SharedMut,
     layout: Layout,
 }
@@ -229,7 +229,7 @@ impl Output {
         }
     }
 
-    fn ptr(&self, b: usize, t: usize, column: usize) -> *mut f32 {
+    pub(crate) fn ptr(&self, b: usize, t: usize, column: usize) -> *mut f32 {
         self.data.ptr().wrapping_add(self.layout.at(b, t, column))
     }
 

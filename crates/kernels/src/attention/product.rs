@@ -97,10 +97,12 @@ impl Product for VectorProduct {
     }
 }
 
-/// The inner kernel of large products on panels that are packed here.
+/// The inner kernel of large products on panels that are packed here. Only x86 has one for bfloat16.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Clone, Copy)]
 pub(super) struct PanelProduct<K>(K);
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 impl<K: BlockKernel> PanelProduct<K> {
     fn units(k: usize) -> usize {
         k.div_ceil(K::DEPTH).next_multiple_of(K::UNIT_STEP)

@@ -51,6 +51,7 @@ fn multiplies_exactly<K: BlockKernel>(kernel: K) -> bool {
         MatRef::row_major(&a, m, k),
         columns.t(),
         &mut out,
+        false,
         |_, _, _| {},
     );
     out.iter().enumerate().all(|(at, &found)| {

@@ -262,7 +262,7 @@ pub(super) fn pack_b<K: BlockKernel>(kernel: K, b: MatRef, dst: &mut [f32], seri
     pack_all::<K>(b.t(), &plan, plan.b_panels, dst, serial, &pack_panel);
 }
 
-/// `out = a b`, then `finish(row, first column, segment)` for every segment of a row of `out`.
+/// `out = a b`, or `out += a b`, then `finish(row, first column, segment)` for every segment of a row of `out`.
 ///
 /// Callers have checked the operands ([`MatRef::check`]); no extent is 0.
 pub(super) fn multiply<K: BlockKernel>(
@@ -270,12 +270,13 @@ pub(super) fn multiply<K: BlockKernel>(
     a: MatRef,
     b: MatRef,
     out: &mut [f32],
+    accumulate: bool,
     finish: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     with_scratch(packed_len::<K>(k, n), |packed_b| {
         pack_b(kernel, b, packed_b, is_serial(m, k, n));
-        multiply_packed(kernel, a, packed_b, n, out, finish);
+        multiply_packed(kernel, a, packed_b, n, out, accumulate, finish);
     });
 }
 
@@ -286,6 +287,7 @@ pub(super) fn multiply_packed<K: BlockKernel>(
     packed_b: &[f32],
     n: usize,
     out: &mut [f32],
+    accumulate: bool,
     finish: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
     let (m, k) = (a.rows, a.cols);
@@ -315,6 +317,7 @@ pub(super) fn multiply_packed<K: BlockKernel>(
             packed_b,
             n,
             out: SharedMut::new(out),
+            accumulate,
         };
         run_tasks(serial, plan.row_tasks * plan.column_tasks, |index| {
             let (i, j) = (index / plan.column_tasks, index % plan.column_tasks);
@@ -346,6 +349,7 @@ struct Task<'a, K> {
     /// Columns of `out`.
     n: usize,
     out: SharedMut,
+    accumulate: bool,
 }
 
 impl<K: BlockKernel> Task<'_, K> {
@@ -391,7 +395,7 @@ impl<K: BlockKernel> Task<'_, K> {
                         columns,
                         c: self.out.ptr().add(row * self.n + column),
                         c_stride: self.n,
-                        accumulate: chunk > 0,
+                        accumulate: self.accumulate || chunk > 0,
                     });
                 }
             }

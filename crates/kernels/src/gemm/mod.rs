@@ -170,6 +170,20 @@ pub fn matmul(precision: Precision, a: MatRef, b: MatRef, out: &mut [f32]) {
     product(precision, a, b, out, |_, _, _| {});
 }
 
+/// `out[m, n] += a[m, k] b[k, n]`, `out` row-major.
+pub fn matmul_add(precision: Precision, a: MatRef, b: MatRef, out: &mut [f32]) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(k, b.rows, "matmul: a has {k} columns, b {} rows", b.rows);
+    assert_eq!(out.len(), m * n, "matmul: out is not [{m}, {n}]");
+    a.check("a");
+    b.check("b");
+    if k > 0 && !out.is_empty() {
+        with_kernel!(Kernel::choose(precision), kernel => {
+            blocked::multiply(kernel, a, b, out, true, |_, _, _| {});
+        });
+    }
+}
+
 /// `out = a b` for checked operands, then `finish(row, first column, segment)` for every segment of
 /// a row of `out`.
 fn product(
@@ -190,6 +204,6 @@ fn product(
         return;
     }
     with_kernel!(Kernel::choose(precision), kernel => {
-        blocked::multiply(kernel, a, b, out, finish);
+        blocked::multiply(kernel, a, b, out, false, finish);
     });
 }

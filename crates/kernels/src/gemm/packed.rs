@@ -71,7 +71,7 @@ impl PackedWeights {
     ) {
         let (packed, n) = (self.data.as_slice(), self.outputs);
         with_kernel!(self.kernel, kernel => {
-            blocked::multiply_packed(kernel, x, packed, n, out, finish);
+            blocked::multiply_packed(kernel, x, packed, n, out, false, finish);
         });
     }
 }

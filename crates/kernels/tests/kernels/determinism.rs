@@ -137,3 +137,30 @@ fn quantized_products_do_not_depend_on_threads() {
         }
     }
 }
+
+#[test]
+fn convolution_does_not_depend_on_threads() {
+    let mut random = Random::new(44);
+    let s = ConvShape {
+        batch: 3,
+        height: 70,
+        width: 60,
+        channels: 8,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1, 1],
+    };
+    let x = random.floats(3 * 70 * 60 * 8, 1.0);
+    let weight = random.floats(12 * 72, 1.0);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let packed = PackedWeights::new(precision, &weight, 12, 72);
+        assert_repeats(|| {
+            let mut y = vec![0.0; 3 * 70 * 60 * 12];
+            conv2d(&x, &packed, s, Epilogue::NONE, &mut y);
+            let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
+            conv2d_input_gradient(precision, &y, &weight, s, &mut dx);
+            conv2d_weight_gradient(precision, &y, &x, s, &mut dw);
+            [y, dx, dw].concat()
+        });
+    }
+}
