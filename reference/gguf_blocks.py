@@ -1,6 +1,6 @@
 """Golden blocks of the GGUF formats: random bytes and what the gguf package reads from them.
 
-    pip install gguf==0.17.1 numpy
+    pip install gguf==0.19.0 numpy
     python reference/gguf_blocks.py testdata/kernels
 
 Writes for each format NAME.blocks (the bytes) and NAME.f32 (the weights, little-endian f32).

@@ -88,12 +88,12 @@ static CONFIG: TileConfig = {
 };
 
 /// Tile state belongs to a thread: configured tiles for as long as this lives.
-struct Tiles;
+pub(crate) struct Tiles;
 
 impl Tiles {
     /// # Safety
     /// The processor has AMX and the process may use it.
-    unsafe fn configure() -> Self {
+    pub(crate) unsafe fn configure() -> Self {
         // SAFETY: promised by the caller; the configuration is valid and 64 bytes long.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack)) };
         Self

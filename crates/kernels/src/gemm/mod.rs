@@ -1,7 +1,7 @@
 //! Matrix products.
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod blocked;

@@ -32,6 +32,8 @@ pub(super) struct Rounding {
     pub(super) sums: Sums,
     /// Rows are padded with zeros to a multiple of this (itself one of 16).
     pub(super) k_step: usize,
+    /// Rows of zeros fill up to a multiple of this and of the rows of a panel.
+    pub(super) row_step: usize,
 }
 
 /// Rounded activations. Every array starts with the first panel and has padding rows of zeros.
@@ -76,7 +78,7 @@ pub(super) fn with_rounded<T>(
     tile: usize,
     task: impl FnOnce(Activations) -> T,
 ) -> T {
-    let panels = m.div_ceil(tile);
+    let panels = m.next_multiple_of(rounding.row_step).div_ceil(tile);
     let blocks = k.div_ceil(rounding.block);
     let groups = k.div_ceil(rounding.group);
     let padded_k = k.next_multiple_of(rounding.k_step);
@@ -97,7 +99,7 @@ pub(super) fn with_rounded<T>(
                 sums: part(shared[2], groups * tile),
             };
             let first = panel * tile;
-            let rows = &x[first * k..(first + tile).min(m) * k];
+            let rows = &x[first.min(m) * k..(first + tile).min(m) * k];
             round_panel(rows, k, rounding, tile, packed);
         });
         task(Activations {

@@ -2,15 +2,15 @@
 
 use super::activations::{Activations, Rounding, Sums, round, scale_of, with_rounded};
 use super::aligned::AlignedBytes;
-use super::lanes::{Lanes, PANEL, byte_zero, lanes_dispatch, tile_rows};
-use super::product::FEW_ROWS;
+use super::lanes::{Lanes, PANEL, byte_zero, lanes_dispatch};
+use super::product::{FEW_ROWS, tile_for};
 use crate::gemm::linear::{Epilogue, Segment, finish};
 use crate::parallel::{self, SharedMut};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows are padded to a multiple of this: one AMX tile.
-const K_STEP: usize = 64;
+pub(super) const K_STEP: usize = 64;
 /// `127 * 127 * MAX_K` fits 32 bits.
 const MAX_K: usize = 1 << 17;
 
@@ -35,33 +35,42 @@ impl Int8Weights {
     pub fn quantize(weight: &[f32], n: usize, k: usize) -> Self {
         assert_eq!(weight.len(), n * k, "int8: weight is not [{n}, {k}]");
         assert!(k <= MAX_K, "int8: rows of {k} are longer than {MAX_K}");
-        let panel_bytes = k.next_multiple_of(K_STEP) * PANEL;
-        let panels = n.div_ceil(PANEL);
-        let mut codes = AlignedBytes::zeroed(panels * panel_bytes);
-        let mut scales = vec![0.0; panels * PANEL];
+        let mut weights = Self::empty(n, k);
+        let panel_bytes = weights.panel_bytes();
         if panel_bytes > 0 {
-            codes
+            weights
+                .codes
                 .par_chunks_exact_mut(panel_bytes)
-                .zip(scales.par_chunks_exact_mut(PANEL))
+                .zip(weights.scales.par_chunks_exact_mut(PANEL))
                 .enumerate()
                 .for_each(|(panel, (codes, scales))| {
-                    codes.fill(128);
-                    let rows = weight[panel * PANEL * k..].chunks_exact(k).take(PANEL);
-                    for (r, (row, scale)) in rows.zip(scales).enumerate() {
-                        let found = scale_of(row);
-                        *scale = found.scale;
-                        for (i, &w) in row.iter().enumerate() {
-                            let code = round(w, found.inverse).cast_unsigned() ^ 0x80;
-                            codes[i / 4 * 4 * PANEL + r * 4 + i % 4] = code;
-                        }
-                    }
+                    pack_panel(weight, k, panel, codes, scales);
                 });
         }
+        weights
+    }
+
+    /// As [`Self::quantize`], on this thread.
+    pub(super) fn quantize_here(weight: &[f32], n: usize, k: usize) -> Self {
+        let mut weights = Self::empty(n, k);
+        let codes = weights
+            .codes
+            .chunks_exact_mut(k.next_multiple_of(K_STEP) * PANEL);
+        let panels = codes.zip(weights.scales.chunks_exact_mut(PANEL));
+        for (panel, (codes, scales)) in panels.enumerate() {
+            pack_panel(weight, k, panel, codes, scales);
+        }
+        weights
+    }
+
+    /// Pairs of panels, as AMX takes them.
+    fn empty(n: usize, k: usize) -> Self {
+        let panels = n.div_ceil(PANEL).next_multiple_of(2);
         Self {
             n,
             k,
-            codes,
-            scales,
+            codes: AlignedBytes::zeroed(panels * k.next_multiple_of(K_STEP) * PANEL),
+            scales: vec![0.0; panels * PANEL],
         }
     }
 
@@ -83,8 +92,33 @@ impl Int8Weights {
         self.codes.len() + 4 * self.scales.len()
     }
 
-    fn panel_bytes(&self) -> usize {
+    /// `[n]`, 0 up to whole panels.
+    pub(super) fn scales(&self) -> &[f32] {
+        &self.scales
+    }
+
+    pub(super) fn panel_bytes(&self) -> usize {
         self.k.next_multiple_of(K_STEP) * PANEL
+    }
+
+    /// The codes of panel `panel`.
+    pub(super) fn panel(&self, panel: usize) -> &[u8] {
+        &self.codes[panel * self.panel_bytes()..][..self.panel_bytes()]
+    }
+}
+
+/// Rounds the rows of one panel into `codes` and `scales`.
+fn pack_panel(weight: &[f32], k: usize, panel: usize, codes: &mut [u8], scales: &mut [f32]) {
+    codes.fill(128);
+    let first = (panel * PANEL * k).min(weight.len());
+    let rows = weight[first..].chunks_exact(k);
+    for (r, (row, scale)) in rows.zip(scales).enumerate() {
+        let found = scale_of(row);
+        *scale = found.scale;
+        for (i, &w) in row.iter().enumerate() {
+            let code = round(w, found.inverse).cast_unsigned() ^ 0x80;
+            codes[i / 4 * 4 * PANEL + r * 4 + i % 4] = code;
+        }
     }
 }
 
@@ -118,13 +152,18 @@ pub fn linear_int8(
         // SAFETY: `out` is all ours.
         return unsafe { finish.run(0..m, 0..n) };
     }
-    let rounding = Rounding {
+    let mut rounding = Rounding {
         block: k,
         group: k,
         sums: Sums::Start { zero: byte_zero() },
         k_step: K_STEP,
+        row_step: 1,
     };
-    let tile = if m <= FEW_ROWS { m } else { tile_rows() };
+    let mut tile = tile_for(m);
+    let on_amx = m > MOST_ROWS_WITHOUT_AMX && amx_available();
+    if on_amx {
+        (rounding, tile) = (amx_rounding(k), 1);
+    }
     with_rounded(x, m, k, rounding, tile, |activations| {
         let product = Int8Product {
             weights,
@@ -132,8 +171,24 @@ pub fn linear_int8(
             activations,
             out: finish.out,
         };
-        product.run(&finish);
+        product.run(&finish, on_amx);
     });
+}
+
+/// Tiles of AMX hold 16 rows: fewer than this are as fast without.
+const MOST_ROWS_WITHOUT_AMX: usize = 8;
+
+#[cfg(target_arch = "x86_64")]
+use super::amx::{available as amx_available, rounding as amx_rounding};
+
+#[cfg(not(target_arch = "x86_64"))]
+fn amx_available() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn amx_rounding(_: usize) -> Rounding {
+    unreachable!("there is no AMX")
 }
 
 /// The epilogue of a whole product.
@@ -170,16 +225,16 @@ impl Finish<'_> {
 }
 
 /// `out[m, n] = activations weights^T`.
-struct Int8Product<'a> {
-    weights: &'a Int8Weights,
-    m: usize,
-    activations: Activations<'a>,
-    out: SharedMut,
+pub(super) struct Int8Product<'a> {
+    pub(super) weights: &'a Int8Weights,
+    pub(super) m: usize,
+    pub(super) activations: Activations<'a>,
+    pub(super) out: SharedMut,
 }
 
 impl Int8Product<'_> {
     /// Cuts the product into tasks. Every output is computed by one of them, however many there are.
-    fn run(&self, finish: &Finish) {
+    fn run(&self, finish: &Finish, on_amx: bool) {
         /// Rows per task of a large product.
         const TASK_ROWS: usize = 64;
         /// Products of integers per task.
@@ -194,11 +249,12 @@ impl Int8Product<'_> {
         } else {
             TASK_WORK / (self.m.min(TASK_ROWS) * panel_bytes)
         };
-        let per_task = per_task.max(1);
+        let per_task = per_task.max(1).next_multiple_of(if on_amx { 2 } else { 1 });
         let column_tasks = panels.div_ceil(per_task);
         let tile = self.activations.tile;
         let tiles_per_task = (TASK_ROWS / tile).max(1);
-        let row_tasks = self.activations.panels.div_ceil(tiles_per_task);
+        let all_tiles = self.m.div_ceil(tile);
+        let row_tasks = all_tiles.div_ceil(tiles_per_task);
         parallel::for_each_task(column_tasks * row_tasks, |task| {
             // Neighbouring tasks share the activations.
             let (row, column) = (task / column_tasks, task % column_tasks);
@@ -209,7 +265,11 @@ impl Int8Product<'_> {
             let columns = panels.start * PANEL..(panels.end * PANEL).min(self.weights.n);
             // SAFETY: panels and tiles exist, and tasks are disjoint.
             unsafe {
-                multiply(self, panels, tiles);
+                match on_amx {
+                    #[cfg(target_arch = "x86_64")]
+                    true => super::amx::multiply(self, panels, tiles),
+                    _ => multiply(self, panels, tiles),
+                }
                 finish.run(rows, columns);
             }
         });
@@ -237,8 +297,7 @@ unsafe fn multiply_kernel<S: Lanes, const R: usize>(
         match product.activations.tile {
             1 => multiply_tiles::<S, 1>(s, product, panels, tiles),
             2 => multiply_tiles::<S, 2>(s, product, panels, tiles),
-            3 => multiply_tiles::<S, 3>(s, product, panels, tiles),
-            4 => multiply_tiles::<S, 4>(s, product, panels, tiles),
+            FEW_ROWS => multiply_tiles::<S, FEW_ROWS>(s, product, panels, tiles),
             tile => {
                 assert_eq!(tile, R, "activations are packed for this kernel");
                 multiply_tiles::<S, R>(s, product, panels, tiles);
@@ -260,7 +319,7 @@ unsafe fn multiply_tiles<S: Lanes, const R: usize>(
         for tile in tiles.clone() {
             // SAFETY: panel and tile exist; rows are padded to whole quads.
             unsafe {
-                let w = weights.codes[panel * weights.panel_bytes()..].as_ptr();
+                let w = weights.panel(panel).as_ptr();
                 let (codes, sums) = (a.codes(tile), a.sums(tile));
                 let mut dots = [s.splat_int(0); R];
                 for (r, dots) in dots.iter_mut().enumerate() {

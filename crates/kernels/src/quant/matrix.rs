@@ -3,9 +3,9 @@
 use super::activations::{Activations, Rounding, Sums, with_rounded};
 use super::aligned::AlignedBytes;
 use super::format::BlockFormat;
-use super::lanes::{PANEL, byte_zero, tile_rows};
+use super::lanes::{PANEL, byte_zero};
 use super::layout::{self, Source, pack_block, panel_block_bytes, unpack_block};
-use super::product::{FEW_ROWS, Product, few_rows, many_rows, scratch_len};
+use super::product::{FEW_ROWS, Product, few_rows, many_rows, scratch_len, tile_for};
 use super::{QuantError, checked_len};
 use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
@@ -235,6 +235,7 @@ impl PackedMatrix {
             group: format.group_len(),
             sums,
             k_step: format.block_len(),
+            row_step: 1,
         }
     }
 }
@@ -288,19 +289,25 @@ fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job]) {
         return run(m, jobs);
     };
     let rounding = first.rounding;
-    let tile = if m <= FEW_ROWS { m } else { tile_rows() };
-    with_rounded(x, m, first.matrix.cols, rounding, tile, |activations| {
-        let mut ready: Vec<Job> = jobs
-            .iter()
-            .map(|job| Job {
-                activations: job
-                    .activations
-                    .or_else(|| (job.rounding == rounding).then_some(activations)),
-                ..*job
-            })
-            .collect();
-        round_then_run(x, m, &mut ready);
-    });
+    with_rounded(
+        x,
+        m,
+        first.matrix.cols,
+        rounding,
+        tile_for(m),
+        |activations| {
+            let mut ready: Vec<Job> = jobs
+                .iter()
+                .map(|job| Job {
+                    activations: job
+                        .activations
+                        .or_else(|| (job.rounding == rounding).then_some(activations)),
+                    ..*job
+                })
+                .collect();
+            round_then_run(x, m, &mut ready);
+        },
+    );
 }
 
 /// Cuts the products into tasks. Every output is computed by one of them in a fixed order, however

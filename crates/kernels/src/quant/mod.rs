@@ -11,6 +11,8 @@
 
 mod activations;
 mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod format;
 mod half;
 mod int8;

@@ -6,13 +6,22 @@
 
 use super::activations::Activations;
 use super::int8::write_panel;
-use super::lanes::{Lanes, PANEL, lanes_dispatch};
+use super::lanes::{Lanes, PANEL, lanes_dispatch, tile_rows};
 use super::layout::{Source, Unpacked};
 use crate::parallel::SharedMut;
 use std::ops::Range;
 
 /// The most rows of activations that [`few_rows`] takes.
 pub(super) const FEW_ROWS: usize = 4;
+/// Rows of a panel of activations for `m` rows: what the kernels are compiled for.
+pub(super) fn tile_for(m: usize) -> usize {
+    match m {
+        0..=2 => m,
+        ..=FEW_ROWS => FEW_ROWS,
+        _ => tile_rows(),
+    }
+}
+
 /// Weights of a row that are unpacked at a time.
 const CHUNK: usize = 256;
 /// How far ahead of the products weights are asked for, in bytes.
@@ -116,8 +125,8 @@ unsafe fn add_blocks<S: Lanes, F: Source, const R: usize, const STREAM: bool>(
 }
 
 lanes_dispatch! {
-    /// Computes the columns of `panels` for up to [`FEW_ROWS`] rows, which are one panel of as
-    /// many activations.
+    /// Computes the columns of `panels` for up to [`FEW_ROWS`] rows, which are one panel of
+    /// activations.
     ///
     /// # Safety
     /// The product's extents are right, its panels hold `F`, and no one else touches these columns
@@ -134,12 +143,11 @@ unsafe fn few_rows_kernel<S: Lanes, F: Source, const R: usize>(
 ) {
     // SAFETY: promised by the caller.
     unsafe {
-        match product.m {
+        match product.activations.tile {
             1 => exactly::<S, F, 1>(s, product, panels),
             2 => exactly::<S, F, 2>(s, product, panels),
-            3 => exactly::<S, F, 3>(s, product, panels),
             4 => exactly::<S, F, 4>(s, product, panels),
-            _ => unreachable!("more than a few rows"),
+            tile => unreachable!("{tile} are not a few rows"),
         }
     }
 }
@@ -158,7 +166,7 @@ unsafe fn exactly<S: Lanes, F: Source, const R: usize>(
         unsafe {
             let weights = product.panel::<F>(panel);
             add_blocks::<S, F, R, true>(s, weights, product.blocks, activations, &mut acc);
-            for (row, result) in acc.into_iter().enumerate() {
+            for (row, result) in acc.into_iter().enumerate().take(product.m) {
                 write_panel(s, product.out, product.n, row, panel, result);
             }
         }
