@@ -120,6 +120,7 @@ pub fn amx() -> Amx {
 pub fn choices() -> Vec<Choice> {
     let vectors = match cpu_features::isa() {
         Isa::Portable => "portable",
+        Isa::Neon => "neon",
         Isa::Avx2 => "avx2",
         Isa::Avx512 => "avx512",
     };
@@ -130,6 +131,11 @@ pub fn choices() -> Vec<Choice> {
         IntegerIsa::Avx512Vnni => "avx512-vnni",
         IntegerIsa::NeonDot => "neon-dotprod",
     };
+    let eight_bits = if crate::quant::int8_runs_on_amx() {
+        "amx-int8"
+    } else {
+        integers
+    };
     let choice = |operation, precision, kernel| Choice {
         operation,
         precision,
@@ -138,11 +144,12 @@ pub fn choices() -> Vec<Choice> {
     vec![
         choice("matrix product", "f32", kernel_name(Precision::F32)),
         choice("matrix product", "bf16", kernel_name(Precision::Bf16)),
-        choice("matrix product", "int8", integers),
+        choice("matrix product", "int8", eight_bits),
         choice("matrix product", "int4", integers),
         choice("attention", "f32", vectors),
+        choice("attention", "bf16", kernel_name(Precision::Bf16)),
         choice("norms, softmax, activations", "f32", vectors),
-        choice("convolution, AdamW", "f32", vectors),
+        choice("rotary, embedding, AdamW", "f32", vectors),
     ]
 }
 

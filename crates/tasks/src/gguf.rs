@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use vlm_data::gguf::Gguf;
 use vlm_models::decoders::matrix::{BlockFormat, Matrix, Precision};
-use vlm_models::decoders::rotary::Pairs;
 use vlm_models::decoders::tensors::Tensors;
-use vlm_models::families::qwen2::{Qwen2, Qwen2Config, gguf_name};
+use vlm_models::families::qwen2::{Qwen2, Qwen2Config, RopeLayout, gguf_name};
 
 /// Loads the language model of a file; weights that are floats are multiplied in `precision`.
 ///
@@ -50,9 +49,9 @@ fn wrong(file: &Gguf, expected: impl Into<String>, found: impl Into<String>) -> 
 /// The keys of the specification, <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 fn config(file: &Gguf) -> Result<Qwen2Config, Error> {
     let architecture = file.string("general.architecture")?.to_owned();
-    let (rope_pairs, attention_bias) = match architecture.as_str() {
-        "qwen2" => (Pairs::Halves, true),
-        "llama" => (Pairs::Neighbours, false),
+    let (rope_layout, attention_bias) = match architecture.as_str() {
+        "qwen2" => (RopeLayout::Halves, true),
+        "llama" => (RopeLayout::Pairs, false),
         other => {
             return Err(wrong(
                 file,
@@ -91,7 +90,7 @@ fn config(file: &Gguf) -> Result<Qwen2Config, Error> {
         max_position_embeddings: size("context_length", None)?,
         rms_norm_eps: file.number(&key("attention.layer_norm_rms_epsilon"), None)?,
         rope_theta: file.number(&key("rope.freq_base"), Some(10_000.0))?,
-        rope_pairs,
+        rope_layout,
         attention_bias,
         tie_word_embeddings: !file.tensors().contains_key("output.weight"),
     };

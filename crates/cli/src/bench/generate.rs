@@ -7,9 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use vlm_kernels::quant::quantize;
 use vlm_models::decoders::matrix::{BlockFormat, Matrix, Precision};
-use vlm_models::decoders::rotary::Pairs;
 use vlm_models::decoders::tensors::Tensors;
-use vlm_models::families::qwen2::{Qwen2, Qwen2Config};
+use vlm_models::families::qwen2::{Qwen2, Qwen2Config, RopeLayout};
 use vlm_models::generate::Autoregressive;
 use vlm_nn::random::SplitMix64;
 
@@ -84,7 +83,7 @@ fn config(name: &str) -> Option<Qwen2Config> {
         max_position_embeddings: 4096,
         rms_norm_eps: 1e-6,
         rope_theta: 1e6,
-        rope_pairs: Pairs::Halves,
+        rope_layout: RopeLayout::Halves,
         attention_bias: true,
         tie_word_embeddings: true,
     };

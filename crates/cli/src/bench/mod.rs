@@ -1,18 +1,20 @@
 //! `vlm bench`
 
 mod architectures;
+mod gemm;
 mod generate;
 mod measure;
 
-use crate::output::{Output, complain, milliseconds};
+use crate::output::{Output, complain};
 use crate::{Common, Outcome};
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use architectures::{ENCODE, TRAIN};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use clap::{Args, Subcommand, ValueEnum};
 use generate::Quantization;
 use measure::{Measured, measure, median};
 use serde::Serialize;
+use std::time::Duration;
 use vlm_models::encoders::VisionTower;
 use vlm_models::families::clip::Clip;
 use vlm_nn::ops::{self, WeightFormat};
@@ -41,6 +43,7 @@ enum Work {
     Encode(EncodeArgs),
     Generate(GenerateArgs),
     Train(TrainArgs),
+    Gemm(GemmArgs),
 }
 
 /// How often, and in which arithmetic.
@@ -146,6 +149,21 @@ struct TrainArgs {
     measurement: Measurement,
 }
 
+/// One matrix product
+///
+/// Times the product of a linear layer whose weight is packed already: x [M, K] with a weight [N, K].
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  vlm bench gemm --arch 3136x768x3072 --threads 4")]
+struct GemmArgs {
+    /// The extents
+    #[arg(long, value_name = "MxKxN", default_value = "3136x768x3072")]
+    arch: String,
+    #[command(flatten)]
+    measurement: Measurement,
+}
+
 #[derive(Serialize)]
 struct Record<'a> {
     work: &'static str,
@@ -167,6 +185,11 @@ struct Rates {
     decode_tok_s: f64,
 }
 
+/// Milliseconds to a thousandth, and never 0 for something that was done.
+fn microseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).ceil() / 1e3
+}
+
 impl<'a> Record<'a> {
     fn new(
         work: &'static str,
@@ -182,8 +205,8 @@ impl<'a> Record<'a> {
             batch,
             threads: rayon::current_num_threads(),
             precision,
-            median_ms: milliseconds(median(&measured.times)),
-            min_ms: milliseconds(least),
+            median_ms: microseconds(median(&measured.times)),
+            min_ms: microseconds(least),
             peak_mb: measured.peak_mb,
             rates: None,
         }
@@ -216,6 +239,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> anyhow::Result<Outcome> {
         Work::Encode(args) => encode(args, common),
         Work::Generate(args) => generate(args, common),
         Work::Train(args) => train(args, common),
+        Work::Gemm(args) => gemm(args, common),
     }
 }
 
@@ -329,12 +353,7 @@ fn generate(args: &GenerateArgs, common: &Common) -> anyhow::Result<Outcome> {
 fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let config = architectures::dual_encoder(&args.arch)?;
     let asked = args.measurement.precision;
-    if let PrecisionArg::Int8 | PrecisionArg::Int4 = asked {
-        bail!(
-            "--precision: expected auto, f32 or bf16 for training, found {}",
-            asked.name()
-        );
-    }
+    refuse_integers(asked, "training")?;
     let precision = set_precision(args.measurement.precision, common)?;
     let device = Device::flex().autodiff();
     let mut weights = Weights::random(0, &device);
@@ -358,6 +377,31 @@ fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     finish(
         "train", &args.arch, args.batch, precision, &measured, common,
     )
+}
+
+fn gemm(args: &GemmArgs, common: &Common) -> anyhow::Result<Outcome> {
+    let shape = args
+        .arch
+        .parse()
+        .map_err(|e| anyhow!("--arch: {e}, found {:?}", args.arch))?;
+    let asked = args.measurement.precision;
+    refuse_integers(asked, "a single product")?;
+    let precision = set_precision(asked, common)?;
+    let mut product = gemm::Product::new(shape, ops::precision());
+    let m = &args.measurement;
+    let measured = measure(m.warmup, m.repeat, || product.run());
+    finish("gemm", &args.arch, 1, precision, &measured, common)
+}
+
+/// Weights are kept as integers for inference alone.
+fn refuse_integers(asked: PrecisionArg, work: &str) -> anyhow::Result<()> {
+    if let PrecisionArg::Int8 | PrecisionArg::Int4 = asked {
+        bail!(
+            "--precision: expected auto, f32 or bf16 for {work}, found {}",
+            asked.name()
+        );
+    }
+    Ok(())
 }
 
 /// `[B, 3, size, size]` of normally distributed pixels.

@@ -83,6 +83,7 @@ impl Kernel {
         match self {
             Self::Vector(_) => match crate::cpu_features::isa() {
                 crate::cpu_features::Isa::Portable => "portable",
+                crate::cpu_features::Isa::Neon => "neon",
                 _ => "avx2",
             },
             #[cfg(target_arch = "x86_64")]

@@ -99,3 +99,11 @@ fn checked_len(count: usize, size: usize) -> Result<usize, QuantError> {
         .filter(|&len| isize::try_from(len).is_ok())
         .ok_or(QuantError::TooLarge)
 }
+
+/// Whether products with [`Int8Weights`] run on AMX tiles here.
+pub(crate) fn int8_runs_on_amx() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return amx::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}

@@ -1,6 +1,7 @@
 //! The weight of a decoder's linear layer in the form that computes fastest.
 
 use crate::error::Error;
+use rayon::prelude::*;
 use vlm_kernels::memory::unfilled;
 use vlm_kernels::quant::{PackedMatrix, QuantError, QuantizedMatrix, matmul_shared};
 use vlm_kernels::{Epilogue, PackedWeights, linear, linear_packed};
@@ -188,14 +189,30 @@ fn add_bias(out: &mut [f32], bias: Option<&[f32]>) {
     let Some(bias) = bias else {
         return;
     };
-    for row in out.chunks_exact_mut(bias.len()) {
-        add(row, bias);
-    }
+    out.par_chunks_mut(bias.len())
+        .with_min_len(TASK.div_ceil(bias.len()))
+        .for_each(|row| add(row, bias));
 }
+
+/// Numbers that are worth a task.
+const TASK: usize = 1 << 15;
 
 /// `x += y`.
 pub(crate) fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
+    by_tasks(x, y, |x, y| *x += y);
+}
+
+/// `x *= y`.
+pub(crate) fn multiply(x: &mut [f32], y: &[f32]) {
+    by_tasks(x, y, |x, y| *x *= y);
+}
+
+fn by_tasks(x: &mut [f32], y: &[f32], f: impl Fn(&mut f32, &f32) + Sync) {
+    let run = |x: &mut [f32], y: &[f32]| x.iter_mut().zip(y).for_each(|(x, y)| f(x, y));
+    if x.len() <= TASK {
+        run(x, y);
+    } else {
+        let tasks = x.par_chunks_mut(TASK).zip(y.par_chunks(TASK));
+        tasks.for_each(|(x, y)| run(x, y));
     }
 }

@@ -1,7 +1,6 @@
 //! Decoders: hidden states to words.
 
 pub mod matrix;
-pub mod rotary;
 pub mod tensors;
 mod transformer;
 

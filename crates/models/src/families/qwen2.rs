@@ -11,8 +11,7 @@
 //!
 //! Legend: `B` texts, `t` new tokens of each, `D` width, `V` vocabulary.
 
-use crate::decoders::matrix::{Matrix, Precision, add, multiply_shared};
-use crate::decoders::rotary::{Pairs, Rotary};
+use crate::decoders::matrix::{Matrix, Precision, add, multiply, multiply_shared};
 use crate::decoders::tensors::Tensors;
 use crate::encoders::check_size;
 use crate::error::{Error, expect};
@@ -20,8 +19,11 @@ use crate::generate::Autoregressive;
 use serde::Deserialize;
 use vlm_kernels::memory::unfilled;
 use vlm_kernels::{
-    Activation, AttentionShape, HeadsMut, HeadsRef, Mask, activation_forward, attention, rms_norm,
+    Activation, AttentionShape, HeadsMut, HeadsRef, Mask, Rotation, activation_forward, attention,
+    inverse_frequencies, rms_norm, rope,
 };
+
+pub use vlm_kernels::RopeLayout;
 
 /// This family's `model_type` in `config.json`, and `general.architecture` in GGUF files.
 pub const MODEL_TYPE: &str = "qwen2";
@@ -50,7 +52,7 @@ pub struct Qwen2Config {
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// Which channels turn together.
-    pub rope_pairs: Pairs,
+    pub rope_layout: RopeLayout,
     /// Whether queries, keys and values have a bias: Qwen2's do, Llama's do not.
     pub attention_bias: bool,
     /// Whether the head is the embedding.
@@ -112,7 +114,7 @@ impl Qwen2Config {
             max_position_embeddings: json.max_position_embeddings,
             rms_norm_eps: json.rms_norm_eps,
             rope_theta: rope_theta.or(json.rope_theta).unwrap_or(10_000.0),
-            rope_pairs: Pairs::Halves,
+            rope_layout: RopeLayout::Halves,
             attention_bias: true,
             tie_word_embeddings: json.tie_word_embeddings,
         };
@@ -323,7 +325,7 @@ impl Qwen2 {
         let c = &self.config;
         Decoding {
             model: self,
-            rotary: Rotary::new(c.head_dim, c.rope_theta, c.rope_pairs),
+            frequencies: inverse_frequencies(c.head_dim, c.rope_theta),
             caches: vec![Cache::default(); self.layers.len()],
             rows: 0,
             positions: 0,
@@ -405,7 +407,7 @@ impl Cache {
 #[derive(Debug)]
 pub struct Decoding<'a> {
     model: &'a Qwen2,
-    rotary: Rotary,
+    frequencies: Vec<f32>,
     caches: Vec<Cache>,
     rows: usize,
     positions: usize,
@@ -439,14 +441,15 @@ impl Decoding<'_> {
             self.model.embedding.row(id as usize, x);
         }
         let past = self.positions;
-        self.rotary.reserve(past + t);
+        let positions: Vec<u32> = (past..past + t).map(|p| p as u32).collect();
+        let rotation = Rotation::new(&positions, &self.frequencies);
         for (layer, cache) in self.model.layers.iter().zip(&mut self.caches) {
             let h = self.model.norm(&x, &layer.input_norm); // [B, t, D]
             let attention = Attention {
                 config: c,
                 precision: self.model.precision,
                 layer,
-                rotary: &self.rotary,
+                rotation: &rotation,
             };
             let y = attention.run(cache, &h, [rows, t, past]);
             add(&mut x, &y);
@@ -463,7 +466,7 @@ struct Attention<'a> {
     config: &'a Qwen2Config,
     precision: Precision,
     layer: &'a Layer,
-    rotary: &'a Rotary,
+    rotation: &'a Rotation,
 }
 
 impl Attention<'_> {
@@ -473,7 +476,7 @@ impl Attention<'_> {
             config: c,
             precision,
             layer,
-            rotary,
+            rotation,
         } = *self;
         let (q_width, kv_width) = (c.q_width(), c.kv_width());
         let m = rows * t;
@@ -483,8 +486,14 @@ impl Attention<'_> {
         };
         let [mut q, mut k, v] =
             multiply_shared(h, m, [(&layer.q, qb), (&layer.k, kb), (&layer.v, vb)]);
-        rotary.apply(&mut q, t, q_width, past);
-        rotary.apply(&mut k, t, kv_width, past);
+        for (x, heads) in [
+            (&mut q, c.num_attention_heads),
+            (&mut k, c.num_key_value_heads),
+        ] {
+            let size = [rows, t, heads, c.head_dim];
+            let x = HeadsMut::contiguous(x, t, heads * c.head_dim);
+            rope(x, size, c.rope_layout, rotation);
+        }
         cache.reserve(rows, kv_width, past, past + t);
         cache.append(&k, &v, kv_width, past, t);
         let shape = AttentionShape {
@@ -522,9 +531,7 @@ fn swiglu(layer: &Layer, h: &[f32], m: usize) -> Vec<f32> {
     let [gate, mut up] = multiply_shared(h, m, [(&layer.gate, None), (&layer.up, None)]);
     let mut gated = unfilled(gate.len());
     activation_forward(Activation::Silu, &gate, &mut gated);
-    for (up, gate) in up.iter_mut().zip(&gated) {
-        *up *= gate;
-    }
+    multiply(&mut up, &gated);
     layer.down.multiply(&up, m, None)
 }
 
