@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod bench;
 mod caption;
 mod completions;
+mod doctor;
 mod eval;
 mod input;
 mod models;
@@ -60,6 +62,8 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Models(models::ModelsArgs),
+    Bench(bench::BenchArgs),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -102,6 +106,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Train(args) => train::run(args, &cli.common),
         Command::Eval(args) => eval::run(args, &cli.common),
         Command::Models(args) => models::run(args, &cli.common),
+        Command::Bench(args) => bench::run(args, &cli.common),
+        Command::Doctor(args) => doctor::run(args, &cli.common),
         Command::Completions(args) => completions::run::<Cli>(args),
     }
 }

@@ -7,6 +7,7 @@
 //!   with the pixels of the Python reference.
 //! - [`mod@text`] splits words into tokens.
 //! - [`datasets`]: pictures with captions and questions, read from directories.
+//! - [`gguf`]: models in one file.
 //! - [`files`]: writing without ever leaving half a file.
 //!
 //! ```
@@ -31,6 +32,7 @@
 pub mod datasets;
 mod error;
 pub mod files;
+pub mod gguf;
 pub mod image;
 pub mod text;
 

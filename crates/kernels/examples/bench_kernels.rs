@@ -1,8 +1,11 @@
 //! Speed of the hot kernels on this machine: `cargo run --release -p vlm-kernels --example bench_kernels`.
 //!
 //! Each line gives the median and, in brackets, the best of many runs. `VLM_CPU` bounds the instruction set, `RAYON_NUM_THREADS`
-//! the threads.
+//! the threads. An argument (`linear`, `encoder`, `attention`, `elementwise`) picks a part.
+//!
+//! The first lines give the peak of one core: a loop of independent multiply-adds that touches no memory.
 #![allow(clippy::print_stdout)]
+#![allow(unsafe_code)]
 
 use std::time::Instant;
 use vlm_kernels::*;
@@ -96,7 +99,95 @@ fn bench_linear(precision: Precision) {
     }
 }
 
-fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_dim: usize) {
+/// The linear layers of ViT-B/16 at batch 1 and 16, weights packed.
+fn bench_encoder(precision: Precision) {
+    for m in [1, 197, 16 * 197] {
+        for (k, n) in [(768, 768), (768, 2304), (768, 3072), (3072, 768)] {
+            let (x, w, bias) = (numbers(m * k), numbers(n * k), numbers(n));
+            let residual = numbers(m * n);
+            let mut out = vec![0.0; m * n];
+            let flops = 2.0 * (m * k * n) as f64;
+            let packed = PackedWeights::new(precision, &w, n, k);
+            let mut bench = |what: &str, activation, residual| {
+                let seconds = time(|| {
+                    let epilogue = Epilogue {
+                        bias: Some(&bias),
+                        activation,
+                        residual,
+                        pre_activation: None,
+                    };
+                    linear_packed(&x, &packed, m, epilogue, &mut out);
+                });
+                let name = format!("{precision:?} {m}x{k}x{n} packed, bias{what}");
+                report(&name, seconds, flops, "GFLOP/s");
+            };
+            bench("", Activation::None, None);
+            if n == 3072 {
+                bench(" gelu", Activation::Gelu, None);
+            }
+            if n == 768 {
+                bench(" residual", Activation::None, Some(&residual));
+            }
+        }
+    }
+}
+
+/// GFLOP/s of one core on registers alone: `f32`, then bfloat16.
+#[cfg(target_arch = "x86_64")]
+fn peak() -> [Option<f64>; 2] {
+    use std::arch::x86_64::*;
+    const STEPS: usize = 1 << 16;
+    macro_rules! peak {
+        ($name:ident, $features:literal, $start:expr, |$sum:ident| $step:expr) => {
+            #[target_feature(enable = $features)]
+            fn $name() {
+                let mut sums = [$start; 12];
+                for _ in 0..STEPS {
+                    for $sum in &mut sums {
+                        *$sum = $step;
+                        // SAFETY: an empty block; it keeps the compiler from folding the loop.
+                        unsafe {
+                            std::arch::asm!(
+                                "/* {0} */",
+                                inout(zmm_reg) * $sum,
+                                options(nomem, nostack, preserves_flags)
+                            );
+                        }
+                    }
+                }
+            }
+        };
+    }
+    peak!(f32, "avx512f", _mm512_setzero_ps(), |sum| _mm512_fmadd_ps(
+        *sum, *sum, *sum
+    ));
+    peak!(bf16, "avx512f,avx512bf16", _mm512_setzero_ps(), |sum| {
+        // SAFETY: both are 64 bytes without invalid values.
+        let halves = unsafe { std::mem::transmute::<__m512, __m512bh>(*sum) };
+        _mm512_dpbf16_ps(*sum, halves, halves)
+    });
+    let rate = |run: &dyn Fn(), flops: f64| flops * 12.0 * STEPS as f64 / time(run)[0] / 1e9;
+    let avx512 = cpu_features::isa() == Isa::Avx512;
+    // SAFETY: detected.
+    let f32 = avx512.then(|| rate(&|| unsafe { f32() }, 32.0));
+    // SAFETY: detected.
+    let bf16 = cpu_features::has_avx512_bf16().then(|| rate(&|| unsafe { bf16() }, 64.0));
+    [f32, bf16]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn peak() -> [Option<f64>; 2] {
+    [None; 2]
+}
+
+fn bench_attention(
+    precision: Precision,
+    batch: usize,
+    heads: usize,
+    q_len: usize,
+    k_len: usize,
+    head_dim: usize,
+) {
     let shape = AttentionShape {
         batch,
         q_len,
@@ -117,11 +208,11 @@ fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_
     let k = HeadsRef::packed(&kv, k_len, width, 2, 0);
     let v = HeadsRef::packed(&kv, k_len, width, 2, 1);
     let dout = HeadsRef::contiguous(&dout, q_len, width);
-    let name = format!("B={batch} H={heads} Tq={q_len} Tk={k_len} hd={head_dim}");
+    let name = format!("{precision:?} B={batch} H={heads} Tq={q_len} Tk={k_len} hd={head_dim}");
     let product = 2.0 * (batch * q_len * k_len * width) as f64;
     let seconds = time(|| {
         let out = HeadsMut::contiguous(&mut out, q_len, width);
-        attention(shape, q, k, v, Mask::None, None, 0.2, out);
+        attention(precision, shape, q, k, v, Mask::None, None, 0.2, out);
     });
     report(
         &format!("attention {name}"),
@@ -131,7 +222,10 @@ fn bench_attention(batch: usize, heads: usize, q_len: usize, k_len: usize, head_
     );
     let seconds = time(|| {
         let dq = HeadsMut::contiguous(&mut out, q_len, width);
-        attention_backward_packed_kv(shape, dout, q, &kv, Mask::None, None, 0.2, dq, &mut dkv);
+        let none = Mask::None;
+        attention_backward_packed_kv(
+            precision, shape, dout, q, &kv, none, None, 0.2, None, dq, &mut dkv,
+        );
     });
     report(
         &format!("  backward {name}"),
@@ -189,16 +283,29 @@ fn main() {
         cpu_features::has_amx_bf16(),
         rayon::current_num_threads()
     );
+    for (name, peak) in ["AVX-512 f32", "AVX-512 bf16"].iter().zip(peak()) {
+        if let Some(peak) = peak {
+            println!("peak of one core, {name}: {peak:.0} GFLOP/s");
+        }
+    }
     let only = std::env::args().nth(1).unwrap_or_default();
     if "linear".contains(&only) {
         bench_linear(Precision::F32);
         bench_linear(Precision::Bf16);
     }
+    if "encoder".contains(&only) {
+        bench_encoder(Precision::F32);
+        bench_encoder(Precision::Bf16);
+    }
     if "attention".contains(&only) {
-        bench_attention(32, 6, 64, 64, 32);
-        bench_attention(32, 6, 24, 64, 32);
-        bench_attention(16, 12, 197, 197, 64);
-        bench_attention(1, 6, 1, 64, 32);
+        for precision in [Precision::F32, Precision::Bf16] {
+            bench_attention(precision, 32, 6, 64, 64, 32);
+            bench_attention(precision, 32, 6, 24, 64, 32);
+            bench_attention(precision, 4, 12, 197, 197, 64);
+            bench_attention(precision, 1, 6, 1, 64, 32);
+            bench_attention(precision, 1, 12, 577, 577, 64);
+            bench_attention(precision, 1, 4, 2048, 2048, 64);
+        }
     }
     if "elementwise".contains(&only) {
         bench_elementwise();

@@ -1,6 +1,13 @@
 //! Convolution as matrix products: windows to rows (im2col), its transpose, and patches.
+//!
+//! [`conv2d()`] and its gradients unfold a *band* of output rows at a time, so that working memory does not grow with the
+//! batch or the picture.
 
+use crate::cpu_features::Precision;
+use crate::gemm::{Epilogue, MatRef, PackedWeights, linear_packed, matmul, matmul_add};
 use crate::parallel;
+use crate::scratch::with_scratch;
+use std::ops::Range;
 
 /// A two-dimensional convolution over channels-last pictures `[batch, height, width, channels]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +84,11 @@ pub fn unfold(x: &[f32], s: ConvShape, out: &mut [f32]) {
         s.output_len(),
         "unfold: out is not [B * OH * OW, KH * KW * C]"
     );
+    unfold_rows(x, s, 0, out);
+}
+
+/// The windows of whole output rows from `first` (of `B * OH`), as many as `out` holds.
+fn unfold_rows(x: &[f32], s: ConvShape, first: usize, out: &mut [f32]) {
     let (oh, ow, c) = (s.out_height(), s.out_width(), s.channels);
     let row = ow * s.window();
     if out.is_empty() {
@@ -85,10 +97,8 @@ pub fn unfold(x: &[f32], s: ConvShape, out: &mut [f32]) {
     let rows_per_task = parallel::rows_per_task(row);
     parallel::for_each_chunk(out, rows_per_task * row, |task, out| {
         for (i, out) in out.chunks_exact_mut(row).enumerate() {
-            let (b, oy) = (
-                (task * rows_per_task + i) / oh,
-                (task * rows_per_task + i) % oh,
-            );
+            let at = first + task * rows_per_task + i;
+            let (b, oy) = (at / oh, at % oh);
             for (at, segment) in out.chunks_exact_mut(s.kernel[1] * c).enumerate() {
                 let (ox, ky) = (at / s.kernel[0], at % s.kernel[0]);
                 let y = oy * s.stride[0] + ky;
@@ -117,21 +127,41 @@ pub fn fold(cols: &[f32], s: ConvShape, dx: &mut [f32]) {
         s.output_len(),
         "fold: cols is not [B * OH * OW, KH * KW * C]"
     );
+    dx.fill(0.0);
+    fold_rows(cols, s, 0..s.batch * s.out_height(), dx);
+}
+
+/// Adds the windows of the output rows `rows` (of `B * OH`) to `dx`.
+fn fold_rows(cols: &[f32], s: ConvShape, rows: Range<usize>, dx: &mut [f32]) {
     let (oh, ow, c, window) = (s.out_height(), s.out_width(), s.channels, s.window());
     let row = s.width * c;
-    if dx.is_empty() {
+    if dx.is_empty() || rows.is_empty() {
+        return;
+    }
+    // The input rows that these windows may see, as the first and one past the last of `B * H`.
+    let top = |row: usize| {
+        let y = (row % oh * s.stride[0]).saturating_sub(s.padding[0]);
+        row / oh * s.height + y.min(s.height)
+    };
+    let bottom = |row: usize| {
+        let y = (row % oh * s.stride[0] + s.kernel[0]).saturating_sub(s.padding[0]);
+        row / oh * s.height + y.min(s.height)
+    };
+    let (first_input, end_input) = (top(rows.start), bottom(rows.end - 1));
+    if first_input >= end_input {
         return;
     }
     // One input row gathers from the windows that cover it, so tasks never write the same element.
     let rows_per_task = parallel::rows_per_task(row * s.kernel[0]);
-    parallel::for_each_chunk(dx, rows_per_task * row, |task, dx| {
+    let seen = &mut dx[first_input * row..end_input * row];
+    parallel::for_each_chunk(seen, rows_per_task * row, |task, dx| {
         for (i, dx) in dx.chunks_exact_mut(row).enumerate() {
-            let at = task * rows_per_task + i;
+            let at = first_input + task * rows_per_task + i;
             let (b, y) = (at / s.height, at % s.height + s.padding[0]);
-            dx.fill(0.0);
             for ky in 0..s.kernel[0].min(y + 1) {
                 let oy = (y - ky) / s.stride[0];
-                if !(y - ky).is_multiple_of(s.stride[0]) || oy >= oh {
+                let from = b * oh + oy;
+                if !(y - ky).is_multiple_of(s.stride[0]) || oy >= oh || !rows.contains(&from) {
                     continue;
                 }
                 for ox in 0..ow {
@@ -140,8 +170,8 @@ pub fn fold(cols: &[f32], s: ConvShape, dx: &mut [f32]) {
                         continue;
                     }
                     let len = inside.len() * c;
-                    let source =
-                        ((b * oh + oy) * ow + ox) * window + (ky * s.kernel[1] + inside.start) * c;
+                    let source = ((from - rows.start) * ow + ox) * window
+                        + (ky * s.kernel[1] + inside.start) * c;
                     for (sum, v) in dx[first * c..][..len].iter_mut().zip(&cols[source..]) {
                         *sum += v;
                     }
@@ -149,6 +179,152 @@ pub fn fold(cols: &[f32], s: ConvShape, dx: &mut [f32]) {
             }
         }
     });
+}
+
+/// Floats of unfolded windows at a time (4 MiB), unless one output row has more.
+const BAND: usize = 1 << 20;
+
+/// Calls `run(output rows of B * OH, room for their windows)` for one band after the other.
+fn for_each_band(s: ConvShape, mut run: impl FnMut(Range<usize>, &mut [f32])) {
+    let (rows, row) = (s.batch * s.out_height(), s.out_width() * s.window());
+    if rows == 0 || row == 0 {
+        return;
+    }
+    let per_band = (BAND / row).clamp(1, rows);
+    with_scratch(per_band * row, |windows| {
+        for first in (0..rows).step_by(per_band) {
+            let end = (first + per_band).min(rows);
+            run(first..end, &mut windows[..(end - first) * row]);
+        }
+    });
+}
+
+/// Whether windows are the pixels themselves.
+fn is_pointwise(s: ConvShape) -> bool {
+    s.kernel == [1, 1] && s.stride == [1, 1] && s.padding == [0, 0]
+}
+
+/// Convolution of `x` `[B, H, W, C]` with `weight` `[O, KH * KW * C]`, then the epilogue of a linear layer:
+/// `out` `[B, OH, OW, O]`.
+pub fn conv2d(
+    x: &[f32],
+    weight: &PackedWeights,
+    s: ConvShape,
+    mut epilogue: Epilogue,
+    out: &mut [f32],
+) {
+    let n = weight.outputs();
+    let pixels = s.batch * s.out_height() * s.out_width();
+    assert_eq!(x.len(), s.input_len(), "conv2d: x is not [B, H, W, C]");
+    assert_eq!(
+        weight.inputs(),
+        s.window(),
+        "conv2d: weight is not [O, KH * KW * C]"
+    );
+    assert_eq!(out.len(), pixels * n, "conv2d: out is not [B, OH, OW, O]");
+    if is_pointwise(s) || s.window() == 0 {
+        return linear_packed(x, weight, pixels, epilogue, out);
+    }
+    epilogue.check(pixels, n);
+    let ow = s.out_width();
+    for_each_band(s, |rows, windows| {
+        unfold_rows(x, s, rows.start, windows);
+        let band = rows.start * ow * n..rows.end * ow * n;
+        let epilogue = Epilogue {
+            bias: epilogue.bias,
+            activation: epilogue.activation,
+            residual: epilogue.residual.map(|r| &r[band.clone()]),
+            pre_activation: match &mut epilogue.pre_activation {
+                Some(p) => Some(&mut p[band.clone()]),
+                None => None,
+            },
+        };
+        linear_packed(windows, weight, rows.len() * ow, epilogue, &mut out[band]);
+    });
+}
+
+/// The gradient of [`conv2d()`] by `x`: overwrites `dx` `[B, H, W, C]` from `dy` `[B, OH, OW, O]` and `weight`
+/// `[O, KH * KW * C]`.
+pub fn conv2d_input_gradient(
+    precision: Precision,
+    dy: &[f32],
+    weight: &[f32],
+    s: ConvShape,
+    dx: &mut [f32],
+) {
+    let outputs = outputs_of(weight, s);
+    let pixels = s.batch * s.out_height() * s.out_width();
+    assert_eq!(dx.len(), s.input_len(), "conv2d: dx is not [B, H, W, C]");
+    assert_eq!(
+        dy.len(),
+        pixels * outputs,
+        "conv2d: dy is not [B, OH, OW, O]"
+    );
+    let weight = MatRef::row_major(weight, outputs, s.window());
+    if is_pointwise(s) {
+        return matmul(
+            precision,
+            MatRef::row_major(dy, pixels, outputs),
+            weight,
+            dx,
+        );
+    }
+    dx.fill(0.0);
+    let ow = s.out_width();
+    for_each_band(s, |rows, windows| {
+        let dy = &dy[rows.start * ow * outputs..rows.end * ow * outputs];
+        let dy = MatRef::row_major(dy, rows.len() * ow, outputs);
+        matmul(precision, dy, weight, windows);
+        fold_rows(windows, s, rows, dx);
+    });
+}
+
+/// The gradient of [`conv2d()`] by the weight: overwrites `dw` `[O, KH * KW * C]` from `dy` `[B, OH, OW, O]` and `x`
+/// `[B, H, W, C]`. The gradient by the bias is [`column_sum`](crate::column_sum) of `dy`.
+pub fn conv2d_weight_gradient(
+    precision: Precision,
+    dy: &[f32],
+    x: &[f32],
+    s: ConvShape,
+    dw: &mut [f32],
+) {
+    let outputs = outputs_of(dw, s);
+    let pixels = s.batch * s.out_height() * s.out_width();
+    assert_eq!(x.len(), s.input_len(), "conv2d: x is not [B, H, W, C]");
+    assert_eq!(
+        dy.len(),
+        pixels * outputs,
+        "conv2d: dy is not [B, OH, OW, O]"
+    );
+    if is_pointwise(s) {
+        let dy = MatRef::row_major(dy, pixels, outputs);
+        return matmul(
+            precision,
+            dy.t(),
+            MatRef::row_major(x, pixels, s.channels),
+            dw,
+        );
+    }
+    dw.fill(0.0);
+    let ow = s.out_width();
+    for_each_band(s, |rows, windows| {
+        unfold_rows(x, s, rows.start, windows);
+        let pixels = rows.len() * ow;
+        let dy = &dy[rows.start * ow * outputs..rows.end * ow * outputs];
+        let dy = MatRef::row_major(dy, pixels, outputs);
+        let windows = MatRef::row_major(windows, pixels, s.window());
+        matmul_add(precision, dy.t(), windows, dw);
+    });
+}
+
+/// Output channels of a weight `[O, KH * KW * C]`.
+fn outputs_of(weight: &[f32], s: ConvShape) -> usize {
+    let window = s.window();
+    assert!(
+        window > 0 && weight.len().is_multiple_of(window),
+        "conv2d: the weight is not made of rows of {window}"
+    );
+    weight.len() / window
 }
 
 /// Calls `copy(picture offset, patch offset)` for every run of `patch` elements of the patch rows

@@ -1,6 +1,6 @@
 //! What this processor can do, found once per process.
 //!
-//! The environment variable `VLM_CPU` (`portable`, `avx2`, `avx512`, `avx512-bf16` or `amx`) is an
+//! The environment variable `VLM_CPU` (`portable`, `neon`, `avx2`, `avx-vnni`, `avx512`, `avx512-bf16` or `amx`) is an
 //! upper bound on what is used: it masks features off and never claims one that is missing.
 
 use std::sync::OnceLock;
@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// What every processor of the target architecture has.
     Portable,
+    /// NEON of 64-bit ARM: 4 lanes.
+    Neon,
     /// AVX2 and FMA: 8 lanes.
     Avx2,
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
@@ -26,10 +28,30 @@ pub enum Precision {
     Bf16,
 }
 
+/// The instructions that multiply 8-bit integers and add the products in 32 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IntegerIsa {
+    /// What every processor of the target architecture has.
+    Portable,
+    /// AVX2 without a dot product instruction.
+    Avx2,
+    /// The 256-bit dot products of AVX-VNNI.
+    AvxVnni,
+    /// The 512-bit dot products of AVX-512 VNNI.
+    Avx512Vnni,
+    /// The dot products of ARMv8.2 (`FEAT_DotProd`).
+    NeonDot,
+}
+
+// Not every level exists on every architecture.
+#[allow(dead_code)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Level {
     Portable,
+    Neon,
     Avx2,
+    /// As `Avx2`, and AVX-VNNI where it is found.
+    AvxVnni,
     Avx512,
     Avx512Bf16,
     Amx,
@@ -40,7 +62,8 @@ enum Level {
 pub fn isa() -> Isa {
     match level() {
         Level::Portable => Isa::Portable,
-        Level::Avx2 => Isa::Avx2,
+        Level::Neon => Isa::Neon,
+        Level::Avx2 | Level::AvxVnni => Isa::Avx2,
         _ => Isa::Avx512,
     }
 }
@@ -58,6 +81,65 @@ pub fn has_amx_bf16() -> bool {
     level() >= Level::Amx
 }
 
+/// Whether AMX tiles of 8-bit integers may be used.
+#[inline]
+pub fn has_amx_int8() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    // Integer tiles are only reported together with what their packing needs.
+    *FOUND.get_or_init(|| {
+        level() >= Level::Amx && integer_isa() == IntegerIsa::Avx512Vnni && detect_amx_int8()
+    })
+}
+
+/// The instructions in use for products of 8-bit integers.
+#[inline]
+pub fn integer_isa() -> IntegerIsa {
+    static FOUND: OnceLock<IntegerIsa> = OnceLock::new();
+    *FOUND.get_or_init(detect_integer_isa)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect_integer_isa() -> IntegerIsa {
+    let level = level();
+    if level < Level::Avx2 || !is_x86_feature_detected!("f16c") {
+        IntegerIsa::Portable
+    } else if level >= Level::Avx512 && is_x86_feature_detected!("avx512vnni") {
+        IntegerIsa::Avx512Vnni
+    } else if level >= Level::AvxVnni && is_x86_feature_detected!("avxvnni") {
+        IntegerIsa::AvxVnni
+    } else {
+        IntegerIsa::Avx2
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn detect_integer_isa() -> IntegerIsa {
+    let portable = std::env::var("VLM_CPU").is_ok_and(|bound| bound == "portable");
+    if !portable && std::arch::is_aarch64_feature_detected!("dotprod") {
+        IntegerIsa::NeonDot
+    } else {
+        IntegerIsa::Portable
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn detect_integer_isa() -> IntegerIsa {
+    IntegerIsa::Portable
+}
+
+/// CPUID leaf 7 names AMX-INT8 (Intel SDM volume 2, CPUID).
+#[cfg(target_arch = "x86_64")]
+fn detect_amx_int8() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const AMX_INT8: u32 = 1 << 25;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & AMX_INT8 != 0
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect_amx_int8() -> bool {
+    false
+}
+
 #[inline]
 fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
@@ -71,7 +153,10 @@ fn level() -> Level {
 fn bounded(found: Level, bound: Option<&str>) -> Level {
     let bound = match bound {
         Some("portable") => Level::Portable,
+        // Elsewhere the name would be a level that is not there.
+        Some("neon") if cfg!(target_arch = "aarch64") => Level::Neon,
         Some("avx2") => Level::Avx2,
+        Some("avx-vnni") => Level::AvxVnni,
         Some("avx512") => Level::Avx512,
         Some("avx512-bf16") => Level::Avx512Bf16,
         _ => Level::Amx,
@@ -89,7 +174,7 @@ fn detect() -> Level {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
     if !avx512 {
-        Level::Avx2
+        Level::AvxVnni
     } else if !is_x86_feature_detected!("avx512bf16") {
         Level::Avx512
     } else if !amx_granted() {
@@ -99,7 +184,16 @@ fn detect() -> Level {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Level {
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        Level::Neon
+    } else {
+        Level::Portable
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Level {
     Level::Portable
 }

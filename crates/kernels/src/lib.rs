@@ -21,25 +21,40 @@ pub mod attention;
 pub mod conv;
 pub mod cpu_features;
 pub mod embedding;
+pub mod gated;
 pub mod gemm;
 pub mod loss;
 pub mod memory;
 pub mod norm;
 pub mod optim;
 mod parallel;
+pub mod quant;
 pub mod reference;
+pub mod report;
+pub mod rope;
 mod scratch;
 pub(crate) mod simd;
 
 pub use activation::{Activation, activation_backward, activation_forward};
 pub use attention::{
-    AttentionShape, HeadsMut, HeadsRef, Mask, attention, attention_backward,
-    attention_backward_packed, attention_backward_packed_kv,
+    AttentionShape, HeadsMut, HeadsRef, Mask, Saved, attention, attention_backward,
+    attention_backward_packed, attention_backward_packed_kv, attention_saving,
 };
-pub use conv::{ConvShape, fold, patchify, unfold, unpatchify};
+pub use conv::{
+    ConvShape, conv2d, conv2d_input_gradient, conv2d_weight_gradient, fold, patchify, unfold,
+    unpatchify,
+};
 pub use cpu_features::{Isa, Precision};
 pub use embedding::{gather_rows, scatter_add_rows};
-pub use gemm::{MatRef, linear, linear::Epilogue, linear::column_sum, matmul};
+pub use gated::{gated, gated_backward};
+pub use gemm::{
+    MatRef, PackedWeights, linear, linear::Epilogue, linear::column_sum, linear_packed, matmul,
+    matmul_add,
+};
 pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_rows};
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw, sum_of_squares};
+pub use quant::{
+    BlockFormat, Int8Weights, PackedMatrix, QuantError, QuantizedMatrix, linear_int8, matmul_shared,
+};
+pub use rope::{RopeLayout, Rotation, inverse_frequencies, rope, rope_backward};

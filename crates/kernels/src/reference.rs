@@ -5,6 +5,7 @@ use crate::activation::Activation;
 use crate::attention::AttentionShape;
 use crate::conv::ConvShape;
 use crate::optim::AdamW;
+use crate::rope::RopeLayout;
 
 /// `f32` to `f64`, elementwise.
 pub fn widen(x: &[f32]) -> Vec<f64> {
@@ -257,6 +258,58 @@ pub fn attention_backward(
     [dq, dk, dv]
 }
 
+/// Rotary embedding of one head whose first `2 * angles.len()` elements form pairs.
+pub fn rope(x: &[f64], layout: RopeLayout, angles: &[f64]) -> Vec<f64> {
+    let mut out = x.to_vec();
+    for (j, angle) in angles.iter().enumerate() {
+        let [a, b] = match layout {
+            RopeLayout::Halves => [j, j + angles.len()],
+            RopeLayout::Pairs => [2 * j, 2 * j + 1],
+        };
+        out[a] = x[a] * angle.cos() - x[b] * angle.sin();
+        out[b] = x[b] * angle.cos() + x[a] * angle.sin();
+    }
+    out
+}
+
+/// A convolution by definition: `x` `[B, H, W, C]`, `weight` `[outputs, KH, KW, C]`; gives `[B, OH, OW, outputs]`.
+pub fn conv2d(x: &[f64], weight: &[f64], outputs: usize, s: ConvShape) -> Vec<f64> {
+    let window = s.kernel[0] * s.kernel[1] * s.channels;
+    let mut out = Vec::new();
+    for indices in unfold_indices(s).chunks_exact(window.max(1)) {
+        for o in 0..outputs {
+            let weight = &weight[o * window..][..window];
+            let seen = indices.iter().zip(weight);
+            out.push(seen.map(|(i, w)| i.map_or(0.0, |i| x[i] * w)).sum());
+        }
+    }
+    out
+}
+
+/// The gradients of [`conv2d`] by `x` and `weight`.
+pub fn conv2d_backward(
+    dy: &[f64],
+    x: &[f64],
+    weight: &[f64],
+    outputs: usize,
+    s: ConvShape,
+) -> [Vec<f64>; 2] {
+    let window = s.kernel[0] * s.kernel[1] * s.channels;
+    let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
+    for (row, indices) in unfold_indices(s).chunks_exact(window.max(1)).enumerate() {
+        for o in 0..outputs {
+            let dy = dy[row * outputs + o];
+            for (j, index) in indices.iter().enumerate() {
+                if let Some(index) = *index {
+                    dx[index] += dy * weight[o * window + j];
+                    dw[o * window + j] += dy * x[index];
+                }
+            }
+        }
+    }
+    [dx, dw]
+}
+
 /// The index into `[B, H, W, C]` of every element of `unfold`'s output, `None` outside the picture.
 pub fn unfold_indices(s: ConvShape) -> Vec<Option<usize>> {
     let mut out = Vec::new();
@@ -298,6 +351,27 @@ pub fn patch_indices([batch, channels, height, width]: [usize; 4], patch: usize)
                     }
                 }
             }
+        }
+    }
+    out
+}
+
+/// `x`, rows of `cols`, rounded to 8 bits in blocks of `block` (the last of a row may be shorter):
+/// the nearest multiples of `max |x| / 127`, computed as products with quantized weights define it.
+pub fn round_to_int8(x: &[f32], cols: usize, block: usize) -> Vec<f64> {
+    let mut out = Vec::with_capacity(x.len());
+    for row in x.chunks(cols.max(1)) {
+        for x in row.chunks(block) {
+            let largest = x.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            let (scale, inverse) = if largest == 0.0 {
+                (0.0, 0.0)
+            } else {
+                (largest / 127.0, 127.0 / largest)
+            };
+            out.extend(x.iter().map(|x| {
+                let code = (x * inverse).round_ties_even();
+                f64::from(code) * f64::from(scale)
+            }));
         }
     }
     out

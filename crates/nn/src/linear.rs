@@ -1,13 +1,17 @@
-use crate::ops::{self, Activation};
+use crate::ops::{self, Activation, PackedWeight};
 use crate::weights::{Init, Weights};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 /// An affine map over the last dimension, its weight stored `[out, in]` as in PyTorch checkpoints.
+///
+/// Inference on the CPU keeps a packed copy of the weight: see [`PackedWeight`] for what it costs.
 #[derive(Module, Debug)]
 pub struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    packed: PackedWeight,
 }
 
 impl Linear {
@@ -16,6 +20,7 @@ impl Linear {
         Self {
             weight: w.param("weight", [outputs, inputs], init),
             bias: bias.then(|| w.param("bias", [outputs], Init::Zeros)),
+            packed: PackedWeight::default(),
         }
     }
 
@@ -36,6 +41,13 @@ impl Linear {
         residual: Option<Tensor<D>>,
     ) -> Tensor<D> {
         let bias = self.bias.as_ref().map(|b| b.val());
-        ops::linear(x, self.weight.val(), bias, residual, activation)
+        ops::linear_kept(
+            x,
+            self.weight.val(),
+            &self.packed,
+            bias,
+            residual,
+            activation,
+        )
     }
 }

@@ -1,7 +1,7 @@
 //! Every fused operation against the same one composed of Burn's operations: values and all gradients.
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use vlm_nn::ops::{self, Activation, AttentionOptions, Window, composed};
+use vlm_nn::ops::{self, Activation, AttentionOptions, PackedWeight, Window, composed};
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -95,6 +95,62 @@ fn linear_without_bias_and_residual_equals_composed() {
         ops::linear(x, w, None, None, Activation::None),
         composed::linear(x, w, None, None, Activation::None)
     );
+}
+
+#[test]
+fn a_kept_packed_weight_follows_every_change_of_the_weight() {
+    let device = Device::flex();
+    let random =
+        |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+    let (kept, x) = (PackedWeight::default(), random([20, 33]));
+    let mut w = random([33, 33]);
+    let check = |what: &str, w: &Tensor<2>| {
+        let none = Activation::None;
+        let found = ops::linear_kept(x.clone(), w.clone(), &kept, None, None, none);
+        let expected = ops::linear(x.clone(), w.clone(), None, None, none);
+        assert_eq!(found.into_data(), expected.into_data(), "{what}");
+    };
+    check("first", &w);
+    check("again", &w);
+    for step in 1..=3 {
+        // The only tensor of its storage: the optimizer writes in place.
+        let zeros = w.zeros_like();
+        let hp = ops::AdamWStep {
+            lr: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            step,
+        };
+        (w, _, _) = ops::adamw(w, random([33, 33]), zeros.clone(), zeros, hp);
+        check("after a step of the optimizer", &w);
+        w = w * 2.0;
+        check("after arithmetic in place", &w);
+    }
+    // The same storage read in another order.
+    check("transposed", &w.clone().transpose());
+    check("as before", &w);
+    // Dropped and made anew, likely at the same address.
+    for _ in 0..5 {
+        drop(w);
+        w = random([33, 33]);
+        check("replaced", &w);
+    }
+}
+
+#[test]
+fn a_kept_weight_has_the_gradients_of_any_other() {
+    let kept = PackedWeight::default();
+    let (x, w) = (random([2, 17, 8]), random([6, 8]));
+    for _ in 0..2 {
+        compare!(
+            "kept linear",
+            [x, w],
+            ops::linear_kept(x, w, &kept, None, None, Activation::Gelu),
+            composed::linear(x, w, None, None, Activation::Gelu)
+        );
+    }
 }
 
 #[test]

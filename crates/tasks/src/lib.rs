@@ -26,6 +26,7 @@ mod captioning;
 mod embedding;
 mod error;
 pub mod evaluate;
+pub mod gguf;
 pub mod metrics;
 pub mod prompt;
 pub mod table;

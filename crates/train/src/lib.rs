@@ -8,7 +8,7 @@ mod batches;
 mod checkpoint;
 mod error;
 pub mod log;
-mod optimizer;
+pub mod optimizer;
 mod patch_labels;
 pub mod plot;
 pub mod progress;

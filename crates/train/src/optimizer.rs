@@ -1,7 +1,6 @@
 //! AdamW over the parameters of a module, with decay groups, clipping and accumulation.
 
 use crate::Error;
-use crate::recipe::TrainRecipe;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use std::collections::BTreeMap;
@@ -154,13 +153,14 @@ impl ModuleMapper for Update<'_> {
 }
 
 impl Optimizer {
-    /// An optimizer before its first step.
-    pub fn new(recipe: &TrainRecipe) -> Self {
+    /// An optimizer before its first step; `weight_decay` is decoupled and acts on matrices, `betas` are the decay
+    /// rates of the moments.
+    pub fn new(weight_decay: f64, betas: [f64; 2]) -> Self {
         Self {
             moments: BTreeMap::new(),
             step: 0,
-            weight_decay: recipe.weight_decay,
-            betas: recipe.betas,
+            weight_decay,
+            betas,
         }
     }
 

@@ -157,7 +157,7 @@ impl Run<'_> {
         let t = &recipe.train;
         let device = Device::flex().autodiff();
         let log_path = self.options.directory.join("log.jsonl");
-        let mut optimizer = Optimizer::new(t);
+        let mut optimizer = Optimizer::new(t.weight_decay, t.betas);
         let (mut model, mut step, mut log) = if self.options.resume {
             let (model, state) = self.restore(&mut optimizer, &device)?;
             self.seconds_before = state.seconds;

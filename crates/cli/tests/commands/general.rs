@@ -1,7 +1,7 @@
 use crate::support::{run, vlm};
 use std::process::Stdio;
 
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 16] = [
     &[],
     &["caption"],
     &["ask"],
@@ -12,6 +12,12 @@ const COMMANDS: [&[&str]; 10] = [
     &["eval", "caption"],
     &["eval", "vqa"],
     &["models"],
+    &["bench"],
+    &["bench", "encode"],
+    &["bench", "generate"],
+    &["bench", "train"],
+    &["bench", "gemm"],
+    &["doctor"],
 ];
 
 #[test]

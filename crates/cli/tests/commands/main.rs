@@ -4,6 +4,7 @@ mod evaluation;
 mod general;
 mod models;
 mod pictures;
+mod speed;
 mod support;
 mod training;
 mod world;

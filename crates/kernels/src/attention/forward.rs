@@ -1,28 +1,37 @@
-//! Probabilities times values, block by block of queries.
+//! Probabilities times values, block by block of queries and keys.
+//!
+//! Softmax is computed online (Milakov and Gimelshein 2018; Dao et al. 2022): each block of keys raises the maximum
+//! and the sum of its queries and rescales what was accumulated.
 
+use super::product::{Product, VectorProduct, WithProduct, with_product};
 use super::softmax::{self, Block};
 use super::{AttentionShape, HeadsMut, HeadsRef, Input, Mask, Output, Scores};
-use crate::gemm::{Operand, SmallGemm};
-use crate::parallel;
+use crate::cpu_features::Precision;
+use crate::gemm::Operand;
+use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 use crate::simd::{Simd, simd_dispatch};
+use std::ops::Range;
 
-/// Queries whose scores are held at a time: with 200 keys they fill half of a 64 KiB cache.
-pub(super) const QUERY_BLOCK: usize = 32;
-/// Queries per task: enough for the transposed keys to pay.
-const QUERIES_PER_TASK: usize = 256;
-/// Queries up to which keys are read as they lie instead of transposed.
+/// Queries whose scores are held at a time, and keys (at most): 48 KiB of scores.
+const QUERY_BLOCK: usize = 32;
+const KEY_BLOCK: usize = 384;
+/// Queries per task: enough for the prepared keys to pay.
+pub(super) const QUERIES_PER_TASK: usize = 256;
+/// Queries up to which keys are read as they lie.
 const FEW_QUERIES: usize = 3;
 
 /// `out = softmax(scale * q k^T + mask) v` for every sequence and head.
 ///
 /// A query that sees no key gives zeros. `key_lengths` (`[batch]`) hides the keys from that index
-/// on, together with any mask.
+/// on, together with any mask. Products of more than three queries are computed in `precision`, softmax and sums in
+/// `f32`. Working memory does not grow with the lengths.
 ///
 /// # Shapes
 /// `q` and `out` `[batch, q_len, heads * head_dim]`, `k` and `v`
 /// `[batch, k_len, kv_heads * head_dim]`.
 pub fn attention(
+    precision: Precision,
     shape: AttentionShape,
     q: HeadsRef,
     k: HeadsRef,
@@ -33,97 +42,243 @@ pub fn attention(
     out: HeadsMut,
 ) {
     let scores = Scores::new(shape, mask, key_lengths, scale);
-    let (batch, q_len, k_len) = (shape.batch, shape.q_len, shape.k_len);
+    forward(precision, scores, [q, k, v], out, None);
+}
+
+/// As [`attention`]; writes the logarithm of every query's sum of exponentials to `log_sum_exp`
+/// `[batch, heads, q_len]` (infinity where a query sees no key) for [`Saved`](super::Saved).
+pub fn attention_saving(
+    precision: Precision,
+    shape: AttentionShape,
+    q: HeadsRef,
+    k: HeadsRef,
+    v: HeadsRef,
+    mask: Mask,
+    key_lengths: Option<&[u32]>,
+    scale: f32,
+    out: HeadsMut,
+    log_sum_exp: &mut [f32],
+) {
+    let scores = Scores::new(shape, mask, key_lengths, scale);
+    assert_eq!(
+        log_sum_exp.len(),
+        shape.batch * shape.heads * shape.q_len,
+        "attention: log_sum_exp is not [batch, heads, q_len]"
+    );
+    // Where nothing else is computed, no query sees a key.
+    log_sum_exp.fill(f32::INFINITY);
+    forward(precision, scores, [q, k, v], out, Some(log_sum_exp));
+}
+
+fn forward(
+    precision: Precision,
+    scores: Scores,
+    [q, k, v]: [HeadsRef; 3],
+    out: HeadsMut,
+    log_sum_exp: Option<&mut [f32]>,
+) {
+    let shape = scores.shape;
+    let (batch, q_len) = (shape.batch, shape.q_len);
     let q_width = shape.heads * shape.head_dim;
-    let kv_width = shape.kv_heads * shape.head_dim;
     let problem = Problem {
-        scores,
-        q: q.checked("q", batch, q_len, q_width),
-        k: k.checked("k", batch, k_len, kv_width),
-        v: v.checked("v", batch, k_len, kv_width),
+        queries: Queries::checked(scores, q, k, v),
         out: out.checked("out", batch, q_len, q_width),
+        log_sum_exp: log_sum_exp.map(SharedMut::new),
     };
     if shape.is_empty() || q_len == 0 {
         return;
     }
-    let parts = q_len.div_ceil(QUERIES_PER_TASK);
-    let work = 2 * q_len.min(QUERIES_PER_TASK) * k_len * shape.head_dim;
-    parallel::for_each_task_of(work, batch * shape.heads * parts, |task| {
-        let (pair, part) = (task / parts, task % parts);
-        let first = part * QUERIES_PER_TASK;
-        let last = (first + QUERIES_PER_TASK).min(q_len);
-        problem.run(pair / shape.heads, pair % shape.heads, first..last);
-    });
+    with_product(precision, &problem);
 }
 
 struct Problem<'a> {
-    scores: Scores<'a>,
-    q: Input<'a>,
-    k: Input<'a>,
-    v: Input<'a>,
+    queries: Queries<'a>,
     out: Output,
+    log_sum_exp: Option<SharedMut>,
 }
 
-impl Problem<'_> {
-    /// The queries of one head, which are this task's alone.
-    fn run(&self, b: usize, h: usize, queries: std::ops::Range<usize>) {
-        let shape = self.scores.shape;
-        let (k_len, head_dim) = (shape.k_len, shape.head_dim);
-        let column = h * head_dim;
-        let kv_column = h / shape.group() * head_dim;
-        // Rows of whole cache lines: full vectors everywhere.
-        let stride = k_len.max(1).next_multiple_of(16);
-        let transposed = queries.len() > FEW_QUERIES;
-        let keys_len = if transposed { head_dim * stride } else { 0 };
-        with_scratch(keys_len + QUERY_BLOCK * stride, |scratch| {
-            let (keys, data) = scratch.split_at_mut(keys_len);
-            if transposed {
-                let src = (self.k.ptr(b, 0, kv_column), self.k.stride());
-                // SAFETY: `k` was checked to hold k_len rows of this head.
-                unsafe { softmax::transpose(src, k_len, head_dim, keys, stride) };
-            }
-            for first in queries.clone().step_by(QUERY_BLOCK) {
-                let rows = QUERY_BLOCK.min(queries.end - first);
-                // Later queries see at least as many keys.
-                let seen = self.scores.visible(b, first + rows - 1);
-                let block = Block {
-                    b,
-                    h,
-                    first,
-                    rows,
-                    stride,
-                    keys: seen,
-                };
-                let q = Operand {
-                    ptr: self.q.ptr(b, first, column),
-                    row_stride: self.q.stride(),
-                    col_stride: 1,
-                };
-                if transposed {
-                    let size = [rows, seen.next_multiple_of(16), head_dim];
-                    let scores = (data.as_mut_ptr(), stride);
-                    // SAFETY: `q` was checked to hold these rows; `keys` and `data` hold rows of
-                    // `stride`, a multiple of 16 that is at least `seen`.
-                    unsafe { SmallGemm::new(size, q, (keys.as_ptr(), stride), scores, false) }
-                        .run();
+impl WithProduct for Problem<'_> {
+    fn run<P: Product>(&self, product: P) {
+        let shape = self.queries.scores.shape;
+        let parts = shape.q_len.div_ceil(QUERIES_PER_TASK);
+        let work = 2 * shape.q_len.min(QUERIES_PER_TASK) * shape.k_len * shape.head_dim;
+        parallel::for_each_task_of(work, shape.batch * shape.heads * parts, |task| {
+            let (pair, first) = (task / parts, task % parts * QUERIES_PER_TASK);
+            let (b, h) = (pair / shape.heads, pair % shape.heads);
+            let range = first..(first + QUERIES_PER_TASK).min(shape.q_len);
+            let out = self.out.ptr(b, first, h * shape.head_dim);
+            // SAFETY: the output was checked to hold these rows, and `log_sum_exp` these queries, which are this
+            // task's alone.
+            unsafe {
+                let log_sum_exp = self.log_sum_exp.map(|shared| {
+                    let start = shared.ptr().add(pair * shape.q_len + first);
+                    std::slice::from_raw_parts_mut(start, range.len())
+                });
+                let out = (out, self.out.stride());
+                if range.len() <= FEW_QUERIES {
+                    self.queries
+                        .attend(VectorProduct, [b, h], range, out, log_sum_exp);
                 } else {
-                    let k = (self.k.ptr(b, 0, kv_column), self.k.stride());
-                    few_queries(q, k, head_dim, block, data);
+                    self.queries
+                        .attend(product, [b, h], range, out, log_sum_exp);
                 }
-                softmax::probabilities(&self.scores, block, data);
-                let p = Operand {
-                    ptr: data.as_ptr(),
-                    row_stride: stride,
-                    col_stride: 1,
-                };
-                let values = (self.v.ptr(b, 0, kv_column), self.v.stride());
-                let out = (self.out.ptr(b, first, column), self.out.stride());
-                // SAFETY: `v` was checked to hold `seen` rows of this head, `out` to hold these
-                // rows, which no other task writes.
-                unsafe { SmallGemm::new([rows, head_dim, seen], p, values, out, false) }.run();
             }
         });
     }
+}
+
+/// What the queries of one head need.
+pub(super) struct Queries<'a> {
+    pub(super) scores: Scores<'a>,
+    pub(super) q: Input<'a>,
+    pub(super) k: Input<'a>,
+    pub(super) v: Input<'a>,
+}
+
+impl<'a> Queries<'a> {
+    pub(super) fn checked(
+        scores: Scores<'a>,
+        q: HeadsRef<'a>,
+        k: HeadsRef<'a>,
+        v: HeadsRef<'a>,
+    ) -> Self {
+        let shape = scores.shape;
+        let q_width = shape.heads * shape.head_dim;
+        let kv_width = shape.kv_heads * shape.head_dim;
+        Self {
+            scores,
+            q: q.checked("q", shape.batch, shape.q_len, q_width),
+            k: k.checked("k", shape.batch, shape.k_len, kv_width),
+            v: v.checked("v", shape.batch, shape.k_len, kv_width),
+        }
+    }
+
+    /// The outputs of queries of one head, at most [`QUERIES_PER_TASK`].
+    ///
+    /// # Safety
+    /// `out` (first row, distance between rows) is writable over the queries' rows, which nothing else touches.
+    pub(super) unsafe fn attend<P: Product>(
+        &self,
+        product: P,
+        [b, h]: [usize; 2],
+        queries: Range<usize>,
+        out: (*mut f32, usize),
+        log_sum_exp: Option<&mut [f32]>,
+    ) {
+        let shape = self.scores.shape;
+        let head_dim = shape.head_dim;
+        let column = h * head_dim;
+        let kv_column = h / shape.group() * head_dim;
+        let turned = queries.len() > FEW_QUERIES;
+        // Later queries see at least as many keys.
+        let seen_by_any = self.scores.visible(b, queries.end - 1);
+        let key_block = softmax::block_of(seen_by_any, KEY_BLOCK);
+        let stride = key_block;
+        let keys_len = if turned {
+            product.right_len(head_dim, key_block, true)
+        } else {
+            0
+        };
+        let lengths = [
+            keys_len,
+            product.right_len(key_block, head_dim, false),
+            product
+                .left_len(QUERY_BLOCK, head_dim)
+                .max(product.left_len(QUERY_BLOCK, key_block)),
+            QUERY_BLOCK.min(queries.len()) * stride,
+            queries.len(),
+            queries.len(),
+        ];
+        with_scratch(lengths.iter().sum(), |scratch| {
+            let [key_room, value_room, left_room, data, maxima, sums] = split(scratch, lengths);
+            maxima.fill(f32::NEG_INFINITY);
+            sums.fill(0.0);
+            // At least one block, so that rows without a key become 0.
+            for first_key in (0..seen_by_any.max(1)).step_by(key_block) {
+                let keys = key_block.min(seen_by_any - first_key);
+                let rows_of = |input: &Input| Operand {
+                    ptr: input.ptr(b, first_key, kv_column),
+                    row_stride: input.stride(),
+                    col_stride: 1,
+                };
+                let (k, v) = (rows_of(&self.k), rows_of(&self.v));
+                // SAFETY: `k` and `v` were checked to hold these rows of this head.
+                let (turned_k, v) = unsafe {
+                    let turned_k =
+                        turned.then(|| product.right(k.turned(), [head_dim, keys], key_room));
+                    (turned_k, product.right(v, [keys, head_dim], value_room))
+                };
+                for at in (0..queries.len()).step_by(QUERY_BLOCK) {
+                    let first = queries.start + at;
+                    let rows = QUERY_BLOCK.min(queries.len() - at);
+                    let seen = self.scores.visible(b, first + rows - 1);
+                    let block = Block {
+                        b,
+                        h,
+                        first,
+                        rows,
+                        stride,
+                        first_key,
+                        keys: seen.saturating_sub(first_key).min(keys),
+                    };
+                    if first_key > 0 && block.keys == 0 {
+                        continue;
+                    }
+                    let q = Operand {
+                        ptr: self.q.ptr(b, first, column),
+                        row_stride: self.q.stride(),
+                        col_stride: 1,
+                    };
+                    // SAFETY: `q` was checked to hold these rows; `data` holds rows of `stride`, a multiple of 16
+                    // that is at least `keys`; the caller promises the rows of `out`, which the first block
+                    // initialises.
+                    unsafe {
+                        let scores = (data.as_mut_ptr(), stride);
+                        match turned_k {
+                            Some(k) => {
+                                let size = [rows, block.keys, head_dim];
+                                product.multiply(size, q, k, scores, false, left_room);
+                            }
+                            None => few_queries(q, (k.ptr, k.row_stride), head_dim, block, data),
+                        }
+                        let out = (out.0.add(at * out.1), out.1);
+                        let statistics = (&mut maxima[at..][..rows], &mut sums[at..][..rows]);
+                        softmax::accumulate(&self.scores, block, data, statistics, out, head_dim);
+                        let p = Operand {
+                            ptr: data.as_ptr(),
+                            row_stride: stride,
+                            col_stride: 1,
+                        };
+                        let size = [rows, head_dim, block.keys];
+                        product.multiply(size, p, v, out, first_key > 0, left_room);
+                    }
+                }
+            }
+            // SAFETY: all rows were written above.
+            unsafe { softmax::normalise(sums, out, head_dim) };
+            if let Some(log_sum_exp) = log_sum_exp {
+                for ((to, &maximum), &sum) in log_sum_exp.iter_mut().zip(&*maxima).zip(&*sums) {
+                    *to = if sum == 0.0 {
+                        f32::INFINITY
+                    } else {
+                        maximum + sum.ln()
+                    };
+                }
+            }
+        });
+    }
+}
+
+/// Cuts a buffer into parts of these lengths.
+pub(super) fn split<const N: usize>(
+    mut buffer: &mut [f32],
+    lengths: [usize; N],
+) -> [&mut [f32]; N] {
+    lengths.map(|len| {
+        let (part, rest) = std::mem::take(&mut buffer).split_at_mut(len);
+        buffer = rest;
+        part
+    })
 }
 
 /// Products of a few queries with keys as they lie: one dot product each.

@@ -1,14 +1,17 @@
 //! Scaled dot-product attention (Vaswani et al. 2017) in one pass: scores exist for a block of
-//! queries of one head at a time, and the backward pass recomputes them.
+//! queries and keys of one head at a time, and the backward pass recomputes them.
 
 mod backward;
 mod forward;
+mod product;
 mod softmax;
 
 use crate::parallel::SharedMut;
 
-pub use backward::{attention_backward, attention_backward_packed, attention_backward_packed_kv};
-pub use forward::attention;
+pub use backward::{
+    Saved, attention_backward, attention_backward_packed, attention_backward_packed_kv,
+};
+pub use forward::{attention, attention_saving};
 
 /// Extents of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +135,7 @@ impl<'a> HeadsMut<'a> {
         }
     }
 
-    fn checked(self, name: &str, batch: usize, len: usize, width: usize) -> Output {
+    pub(crate) fn checked(self, name: &str, batch: usize, len: usize, width: usize) -> Output {
         let layout = Layout {
             offset: self.offset,
             batch_stride: self.batch_stride,
@@ -200,7 +203,7 @@ impl Input<'_> {
 
 /// A checked [`HeadsMut`] that tasks share; each writes the heads that belong to it.
 #[derive(Clone, Copy)]
-struct Output {
+pub(crate) struct Output {
     data: SharedMut,
     layout: Layout,
 }
@@ -226,7 +229,7 @@ impl Output {
         }
     }
 
-    fn ptr(&self, b: usize, t: usize, column: usize) -> *mut f32 {
+    pub(crate) fn ptr(&self, b: usize, t: usize, column: usize) -> *mut f32 {
         self.data.ptr().wrapping_add(self.layout.at(b, t, column))
     }
 
@@ -328,6 +331,75 @@ impl<'a> Scores<'a> {
                 Some(&values[b * batch_stride + h * head_stride + i * k_len..][..k_len])
             }
             Mask::None | Mask::Causal { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu_features::Precision;
+    use crate::scratch::held_floats;
+
+    /// Floats of working memory that this thread holds after attention to `k_len` keys and its gradients, from
+    /// small enough problems to stay on the thread.
+    fn held_after(precision: Precision, k_len: usize) -> usize {
+        std::thread::spawn(move || {
+            let shape = AttentionShape {
+                batch: 1,
+                q_len: 40,
+                k_len,
+                heads: 1,
+                kv_heads: 1,
+                head_dim: 16,
+            };
+            let (q, kv) = (vec![0.5; 40 * 16], vec![0.5; k_len * 16]);
+            let (mut out, mut dq) = (q.clone(), q.clone());
+            let (mut dk, mut dv) = (kv.clone(), kv.clone());
+            let [rows, keys] = [
+                HeadsRef::contiguous(&q, 40, 16),
+                HeadsRef::contiguous(&kv, k_len, 16),
+            ];
+            let to = HeadsMut::contiguous(&mut out, 40, 16);
+            attention(
+                precision,
+                shape,
+                rows,
+                keys,
+                keys,
+                Mask::None,
+                None,
+                1.0,
+                to,
+            );
+            attention_backward(
+                precision,
+                shape,
+                rows,
+                rows,
+                keys,
+                keys,
+                Mask::None,
+                None,
+                1.0,
+                None,
+                HeadsMut::contiguous(&mut dq, 40, 16),
+                HeadsMut::contiguous(&mut dk, k_len, 16),
+                HeadsMut::contiguous(&mut dv, k_len, 16),
+            );
+            held_floats()
+        })
+        .join()
+        .expect("attention finishes")
+    }
+
+    #[test]
+    fn working_memory_does_not_grow_with_the_number_of_keys() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let [short, long, longer] =
+                [1024, 8192, 65_536].map(|k_len| held_after(precision, k_len));
+            assert!(long <= short, "{short} floats, then {long}");
+            assert_eq!(long, longer);
         }
     }
 }

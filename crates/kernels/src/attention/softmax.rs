@@ -3,7 +3,7 @@
 use super::Scores;
 use crate::simd::{Simd, math, simd_dispatch};
 
-/// A block of queries of one head whose scores lie in rows of `stride` floats.
+/// A block of queries of one head and of keys; scores lie in rows of `stride` floats.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) b: usize,
@@ -12,54 +12,143 @@ pub(super) struct Block {
     pub(super) first: usize,
     pub(super) rows: usize,
     pub(super) stride: usize,
-    /// Columns that later products read: the largest number of keys that a query of the block sees.
+    /// The first key and how many, from it, some query of the block sees.
+    pub(super) first_key: usize,
     pub(super) keys: usize,
 }
 
-/// Turns products q k^T into probabilities; columns that a query does not see become 0.
+/// Keys per block, a multiple of 16, for `keys` of them in blocks of at most `limit`, itself such a multiple.
+pub(super) fn block_of(keys: usize, limit: usize) -> usize {
+    let blocks = keys.div_ceil(limit).max(1);
+    keys.div_ceil(blocks).max(1).next_multiple_of(16)
+}
+
+/// Turns products q k^T into scaled scores, and gives the part of the row that query `i` of the block sees with its
+/// maximum; the rest becomes 0.
 #[inline(always)]
-fn probabilities_kernel<S: Simd>(s: S, scores: &Scores, block: Block, data: &mut [f32]) {
-    let rows = data.chunks_exact_mut(block.stride).take(block.rows);
-    for (i, row) in rows.enumerate() {
-        let query = block.first + i;
-        let visible = scores.visible(block.b, query);
-        let (row, hidden) = row[..block.keys].split_at_mut(visible.min(block.keys));
-        hidden.fill(0.0);
-        let scale = s.splat(scores.scale);
-        let mut maximum = s.splat(f32::NEG_INFINITY);
-        match scores.added(block.b, block.h, query) {
-            Some(added) => {
-                for (x, added) in row.chunks_mut(S::LANES).zip(added.chunks(S::LANES)) {
-                    let v = s.mul_add(s.load(x), scale, s.load(added));
-                    maximum = s.max(maximum, s.keep_first(v, x.len(), f32::NEG_INFINITY));
-                    s.store(x, v);
-                }
-            }
-            None => {
-                for x in row.chunks_mut(S::LANES) {
-                    let v = s.mul(s.load(x), scale);
-                    maximum = s.max(maximum, s.keep_first(v, x.len(), f32::NEG_INFINITY));
-                    s.store(x, v);
-                }
+fn scaled<'a, S: Simd>(
+    s: S,
+    scores: &Scores,
+    block: Block,
+    i: usize,
+    row: &'a mut [f32],
+) -> (&'a mut [f32], f32) {
+    let query = block.first + i;
+    let visible = scores
+        .visible(block.b, query)
+        .saturating_sub(block.first_key);
+    let (row, hidden) = row[..block.keys].split_at_mut(visible.min(block.keys));
+    hidden.fill(0.0);
+    let scale = s.splat(scores.scale);
+    let mut maximum = s.splat(f32::NEG_INFINITY);
+    match scores.added(block.b, block.h, query) {
+        Some(added) => {
+            let added = added[block.first_key..].chunks(S::LANES);
+            for (x, added) in row.chunks_mut(S::LANES).zip(added) {
+                let v = s.mul_add(s.load(x), scale, s.load(added));
+                maximum = s.max(maximum, s.keep_first(v, x.len(), f32::NEG_INFINITY));
+                s.store(x, v);
             }
         }
-        let maximum = s.maximum(maximum);
-        if maximum == f32::NEG_INFINITY {
+        None => {
+            for x in row.chunks_mut(S::LANES) {
+                let v = s.mul(s.load(x), scale);
+                maximum = s.max(maximum, s.keep_first(v, x.len(), f32::NEG_INFINITY));
+                s.store(x, v);
+            }
+        }
+    }
+    (row, s.maximum(maximum))
+}
+
+/// Writes e^(x - maximum) = 2^(x log2 e - maximum log2 e) and gives the sum.
+#[inline(always)]
+fn exponentials<S: Simd>(s: S, row: &mut [f32], maximum: f32) -> f32 {
+    let log2_e = s.splat(std::f32::consts::LOG2_E);
+    let shift = s.splat(-maximum * std::f32::consts::LOG2_E);
+    let mut sum = s.zero();
+    for x in row.chunks_mut(S::LANES) {
+        let e = math::exp2_nonpositive(s, s.mul_add(s.load(x), log2_e, shift));
+        sum = s.add(sum, s.keep_first(e, x.len(), 0.0));
+        s.store(x, e);
+    }
+    s.sum(sum)
+}
+
+/// Turns products q k^T into e^(score - maximum), updates the maximum and the sum of every query's row over the blocks of
+/// keys so far, and rescales rows of `width` of what was accumulated before the first block's successors. Columns that a
+/// query does not see become 0.
+#[inline(always)]
+fn accumulate_kernel<S: Simd>(
+    s: S,
+    scores: &Scores,
+    block: Block,
+    data: &mut [f32],
+    (maxima, sums): (&mut [f32], &mut [f32]),
+    (out, out_stride): (*mut f32, usize),
+    width: usize,
+) {
+    let rows = data.chunks_exact_mut(block.stride).take(block.rows);
+    for (i, row) in rows.enumerate() {
+        let (row, found) = scaled(s, scores, block, i, row);
+        if found == f32::NEG_INFINITY || found.is_nan() {
             // No visible key; or the vector maximum passed over a NaN, which must not vanish.
             let broken = row.iter().any(|x| x.is_nan());
             row.fill(if broken { f32::NAN } else { 0.0 });
+            if broken {
+                sums[i] = f32::NAN;
+            }
             continue;
         }
-        // e^(x - maximum) = 2^(x log2 e - maximum log2 e)
-        let log2_e = s.splat(std::f32::consts::LOG2_E);
-        let shift = s.splat(-maximum * std::f32::consts::LOG2_E);
-        let mut sum = s.zero();
-        for x in row.chunks_mut(S::LANES) {
-            let e = math::exp2_nonpositive(s, s.mul_add(s.load(x), log2_e, shift));
-            sum = s.add(sum, s.keep_first(e, x.len(), 0.0));
-            s.store(x, e);
+        let maximum = found.max(maxima[i]);
+        let sum = exponentials(s, row, maximum);
+        if block.first_key > 0 && maximum > maxima[i] {
+            let factor = (maxima[i] - maximum).exp();
+            sums[i] *= factor;
+            let factor = s.splat(factor);
+            // SAFETY: the callers of `accumulate` promise this row, initialised by the first block of keys.
+            let out = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_stride), width) };
+            for x in out.chunks_mut(S::LANES) {
+                s.store(x, s.mul(s.load(x), factor));
+            }
         }
-        let inverse = s.splat(1.0 / s.sum(sum));
+        maxima[i] = maximum;
+        sums[i] += sum;
+    }
+}
+
+simd_dispatch! {
+    fn accumulate_dispatched(
+        scores: &Scores, block: Block, data: &mut [f32], statistics: (&mut [f32], &mut [f32]),
+        out: (*mut f32, usize), width: usize,
+    ) = accumulate_kernel;
+}
+
+/// Turns products q k^T in `data` into e^(score - maximum) and carries the statistics (maxima, sums) and the rows of
+/// `out` (pointer, stride) over to the new maxima.
+///
+/// # Safety
+/// After the first block of keys, `out` holds `block.rows` initialised rows of `width`, which nothing else touches.
+pub(super) unsafe fn accumulate(
+    scores: &Scores,
+    block: Block,
+    data: &mut [f32],
+    statistics: (&mut [f32], &mut [f32]),
+    out: (*mut f32, usize),
+    width: usize,
+) {
+    accumulate_dispatched(scores, block, data, statistics, out, width);
+}
+
+#[inline(always)]
+fn normalise_kernel<S: Simd>(s: S, sums: &[f32], (x, stride): (*mut f32, usize), width: usize) {
+    for (i, &sum) in sums.iter().enumerate() {
+        if sum == 0.0 {
+            continue;
+        }
+        let inverse = s.splat(1.0 / sum);
+        // SAFETY: the callers of `normalise` promise this row.
+        let row = unsafe { std::slice::from_raw_parts_mut(x.add(i * stride), width) };
         for x in row.chunks_mut(S::LANES) {
             s.store(x, s.mul(s.load(x), inverse));
         }
@@ -67,32 +156,107 @@ fn probabilities_kernel<S: Simd>(s: S, scores: &Scores, block: Block, data: &mut
 }
 
 simd_dispatch! {
-    pub(super) fn probabilities(scores: &Scores, block: Block, data: &mut [f32])
+    fn normalise_dispatched(sums: &[f32], rows: (*mut f32, usize), width: usize) = normalise_kernel;
+}
+
+/// Divides row i of `width` by sum i; rows without a key stay 0.
+///
+/// # Safety
+/// `rows` (pointer, stride) holds as many initialised rows, which nothing else touches.
+pub(super) unsafe fn normalise(sums: &[f32], rows: (*mut f32, usize), width: usize) {
+    normalise_dispatched(sums, rows, width);
+}
+
+/// Turns products q k^T into probabilities, given the logarithm of each query's sum of exponentials.
+#[inline(always)]
+fn probabilities_kernel<S: Simd>(
+    s: S,
+    scores: &Scores,
+    block: Block,
+    data: &mut [f32],
+    log_sum_exp: &[f32],
+) {
+    let rows = data.chunks_exact_mut(block.stride).zip(log_sum_exp);
+    for (i, (row, &log_sum_exp)) in rows.take(block.rows).enumerate() {
+        let (row, _) = scaled(s, scores, block, i, row);
+        exponentials(s, row, log_sum_exp);
+    }
+}
+
+simd_dispatch! {
+    pub(super) fn probabilities(scores: &Scores, block: Block, data: &mut [f32], log_sum_exp: &[f32])
         = probabilities_kernel;
 }
 
-/// Turns gradients by probabilities `p` into gradients by products q k^T, in place:
-/// `ds = p * (dp - sum(p * dp)) * scale`.
 #[inline(always)]
-fn gradients_kernel<S: Simd>(s: S, scores: &Scores, block: Block, p: &[f32], dp: &mut [f32]) {
-    let rows = p.chunks_exact(block.stride);
-    for (p, dp) in rows.zip(dp.chunks_exact_mut(block.stride)).take(block.rows) {
-        let (p, dp) = (&p[..block.keys], &mut dp[..block.keys]);
+fn row_dots_kernel<S: Simd>(
+    s: S,
+    (a, a_stride): (*const f32, usize),
+    (b, b_stride): (*const f32, usize),
+    width: usize,
+    dots: &mut [f32],
+) {
+    for (i, dot) in dots.iter_mut().enumerate() {
+        // SAFETY: the callers of `row_dots` promise these rows.
+        let (a, b) = unsafe {
+            (
+                std::slice::from_raw_parts(a.add(i * a_stride), width),
+                std::slice::from_raw_parts(b.add(i * b_stride), width),
+            )
+        };
         let mut sum = s.zero();
-        for (p, dp) in p.chunks(S::LANES).zip(dp.chunks(S::LANES)) {
-            sum = s.mul_add(s.load(p), s.load(dp), sum);
+        for (a, b) in a.chunks(S::LANES).zip(b.chunks(S::LANES)) {
+            sum = s.mul_add(s.load(a), s.load(b), sum);
         }
-        let sum = s.splat(s.sum(sum));
-        let scale = s.splat(scores.scale);
-        for (p, dp) in p.chunks(S::LANES).zip(dp.chunks_mut(S::LANES)) {
-            let d = s.mul(s.load(p), s.sub(s.load(dp), sum));
+        *dot = s.sum(sum);
+    }
+}
+
+simd_dispatch! {
+    fn row_dots_dispatched(
+        a: (*const f32, usize), b: (*const f32, usize), width: usize, dots: &mut [f32],
+    ) = row_dots_kernel;
+}
+
+/// `dots[i] = a[i] . b[i]` for rows (pointer, stride) of `width`.
+///
+/// # Safety
+/// Both hold `dots.len()` readable rows.
+pub(super) unsafe fn row_dots(
+    a: (*const f32, usize),
+    b: (*const f32, usize),
+    width: usize,
+    dots: &mut [f32],
+) {
+    row_dots_dispatched(a, b, width, dots);
+}
+
+/// Turns gradients by probabilities `p` into gradients by products q k^T, in place:
+/// `ds = p * (dp - delta) * scale`, where `delta = sum(p * dp)` over all keys.
+#[inline(always)]
+fn gradients_kernel<S: Simd>(
+    s: S,
+    scale: f32,
+    block: Block,
+    p: &[f32],
+    delta: &[f32],
+    dp: &mut [f32],
+) {
+    let rows = p.chunks_exact(block.stride);
+    let rows = rows.zip(dp.chunks_exact_mut(block.stride)).zip(delta);
+    let scale = s.splat(scale);
+    for ((p, dp), &delta) in rows.take(block.rows) {
+        let delta = s.splat(delta);
+        let p = p[..block.keys].chunks(S::LANES);
+        for (p, dp) in p.zip(dp[..block.keys].chunks_mut(S::LANES)) {
+            let d = s.mul(s.load(p), s.sub(s.load(dp), delta));
             s.store(dp, s.mul(d, scale));
         }
     }
 }
 
 simd_dispatch! {
-    pub(super) fn gradients(scores: &Scores, block: Block, p: &[f32], dp: &mut [f32])
+    pub(super) fn gradients(scale: f32, block: Block, p: &[f32], delta: &[f32], dp: &mut [f32])
         = gradients_kernel;
 }
 

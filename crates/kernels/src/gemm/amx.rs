@@ -18,7 +18,7 @@ const SIDE: usize = 2 * PANEL;
 
 /// bfloat16 operands on AMX tiles.
 #[derive(Clone, Copy)]
-pub(super) struct AmxKernel(Avx512);
+pub(crate) struct AmxKernel(Avx512);
 
 impl AmxKernel {
     /// The kernel, if the processor has AMX and a first product came out right.
@@ -51,6 +51,7 @@ fn multiplies_exactly<K: BlockKernel>(kernel: K) -> bool {
         MatRef::row_major(&a, m, k),
         columns.t(),
         &mut out,
+        false,
         |_, _, _| {},
     );
     out.iter().enumerate().all(|(at, &found)| {
@@ -87,12 +88,12 @@ static CONFIG: TileConfig = {
 };
 
 /// Tile state belongs to a thread: configured tiles for as long as this lives.
-struct Tiles;
+pub(crate) struct Tiles;
 
 impl Tiles {
     /// # Safety
     /// The processor has AMX and the process may use it.
-    unsafe fn configure() -> Self {
+    pub(crate) unsafe fn configure() -> Self {
         // SAFETY: promised by the caller; the configuration is valid and 64 bytes long.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack)) };
         Self
@@ -138,6 +139,7 @@ struct Sums([f32; SIDE * SIDE]);
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply_tiles(block: Block) {
     let length = block.units * PANEL;
+    let lengths = [length, block.b_panel];
     let tiles = block.units / PANEL;
     let mut sums = Sums([0.0; SIDE * SIDE]);
     for column in (0..block.columns).step_by(SIDE) {
@@ -148,7 +150,7 @@ unsafe fn multiply_tiles(block: Block) {
             // block's rows and columns.
             unsafe {
                 let a = block.a.add(row / PANEL * length);
-                let b = block.b.add(column / PANEL * length);
+                let b = block.b.add(column / PANEL * block.b_panel);
                 let c = block.c.add(row * block.c_stride + column);
                 if rows == SIDE && columns == SIDE {
                     for i in 0..SIDE {
@@ -157,10 +159,10 @@ unsafe fn multiply_tiles(block: Block) {
                         _mm_prefetch::<_MM_HINT_ET0>(line.cast());
                         _mm_prefetch::<_MM_HINT_ET0>(line.add(PANEL).cast());
                     }
-                    multiply_side(a, b, length, tiles, c, block.c_stride, block.accumulate);
+                    multiply_side(a, b, lengths, tiles, c, block.c_stride, block.accumulate);
                     continue;
                 }
-                multiply_side(a, b, length, tiles, sums.0.as_mut_ptr(), SIDE, false);
+                multiply_side(a, b, lengths, tiles, sums.0.as_mut_ptr(), SIDE, false);
                 for i in 0..rows {
                     for j in (0..columns).step_by(PANEL) {
                         let mask = lanes(columns - j);
@@ -177,7 +179,7 @@ unsafe fn multiply_tiles(block: Block) {
     }
 }
 
-/// A 32 x 32 block into `c`: pairs of panels of `length` units, `tiles` tiles each.
+/// A 32 x 32 block into `c`: pairs of panels, `lengths` units apart, `tiles` tiles of each.
 ///
 /// # Safety
 /// Tiles are configured on this thread; the panels are readable, `c` is writable (and, to
@@ -186,7 +188,7 @@ unsafe fn multiply_tiles(block: Block) {
 unsafe fn multiply_side(
     a: *const f32,
     b: *const f32,
-    length: usize,
+    lengths: [usize; 2],
     tiles: usize,
     c: *mut f32,
     c_stride: usize,
@@ -237,9 +239,9 @@ unsafe fn multiply_side(
             "tilestored [{c1}+{stride}*1], tmm2",
             "tilestored [{c1}+{stride}*1+64], tmm3",
             a0 = inout(reg) a => _,
-            a1 = inout(reg) a.wrapping_add(length) => _,
+            a1 = inout(reg) a.wrapping_add(lengths[0]) => _,
             b0 = inout(reg) b => _,
-            b1 = inout(reg) b.wrapping_add(length) => _,
+            b1 = inout(reg) b.wrapping_add(lengths[1]) => _,
             n = inout(reg) tiles => _,
             s = in(reg) 64usize,
             stride = in(reg) c_stride * 4,
@@ -327,7 +329,7 @@ mod tests {
                         let a_at = row / PANEL * length
                             + (unit / PANEL * PANEL + row % PANEL) * PANEL
                             + unit % PANEL;
-                        let b_at = column / PANEL * length + unit * PANEL + column % PANEL;
+                        let b_at = column / PANEL * block.b_panel + unit * PANEL + column % PANEL;
                         // SAFETY: whole pairs of panels are packed.
                         let (a, b) = unsafe { (*block.a.add(a_at), *block.b.add(b_at)) };
                         let (a, b) = (halves(a), halves(b));

@@ -4,7 +4,7 @@ use super::blocked::{Block, BlockKernel, PANEL, Source};
 use crate::simd::{Avx512, transpose16};
 use std::arch::x86_64::*;
 
-/// Rows of a register block; with three panels of columns it holds 24 of 32 registers.
+/// Rows of the largest register block; with three panels of columns it holds 24 of 32 registers.
 const ROWS: usize = 8;
 
 /// The order of units in a panel.
@@ -18,11 +18,11 @@ pub(super) enum Order {
 
 /// `f32` operands.
 #[derive(Clone, Copy)]
-pub(super) struct F32Kernel(Avx512);
+pub(crate) struct F32Kernel(Avx512);
 
 /// bfloat16 operands.
 #[derive(Clone, Copy)]
-pub(super) struct Bf16Kernel(Avx512);
+pub(crate) struct Bf16Kernel(Avx512);
 
 impl F32Kernel {
     /// # Safety
@@ -245,40 +245,52 @@ macro_rules! define_multiply {
         #[target_feature(enable = $features)]
         unsafe fn $name(block: Block) {
             let panels = block.columns.div_ceil(PANEL);
+            // Few rows: more columns at a time instead, so that there are as many independent sums.
+            let wide = if block.rows <= 4 { 6 } else { 3 };
             let mut panel = 0;
             while panel < panels {
-                let count = (panels - panel).min(3);
-                let mut row = 0;
-                while row < block.rows {
+                let count = (panels - panel).min(wide);
+                // A register block of its own for every count would be much code for little.
+                let count = if count == 4 || count == 5 { 3 } else { count };
+                for row in (0..block.rows).step_by(ROWS) {
+                    let rows = ROWS.min(block.rows - row);
                     // SAFETY: promised by the caller.
                     unsafe {
-                        match count {
-                            1 => $tile::<1>(&block, row, panel),
-                            2 => $tile::<2>(&block, row, panel),
-                            _ => $tile::<3>(&block, row, panel),
+                        match (rows, count) {
+                            (1, 6) => $tile::<1, 6>(&block, row, panel),
+                            (1, 3) => $tile::<1, 3>(&block, row, panel),
+                            (1, 2) => $tile::<1, 2>(&block, row, panel),
+                            (1, _) => $tile::<1, 1>(&block, row, panel),
+                            (2, 6) => $tile::<2, 6>(&block, row, panel),
+                            (2..=4, 6) => $tile::<4, 6>(&block, row, panel),
+                            (2..=4, 3) => $tile::<4, 3>(&block, row, panel),
+                            (2..=4, 2) => $tile::<4, 2>(&block, row, panel),
+                            (2..=4, _) => $tile::<4, 1>(&block, row, panel),
+                            (_, 3) => $tile::<8, 3>(&block, row, panel),
+                            (_, 2) => $tile::<8, 2>(&block, row, panel),
+                            _ => $tile::<8, 1>(&block, row, panel),
                         }
                     }
-                    row += ROWS;
                 }
                 panel += count;
             }
         }
 
-        /// Eight rows by `N` panels of columns.
+        /// `R` rows by `N` panels of columns.
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn $tile<const N: usize>(block: &Block, row: usize, panel: usize) {
-            let mut sums = [[_mm512_setzero_ps(); N]; ROWS];
+        unsafe fn $tile<const R: usize, const N: usize>(block: &Block, row: usize, panel: usize) {
+            let mut sums = [[_mm512_setzero_ps(); N]; R];
             let length = block.units * PANEL;
-            let rows = ROWS.min(block.rows - row);
+            let rows = R.min(block.rows - row);
             let columns = block.columns - panel * PANEL;
             // SAFETY: `a` holds rows up to a whole panel, `b` `N` panels from `panel`; `c` is
             // accessed in the block's rows and columns only.
             unsafe {
                 let mut a = block.a.add(row / PANEL * length + row % PANEL);
-                let mut b = block.b.add(panel * length);
+                let mut b = block.b.add(panel * block.b_panel);
                 let c = block.c.add(row * block.c_stride + panel * PANEL);
-                for i in 0..ROWS {
+                for i in 0..R {
                     // Fixed bounds keep the sums in registers.
                     if i >= rows {
                         continue;
@@ -296,9 +308,9 @@ macro_rules! define_multiply {
                 for _ in 0..block.units {
                     let mut columns = [_mm512_setzero_ps(); N];
                     for j in 0..N {
-                        columns[j] = _mm512_loadu_ps(b.add(j * length));
+                        columns[j] = _mm512_loadu_ps(b.add(j * block.b_panel));
                     }
-                    for i in 0..ROWS {
+                    for i in 0..R {
                         let $a = _mm512_set1_ps(*a.add(i));
                         for j in 0..N {
                             let ($sum, $b) = (sums[i][j], columns[j]);
@@ -308,7 +320,7 @@ macro_rules! define_multiply {
                     a = a.add(PANEL);
                     b = b.add(PANEL);
                 }
-                for i in 0..ROWS {
+                for i in 0..R {
                     if i >= rows {
                         continue;
                     }

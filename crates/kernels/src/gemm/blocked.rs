@@ -10,11 +10,11 @@ use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 
 /// Rows of `a` or columns of `b` in a panel.
-pub(super) const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 
 /// Units of `k` in a chunk: two panels of `b` (24 KiB) stay in a 32 KiB first-level cache.
 const CHUNK_UNITS: usize = 192;
-/// Rows and columns of the result per task.
+/// Rows (at most) and columns (about) of the result per task.
 const TASK_ROWS: usize = 64;
 const TASK_COLUMNS: usize = 768;
 /// Fewer row blocks than `FEW_TASKS` are cut along columns too, into `ENOUGH_TASKS` or a few more: a
@@ -26,33 +26,36 @@ const SERIAL_WORK: usize = 1 << 19;
 
 /// Up to 16 rows of `a` (or columns of `b`) along a chunk of `k`.
 #[derive(Clone, Copy)]
-pub(super) struct Source {
-    pub(super) ptr: *const f32,
+pub(crate) struct Source {
+    pub(crate) ptr: *const f32,
     /// Rows of `a` or columns of `b`, at most [`PANEL`].
-    pub(super) outer: usize,
-    pub(super) outer_stride: usize,
+    pub(crate) outer: usize,
+    pub(crate) outer_stride: usize,
     /// Extent along the inner dimension.
-    pub(super) k: usize,
-    pub(super) k_stride: usize,
+    pub(crate) k: usize,
+    pub(crate) k_stride: usize,
 }
 
 /// A block of the result for a chunk of `k`.
 #[derive(Clone, Copy)]
-pub(super) struct Block {
-    /// Panels of `a` and `b`, each `units * PANEL` units long.
-    pub(super) a: *const f32,
-    pub(super) b: *const f32,
-    pub(super) units: usize,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) c: *mut f32,
-    pub(super) c_stride: usize,
+pub(crate) struct Block {
+    /// Panels of `units * PANEL` units.
+    pub(crate) a: *const f32,
+    /// Panels of which the first `units * PANEL` units count.
+    pub(crate) b: *const f32,
+    pub(crate) units: usize,
+    /// Units from one panel of `b` to the next.
+    pub(crate) b_panel: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
     /// Add to `c` instead of overwriting it.
-    pub(super) accumulate: bool,
+    pub(crate) accumulate: bool,
 }
 
 /// The inner kernel of a number format on an instruction set.
-pub(super) trait BlockKernel: Copy + Send + Sync {
+pub(crate) trait BlockKernel: Copy + Send + Sync {
     /// Elements of `k` per unit.
     const DEPTH: usize;
     /// Units per chunk and panels per operand are multiples of these; padding is zero.
@@ -86,6 +89,7 @@ struct Plan {
     chunks: usize,
     b_panels: usize,
     row_tasks: usize,
+    task_rows: usize,
     column_tasks: usize,
     task_columns: usize,
 }
@@ -97,7 +101,11 @@ impl Plan {
             .div_ceil(units.div_ceil(CHUNK_UNITS))
             .next_multiple_of(K::UNIT_STEP);
         let panel_step = PANEL * K::PANEL_STEP;
-        let row_tasks = m.div_ceil(TASK_ROWS);
+        // Tasks of about as many rows each: the largest decides when all are done.
+        let task_rows = m
+            .div_ceil(m.div_ceil(TASK_ROWS))
+            .next_multiple_of(panel_step);
+        let row_tasks = m.div_ceil(task_rows);
         let wanted = if row_tasks < FEW_TASKS {
             ENOUGH_TASKS.div_ceil(row_tasks)
         } else {
@@ -115,6 +123,7 @@ impl Plan {
             chunks: units.div_ceil(chunk),
             b_panels: n.div_ceil(panel_step) * K::PANEL_STEP,
             row_tasks,
+            task_rows,
             column_tasks: n.div_ceil(task_columns),
             task_columns,
         }
@@ -189,8 +198,8 @@ fn pack_all<K: BlockKernel>(
     plan: &Plan,
     panels: usize,
     dst: &mut [f32],
-    run_tasks: &RunTasks,
-    pack_panel: &(impl Fn(Source, *mut f32, usize) + Sync),
+    serial: bool,
+    pack_panel: &(impl Fn(Source, *mut f32, usize) + Sync + Send),
 ) {
     const PANELS_PER_TASK: usize = 4;
     const UNITS_PER_TASK: usize = 2 * PANEL;
@@ -208,7 +217,7 @@ fn pack_all<K: BlockKernel>(
         }
     };
     if x.col_stride == 1 {
-        run_tasks(panels.div_ceil(PANELS_PER_TASK), &|task| {
+        run_tasks(serial, panels.div_ceil(PANELS_PER_TASK), |task| {
             let first = task * PANELS_PER_TASK;
             for chunk in 0..plan.chunks {
                 let block = (first, PANELS_PER_TASK.min(panels - first));
@@ -217,7 +226,7 @@ fn pack_all<K: BlockKernel>(
         });
     } else {
         let per_chunk = plan.chunk.div_ceil(UNITS_PER_TASK);
-        run_tasks(plan.chunks * per_chunk, &|task| {
+        run_tasks(serial, plan.chunks * per_chunk, |task| {
             let (chunk, first) = (task / per_chunk, task % per_chunk * UNITS_PER_TASK);
             let units = plan.chunk_units::<K>(chunk).saturating_sub(first);
             pack_block(chunk, (0, panels), (first, units.min(UNITS_PER_TASK)));
@@ -225,10 +234,35 @@ fn pack_all<K: BlockKernel>(
     }
 }
 
-/// Runs a number of tasks, in parallel or one after the other.
-type RunTasks = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + Sync;
+/// Whether a product is too small to be shared out.
+fn is_serial(m: usize, k: usize, n: usize) -> bool {
+    m * k * n <= SERIAL_WORK
+}
 
-/// `out = a b`, then `finish(row, first column, segment)` for every segment of a row of `out`.
+fn run_tasks(serial: bool, count: usize, task: impl Fn(usize) + Sync + Send) {
+    if serial {
+        (0..count).for_each(task);
+    } else {
+        parallel::for_each_task(count, task);
+    }
+}
+
+/// Floats of the packed form of a `[k, n]` operand; `k` is not 0.
+pub(super) fn packed_len<K: BlockKernel>(k: usize, n: usize) -> usize {
+    let plan = Plan::new::<K>(1, k, n);
+    plan.packed_len::<K>(plan.b_panels)
+}
+
+/// Packs `b`, checked and without an extent of 0, into `dst` of [`packed_len`].
+pub(super) fn pack_b<K: BlockKernel>(kernel: K, b: MatRef, dst: &mut [f32], serial: bool) {
+    // How `b` is packed does not depend on the rows of `a`.
+    let plan = Plan::new::<K>(1, b.rows, b.cols);
+    // SAFETY: `pack_all` passes sources and places that it checked.
+    let pack_panel = |src, dst, units| unsafe { kernel.pack_b(src, dst, units) };
+    pack_all::<K>(b.t(), &plan, plan.b_panels, dst, serial, &pack_panel);
+}
+
+/// `out = a b`, or `out += a b`, then `finish(row, first column, segment)` for every segment of a row of `out`.
 ///
 /// Callers have checked the operands ([`MatRef::check`]); no extent is 0.
 pub(super) fn multiply<K: BlockKernel>(
@@ -236,23 +270,31 @@ pub(super) fn multiply<K: BlockKernel>(
     a: MatRef,
     b: MatRef,
     out: &mut [f32],
+    accumulate: bool,
     finish: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
+    with_scratch(packed_len::<K>(k, n), |packed_b| {
+        pack_b(kernel, b, packed_b, is_serial(m, k, n));
+        multiply_packed(kernel, a, packed_b, n, out, accumulate, finish);
+    });
+}
+
+/// As [`multiply`] with a `b` of `n` columns that [`pack_b`] has packed.
+pub(super) fn multiply_packed<K: BlockKernel>(
+    kernel: K,
+    a: MatRef,
+    packed_b: &[f32],
+    n: usize,
+    out: &mut [f32],
+    accumulate: bool,
+    finish: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+) {
+    let (m, k) = (a.rows, a.cols);
     assert_eq!(out.len(), m * n);
+    assert_eq!(packed_b.len(), packed_len::<K>(k, n));
     let plan = Plan::new::<K>(m, k, n);
-    let serial = m * k * n <= SERIAL_WORK;
-    let run_tasks = move |count: usize, task: &(dyn Fn(usize) + Sync)| {
-        if serial {
-            (0..count).for_each(task);
-        } else {
-            parallel::for_each_task(count, task);
-        }
-    };
-    // SAFETY: `pack_all` passes sources and places that it checked.
-    let pack_a = |src, dst, units| unsafe { kernel.pack_a(src, dst, units) };
-    // SAFETY: as above.
-    let pack_b = |src, dst, units| unsafe { kernel.pack_b(src, dst, units) };
+    let serial = is_serial(m, k, n);
     // Rows of `a` are packed by the task that needs them, whose cache then holds them; unless
     // several tasks need them.
     let whole_a = plan.column_tasks > 1;
@@ -261,12 +303,11 @@ pub(super) fn multiply<K: BlockKernel>(
     } else {
         0
     };
-    let b_len = plan.packed_len::<K>(plan.b_panels);
-    with_scratch(b_len + plan.packed_len::<K>(a_panels), |scratch| {
-        let (packed_b, packed_a) = scratch.split_at_mut(b_len);
-        pack_all::<K>(b.t(), &plan, plan.b_panels, packed_b, &run_tasks, &pack_b);
+    with_scratch(plan.packed_len::<K>(a_panels), |packed_a| {
         if whole_a {
-            pack_all::<K>(a, &plan, a_panels, packed_a, &run_tasks, &pack_a);
+            // SAFETY: `pack_all` passes sources and places that it checked.
+            let pack_panel = |src, dst, units| unsafe { kernel.pack_a(src, dst, units) };
+            pack_all::<K>(a, &plan, a_panels, packed_a, serial, &pack_panel);
         }
         let task = Task {
             kernel,
@@ -276,12 +317,13 @@ pub(super) fn multiply<K: BlockKernel>(
             packed_b,
             n,
             out: SharedMut::new(out),
+            accumulate,
         };
-        run_tasks(plan.row_tasks * plan.column_tasks, &|index| {
+        run_tasks(serial, plan.row_tasks * plan.column_tasks, |index| {
             let (i, j) = (index / plan.column_tasks, index % plan.column_tasks);
             let (first, columns) = (j * plan.task_columns, plan.task_columns);
             let columns = columns.min(n - first);
-            let rows = i * TASK_ROWS..((i + 1) * TASK_ROWS).min(m);
+            let rows = i * plan.task_rows..((i + 1) * plan.task_rows).min(m);
             // SAFETY: tasks cover disjoint blocks of `out`.
             unsafe { task.run(rows.clone(), first, columns) };
             for row in rows {
@@ -307,6 +349,7 @@ struct Task<'a, K> {
     /// Columns of `out`.
     n: usize,
     out: SharedMut,
+    accumulate: bool,
 }
 
 impl<K: BlockKernel> Task<'_, K> {
@@ -347,11 +390,12 @@ impl<K: BlockKernel> Task<'_, K> {
                         a,
                         b: self.packed_b[at..].as_ptr(),
                         units,
+                        b_panel: units * PANEL,
                         rows: rows.len(),
                         columns,
                         c: self.out.ptr().add(row * self.n + column),
                         c_stride: self.n,
-                        accumulate: chunk > 0,
+                        accumulate: self.accumulate || chunk > 0,
                     });
                 }
             }

@@ -1,6 +1,6 @@
 //! The linear layer: a product with a transposed weight and what follows it.
 
-use super::{MatRef, product};
+use super::{MatRef, PackedWeights, product};
 use crate::activation::{Activation, Function, with_function};
 use crate::cpu_features::Precision;
 use crate::parallel::{self, SharedMut};
@@ -29,7 +29,7 @@ impl Epilogue<'_> {
         pre_activation: None,
     };
 
-    fn check(&self, m: usize, n: usize) {
+    pub(crate) fn check(&self, m: usize, n: usize) {
         assert!(
             self.bias.is_none_or(|b| b.len() == n),
             "linear: bias is not [{n}]"
@@ -46,7 +46,7 @@ impl Epilogue<'_> {
         );
     }
 
-    fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         self.bias.is_none()
             && self.activation == Activation::None
             && self.residual.is_none()
@@ -55,11 +55,11 @@ impl Epilogue<'_> {
 }
 
 /// The epilogue of a segment of one row.
-struct Segment<'a> {
-    bias: Option<&'a [f32]>,
-    activation: Activation,
-    residual: Option<&'a [f32]>,
-    pre_activation: Option<&'a mut [f32]>,
+pub(crate) struct Segment<'a> {
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) activation: Activation,
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) pre_activation: Option<&'a mut [f32]>,
 }
 
 #[inline(always)]
@@ -90,11 +90,11 @@ fn finish_segment_with<S: Simd, F: Function>(s: S, y: &mut [f32], mut e: Segment
 
 simd_dispatch! {
     /// Applies the epilogue to a segment of a row that holds the product.
-    fn finish(y: &mut [f32], epilogue: Segment) = finish_segment;
+    pub(crate) fn finish(y: &mut [f32], epilogue: Segment) = finish_segment;
 }
 
 /// Rows up to which the weight is read once, straight from memory.
-const FEW_ROWS: usize = 8;
+pub(super) const FEW_ROWS: usize = 8;
 
 /// `out[m, n] = activation(x[m, k] weight[n, k]^T + bias) + residual`.
 ///
@@ -123,32 +123,104 @@ pub fn linear(
     }
 }
 
+/// As [`linear`] with a weight that was packed once; the precision is the one it was packed for.
+pub fn linear_packed(
+    x: &[f32],
+    weight: &PackedWeights,
+    m: usize,
+    epilogue: Epilogue,
+    out: &mut [f32],
+) {
+    let (k, n) = (weight.inputs(), weight.outputs());
+    assert_eq!(x.len(), m * k, "linear: x is not [{m}, {k}]");
+    assert_eq!(out.len(), m * n, "linear: out is not [{m}, {n}]");
+    epilogue.check(m, n);
+    if m == 0 || n == 0 {
+        return;
+    }
+    let finish = Finish::new(epilogue, n);
+    if k == 0 {
+        out.fill(0.0);
+        for (row, y) in out.chunks_exact_mut(n).enumerate() {
+            finish.segment(row, 0, y);
+        }
+        return;
+    }
+    let x = MatRef::row_major(x, m, k);
+    weight.product(x, out, |row, first, y| finish.segment(row, first, y));
+}
+
+/// Applies what follows the product of a linear layer to `out` `[m, n]`, which holds the product.
+pub fn finish_rows(epilogue: Epilogue, n: usize, out: &mut [f32]) {
+    if epilogue.is_none() || out.is_empty() {
+        return;
+    }
+    epilogue.check(out.len() / n, n);
+    let finish = Finish::new(epilogue, n);
+    let rows = parallel::rows_per_task(n);
+    parallel::for_each_chunk(out, rows * n, |task, chunk| {
+        for (i, y) in chunk.chunks_exact_mut(n).enumerate() {
+            finish.segment(task * rows + i, 0, y);
+        }
+    });
+}
+
+/// The epilogue of a product `[m, n]`, applied segment by segment.
+struct Finish<'a> {
+    n: usize,
+    nothing: bool,
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    residual: Option<&'a [f32]>,
+    pre_activation: Option<SharedMut>,
+}
+
+impl<'a> Finish<'a> {
+    /// The epilogue has been checked.
+    fn new(epilogue: Epilogue<'a>, n: usize) -> Self {
+        Self {
+            n,
+            nothing: epilogue.is_none(),
+            bias: epilogue.bias,
+            activation: epilogue.activation,
+            residual: epilogue.residual,
+            pre_activation: epilogue.pre_activation.map(SharedMut::new),
+        }
+    }
+
+    /// `y` is the segment of the product from column `first` of `row`; each segment comes once.
+    fn segment(&self, row: usize, first: usize, y: &mut [f32]) {
+        if self.nothing {
+            return;
+        }
+        let (at, len) = (row * self.n + first, y.len());
+        let segment = Segment {
+            bias: self.bias.map(|b| &b[first..][..len]),
+            activation: self.activation,
+            residual: self.residual.map(|r| &r[at..][..len]),
+            // SAFETY: `pre_activation` was checked to be as large as the product, whose segments
+            // come once each.
+            pre_activation: self
+                .pre_activation
+                .map(|p| unsafe { std::slice::from_raw_parts_mut(p.ptr().add(at), len) }),
+        };
+        finish(y, segment);
+    }
+}
+
 fn many_rows(
     precision: Precision,
     x: &[f32],
     weight: &[f32],
     [m, k, n]: [usize; 3],
-    mut epilogue: Epilogue,
+    epilogue: Epilogue,
     out: &mut [f32],
 ) {
     let weight = MatRef::row_major(weight, n, k).t();
     let x = MatRef::row_major(x, m, k);
-    if epilogue.is_none() {
-        return product(precision, x, weight, out, |_, _, _| {});
-    }
-    let pre_activation = epilogue.pre_activation.as_mut().map(|p| SharedMut::new(p));
-    let (bias, activation, residual) = (epilogue.bias, epilogue.activation, epilogue.residual);
+    let finish = Finish::new(epilogue, n);
     product(precision, x, weight, out, |row, first, y| {
-        let (at, len) = (row * n + first, y.len());
-        let segment = Segment {
-            bias: bias.map(|b| &b[first..][..len]),
-            activation,
-            residual: residual.map(|r| &r[at..][..len]),
-            // SAFETY: `pre_activation` is as large as `out`, whose segments come once each.
-            pre_activation: pre_activation
-                .map(|p| unsafe { std::slice::from_raw_parts_mut(p.ptr().add(at), len) }),
-        };
-        finish(y, segment);
+        finish.segment(row, first, y);
     });
 }
 
@@ -158,38 +230,23 @@ fn columns_per_task(m: usize, k: usize) -> usize {
     (TASK_WORK / (m * k).max(1)).max(16).next_multiple_of(16)
 }
 
-fn few_rows(
-    x: &[f32],
-    weight: &[f32],
-    [m, k, n]: [usize; 3],
-    mut epilogue: Epilogue,
-    out: &mut [f32],
-) {
+fn few_rows(x: &[f32], weight: &[f32], [m, k, n]: [usize; 3], epilogue: Epilogue, out: &mut [f32]) {
     let columns = columns_per_task(m, k);
     let out = SharedMut::new(out);
-    let pre_activation = epilogue.pre_activation.as_mut().map(|p| SharedMut::new(p));
-    let (bias, activation, residual) = (epilogue.bias, epilogue.activation, epilogue.residual);
+    let finish = Finish::new(epilogue, n);
     parallel::for_each_task(n.div_ceil(columns), |task| {
         let first = task * columns;
         let count = columns.min(n - first);
         let weight = &weight[first * k..][..count * k];
-        // SAFETY: columns first .. first + count of each row belong to this task alone, and only
-        // one segment of it is borrowed at a time.
-        let segment = |shared: SharedMut, i: usize| unsafe {
-            std::slice::from_raw_parts_mut(shared.ptr().add(i * n + first), count)
-        };
         with_scratch(m * count, |products| {
             rows_times_weight(x, weight, k, products);
             for i in 0..m {
-                let epilogue = Segment {
-                    bias: bias.map(|b| &b[first..][..count]),
-                    activation,
-                    residual: residual.map(|r| &r[i * n + first..][..count]),
-                    pre_activation: pre_activation.map(|p| segment(p, i)),
-                };
-                let y = segment(out, i);
+                // SAFETY: columns first .. first + count of each row belong to this task alone, and
+                // only one segment of them is borrowed at a time.
+                let y =
+                    unsafe { std::slice::from_raw_parts_mut(out.ptr().add(i * n + first), count) };
                 y.copy_from_slice(&products[i * count..][..count]);
-                finish(y, epilogue);
+                finish.segment(i, first, y);
             }
         });
     });

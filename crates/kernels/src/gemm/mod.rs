@@ -1,19 +1,105 @@
 //! Matrix products.
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod blocked;
+pub(crate) mod blocked;
 pub mod linear;
+mod packed;
 mod small;
+mod vector;
 
-pub use linear::{Epilogue, column_sum, linear};
+pub use linear::{Epilogue, column_sum, linear, linear_packed};
+pub use packed::PackedWeights;
 pub(crate) use small::{Operand, SmallGemm};
 
 use crate::cpu_features::Precision;
-use crate::parallel;
+use vector::VectorKernel;
+
+/// The inner kernel that multiplies in a precision on this processor.
+#[derive(Clone, Copy)]
+pub(crate) enum Kernel {
+    /// `f32` on vectors of any width.
+    Vector(VectorKernel),
+    #[cfg(target_arch = "x86_64")]
+    F32(avx512::F32Kernel),
+    #[cfg(target_arch = "x86_64")]
+    Bf16(avx512::Bf16Kernel),
+    #[cfg(target_arch = "x86_64")]
+    Amx(amx::AmxKernel),
+}
+
+/// Runs the expression with `$kernel` bound to the value inside a [`Kernel`], whatever its type.
+macro_rules! with_kernel {
+    ($choice:expr, $kernel:ident => $body:expr) => {
+        match $choice {
+            Kernel::Vector($kernel) => $body,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::F32($kernel) => $body,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Bf16($kernel) => $body,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Amx($kernel) => $body,
+        }
+    };
+}
+use with_kernel;
+
+/// The kernel that multiplies in a precision, by name.
+pub(crate) fn kernel_name(precision: Precision) -> &'static str {
+    Kernel::choose(precision).name()
+}
+
+fn depth<K: blocked::BlockKernel>(_: K) -> usize {
+    K::DEPTH
+}
+
+impl Kernel {
+    /// Without vector instructions for bfloat16 the kernel is `f32`: bfloat16 would only lose precision.
+    pub(crate) fn choose(precision: Precision) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use crate::cpu_features::{Isa, has_avx512_bf16, isa};
+
+            if precision == Precision::Bf16 && has_avx512_bf16() {
+                if let Some(kernel) = amx::AmxKernel::detect() {
+                    return Self::Amx(kernel);
+                }
+                // SAFETY: just detected.
+                return Self::Bf16(unsafe { avx512::Bf16Kernel::assume_detected() });
+            }
+            if isa() == Isa::Avx512 {
+                // SAFETY: just detected.
+                return Self::F32(unsafe { avx512::F32Kernel::assume_detected() });
+            }
+        }
+        let _ = precision;
+        Self::Vector(VectorKernel)
+    }
+
+    /// What [`crate::report`] calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Vector(_) => match crate::cpu_features::isa() {
+                crate::cpu_features::Isa::Portable => "portable",
+                crate::cpu_features::Isa::Neon => "neon",
+                _ => "avx2",
+            },
+            #[cfg(target_arch = "x86_64")]
+            Self::F32(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16(_) => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(_) => "amx-bf16",
+        }
+    }
+
+    /// Whether packed weights are bfloat16: half the bytes to read.
+    fn halves_weights(self) -> bool {
+        with_kernel!(self, kernel => depth(kernel) == 2)
+    }
+}
 
 /// A matrix in a slice: element `(i, j)` at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +171,20 @@ pub fn matmul(precision: Precision, a: MatRef, b: MatRef, out: &mut [f32]) {
     product(precision, a, b, out, |_, _, _| {});
 }
 
+/// `out[m, n] += a[m, k] b[k, n]`, `out` row-major.
+pub fn matmul_add(precision: Precision, a: MatRef, b: MatRef, out: &mut [f32]) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(k, b.rows, "matmul: a has {k} columns, b {} rows", b.rows);
+    assert_eq!(out.len(), m * n, "matmul: out is not [{m}, {n}]");
+    a.check("a");
+    b.check("b");
+    if k > 0 && !out.is_empty() {
+        with_kernel!(Kernel::choose(precision), kernel => {
+            blocked::multiply(kernel, a, b, out, true, |_, _, _| {});
+        });
+    }
+}
+
 /// `out = a b` for checked operands, then `finish(row, first column, segment)` for every segment of
 /// a row of `out`.
 fn product(
@@ -104,69 +204,7 @@ fn product(
         }
         return;
     }
-    #[cfg(target_arch = "x86_64")]
-    {
-        use crate::cpu_features::{Isa, has_avx512_bf16, isa};
-        use amx::AmxKernel;
-        use avx512::{Bf16Kernel, F32Kernel};
-
-        if precision == Precision::Bf16 && has_avx512_bf16() {
-            if let Some(kernel) = AmxKernel::detect() {
-                return blocked::multiply(kernel, a, b, out, finish);
-            }
-            // SAFETY: just detected.
-            let kernel = unsafe { Bf16Kernel::assume_detected() };
-            return blocked::multiply(kernel, a, b, out, finish);
-        }
-        if isa() == Isa::Avx512 {
-            // SAFETY: just detected.
-            let kernel = unsafe { F32Kernel::assume_detected() };
-            return blocked::multiply(kernel, a, b, out, finish);
-        }
-    }
-    // No vector instructions for bfloat16: it would only lose precision.
-    let _ = precision;
-    gemm_f32(a, b, out);
-    let chunk = parallel::rows_per_task(b.cols) * b.cols;
-    parallel::for_each_chunk(out, chunk, |task, rows| {
-        for (i, segment) in rows.chunks_exact_mut(b.cols).enumerate() {
-            finish(task * chunk / b.cols + i, 0, segment);
-        }
+    with_kernel!(Kernel::choose(precision), kernel => {
+        blocked::multiply(kernel, a, b, out, false, finish);
     });
-}
-
-/// `out = a b` through the `gemm` crate; extents are checked by the callers.
-fn gemm_f32(a: MatRef, b: MatRef, out: &mut [f32]) {
-    const PARALLEL_WORK: usize = 1 << 20;
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    let parallelism = if m * k * n >= PARALLEL_WORK {
-        gemm::Parallelism::Rayon(0)
-    } else {
-        gemm::Parallelism::None
-    };
-    // SAFETY: `check` found every element of `a` and `b` in its slice, `out` holds m * n elements,
-    // and strides fit isize because slices do.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
 }

@@ -11,6 +11,17 @@ pub(crate) struct Operand {
     pub(crate) col_stride: usize,
 }
 
+impl Operand {
+    /// The transpose.
+    pub(crate) fn turned(self) -> Self {
+        Self {
+            ptr: self.ptr,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
 /// `c[m, n] = a[m, k] b[k, n]` or `c += a b`; rows of `b` and `c` are contiguous.
 pub(crate) struct SmallGemm {
     m: usize,

@@ -10,12 +10,16 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{Avx512, transpose16};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 
 /// Arithmetic on vectors of [`Simd::LANES`] floats.
@@ -116,8 +120,14 @@ macro_rules! simd_dispatch {
                     Isa::Avx512 => return unsafe { avx512(Avx512::assume_detected(), $($arg),*) },
                     // SAFETY: `isa` found the features.
                     Isa::Avx2 => return unsafe { avx2(Avx2::assume_detected(), $($arg),*) },
-                    Isa::Portable => {}
+                    Isa::Portable | Isa::Neon => {}
                 }
+            }
+            #[cfg(target_arch = "aarch64")]
+            if $crate::cpu_features::isa() == $crate::cpu_features::Isa::Neon {
+                // The target has NEON throughout: no function of its own is needed.
+                // SAFETY: `isa` found the feature.
+                return $kernel(unsafe { $crate::simd::Neon::assume_detected() }, $($arg),*);
             }
             $kernel($crate::simd::Portable, $($arg),*)
         }

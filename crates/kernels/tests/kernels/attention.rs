@@ -155,6 +155,17 @@ fn cases(random: &mut Random) -> Vec<Case> {
             vec![MaskKind::None, MaskKind::Causal(36)],
         ),
         ([1, 2, 9, 2, 2, 40], vec![MaskKind::Causal(7)]),
+        // Several blocks of keys, forward (384) and backward (1024).
+        (
+            [2, 33, 600, 2, 1, 16],
+            vec![MaskKind::None, additive(true, true)],
+        ),
+        (
+            [1, 45, 1101, 2, 1, 8],
+            vec![MaskKind::Causal(1056), additive(false, false)],
+        ),
+        ([1, 1030, 1030, 1, 1, 4], vec![MaskKind::Causal(0)]),
+        ([1, 3, 2048, 2, 2, 20], vec![MaskKind::None]),
     ] {
         for kind in kinds {
             for lengths in [false, true] {
@@ -165,11 +176,14 @@ fn cases(random: &mut Random) -> Vec<Case> {
     cases
 }
 
-fn run(case: &Case, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+/// Output and logarithms of sums of exponentials.
+fn run(precision: Precision, case: &Case, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let s = case.shape;
     let (width, kv_width) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
     let mut out = vec![f32::NAN; q.len()];
-    attention(
+    let mut log_sum_exp = vec![f32::NAN; s.batch * s.heads * s.q_len];
+    attention_saving(
+        precision,
         s,
         HeadsRef::contiguous(q, s.q_len, width),
         HeadsRef::contiguous(k, s.k_len, kv_width),
@@ -178,8 +192,42 @@ fn run(case: &Case, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
         case.lengths.as_deref(),
         case.scale,
         HeadsMut::contiguous(&mut out, s.q_len, width),
+        &mut log_sum_exp,
     );
-    out
+    (out, log_sum_exp)
+}
+
+/// `f32` tolerance, or that of operands rounded to 8 bits where the processor multiplies such.
+fn tolerance(precision: Precision, f32: f64) -> f64 {
+    if precision == Precision::Bf16 && cpu_features::has_avx512_bf16() {
+        3e-2
+    } else {
+        f32
+    }
+}
+
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+/// Scaled and masked scores of every `(batch, head, query)`.
+fn scores(case: &Case, q: &[f32], k: &[f32]) -> Vec<Vec<f64>> {
+    let (s, added) = (case.shape, case.added());
+    let group = s.heads / s.kv_heads;
+    let mut rows = Vec::new();
+    for at in 0..s.batch * s.heads * s.q_len {
+        let (b, h, i) = (at / s.q_len / s.heads, at / s.q_len % s.heads, at % s.q_len);
+        let q = &q[((b * s.q_len + i) * s.heads + h) * s.head_dim..][..s.head_dim];
+        let row = (0..s.k_len).map(|j| {
+            let k = &k[((b * s.k_len + j) * s.kv_heads + h / group) * s.head_dim..];
+            let dot: f64 = q
+                .iter()
+                .zip(k)
+                .map(|(&q, &k)| f64::from(q) * f64::from(k))
+                .sum();
+            dot * f64::from(case.scale) + added(b, h, i, j)
+        });
+        rows.push(row.collect());
+    }
+    rows
 }
 
 #[test]
@@ -192,7 +240,6 @@ fn attention_under_every_mask_matches_the_reference() {
             random.floats(kv_size, 2.0),
             random.floats(kv_size, 1.0),
         );
-        let out = run(&case, &q, &k, &v);
         let expected = reference::attention(
             case.shape,
             &widen(&q),
@@ -202,7 +249,20 @@ fn attention_under_every_mask_matches_the_reference() {
             case.scale.into(),
         );
         let what = format!("{:?} {:?} {:?}", case.shape, case.kind, case.lengths);
-        assert_close(&what, &out, &expected, 3e-6);
+        for precision in PRECISIONS {
+            let (out, log_sum_exp) = run(precision, &case, &q, &k, &v);
+            let tolerance = tolerance(precision, 3e-6);
+            assert_close(&format!("{precision:?} {what}"), &out, &expected, tolerance);
+            for (at, (found, row)) in log_sum_exp.iter().zip(scores(&case, &q, &k)).enumerate() {
+                let sum: f64 = row.into_iter().map(f64::exp).sum();
+                if sum == 0.0 {
+                    assert_eq!(*found, f32::INFINITY, "{what}");
+                } else {
+                    let what = format!("log-sum-exp {at} {precision:?} {what}");
+                    assert_close(&what, &[*found], &[sum.ln()], tolerance);
+                }
+            }
+        }
     }
 }
 
@@ -219,20 +279,6 @@ fn attention_gradients_under_every_mask_match_the_reference() {
             random.floats(q_size, 1.0),
         );
         let (width, kv_width) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
-        let [mut dq, mut dk, mut dv] = [q_size, kv_size, kv_size].map(|len| vec![f32::NAN; len]);
-        attention_backward(
-            s,
-            HeadsRef::contiguous(&dout, s.q_len, width),
-            HeadsRef::contiguous(&q, s.q_len, width),
-            HeadsRef::contiguous(&k, s.k_len, kv_width),
-            HeadsRef::contiguous(&v, s.k_len, kv_width),
-            case.mask(),
-            case.lengths.as_deref(),
-            case.scale,
-            HeadsMut::contiguous(&mut dq, s.q_len, width),
-            HeadsMut::contiguous(&mut dk, s.k_len, kv_width),
-            HeadsMut::contiguous(&mut dv, s.k_len, kv_width),
-        );
         let expected = reference::attention_backward(
             s,
             &widen(&dout),
@@ -242,13 +288,43 @@ fn attention_gradients_under_every_mask_match_the_reference() {
             &case.added(),
             case.scale.into(),
         );
-        let what = format!("{:?} {:?} {:?}", case.shape, case.kind, case.lengths);
-        for (name, found, expected) in [
-            ("dq", dq, &expected[0]),
-            ("dk", dk, &expected[1]),
-            ("dv", dv, &expected[2]),
+        for (precision, is_saved) in [
+            (Precision::F32, false),
+            (Precision::F32, true),
+            (Precision::Bf16, false),
+            (Precision::Bf16, true),
         ] {
-            assert_close(&format!("{name} {what}"), &found, expected, 1e-5);
+            let (out, log_sum_exp) = run(precision, &case, &q, &k, &v);
+            let saved = Saved {
+                out: HeadsRef::contiguous(&out, s.q_len, width),
+                log_sum_exp: &log_sum_exp,
+            };
+            let [mut dq, mut dk, mut dv] =
+                [q_size, kv_size, kv_size].map(|len| vec![f32::NAN; len]);
+            attention_backward(
+                precision,
+                s,
+                HeadsRef::contiguous(&dout, s.q_len, width),
+                HeadsRef::contiguous(&q, s.q_len, width),
+                HeadsRef::contiguous(&k, s.k_len, kv_width),
+                HeadsRef::contiguous(&v, s.k_len, kv_width),
+                case.mask(),
+                case.lengths.as_deref(),
+                case.scale,
+                is_saved.then_some(saved),
+                HeadsMut::contiguous(&mut dq, s.q_len, width),
+                HeadsMut::contiguous(&mut dk, s.k_len, kv_width),
+                HeadsMut::contiguous(&mut dv, s.k_len, kv_width),
+            );
+            let what = format!("{precision:?} {s:?} {:?} {:?}", case.kind, case.lengths);
+            let tolerance = tolerance(precision, 1e-5);
+            for (name, found, expected) in [
+                ("dq", dq, &expected[0]),
+                ("dk", dk, &expected[1]),
+                ("dv", dv, &expected[2]),
+            ] {
+                assert_close(&format!("{name} {what}"), &found, expected, tolerance);
+            }
         }
     }
 }
@@ -312,10 +388,11 @@ fn packed_projections_give_the_same_as_separate_ones() {
     pack(&parts[1], width, 2, 0, &mut kv);
     pack(&parts[2], width, 2, 1, &mut kv);
 
-    let expected = run(&case, &parts[0], &parts[1], &parts[2]);
+    let (expected, _) = run(Precision::F32, &case, &parts[0], &parts[1], &parts[2]);
     let mut out = vec![f32::NAN; size];
     let view = |part| HeadsRef::packed(&qkv, s.q_len, width, 3, part);
     attention(
+        Precision::F32,
         s,
         view(0),
         view(1),
@@ -332,6 +409,7 @@ fn packed_projections_give_the_same_as_separate_ones() {
         unreachable!("there are three")
     };
     attention_backward(
+        Precision::F32,
         s,
         plain(&dout),
         plain(&parts[0]),
@@ -340,6 +418,7 @@ fn packed_projections_give_the_same_as_separate_ones() {
         case.mask(),
         lengths,
         case.scale,
+        None,
         HeadsMut::contiguous(dq, s.q_len, width),
         HeadsMut::contiguous(dk, s.q_len, width),
         HeadsMut::contiguous(dv, s.q_len, width),
@@ -350,12 +429,14 @@ fn packed_projections_give_the_same_as_separate_ones() {
     }
     let mut dqkv = vec![f32::NAN; 3 * size];
     attention_backward_packed(
+        Precision::F32,
         s,
         plain(&dout),
         &qkv,
         case.mask(),
         lengths,
         case.scale,
+        None,
         &mut dqkv,
     );
     assert_eq!(dqkv, expected);
@@ -365,6 +446,7 @@ fn packed_projections_give_the_same_as_separate_ones() {
     pack(&gradients[2], width, 2, 1, &mut expected);
     let (mut dq, mut dkv) = (vec![f32::NAN; size], vec![f32::NAN; 2 * size]);
     attention_backward_packed_kv(
+        Precision::F32,
         s,
         plain(&dout),
         plain(&parts[0]),
@@ -372,6 +454,7 @@ fn packed_projections_give_the_same_as_separate_ones() {
         case.mask(),
         lengths,
         case.scale,
+        None,
         HeadsMut::contiguous(&mut dq, s.q_len, width),
         &mut dkv,
     );
@@ -394,11 +477,31 @@ fn empty_extents_give_zeros_or_nothing() {
     let empty = HeadsRef::contiguous(&[], 0, 3);
     let full = HeadsRef::contiguous(&q, 2, 3);
     let heads = HeadsMut::contiguous(&mut out, 2, 3);
-    attention(shape, full, empty, empty, Mask::None, None, 1.0, heads);
+    attention(
+        Precision::F32,
+        shape,
+        full,
+        empty,
+        empty,
+        Mask::None,
+        None,
+        1.0,
+        heads,
+    );
     assert_eq!(out, [0.0; 6]);
     let none = AttentionShape { batch: 0, ..shape };
     let heads = HeadsMut::contiguous(&mut [], 2, 3);
-    attention(none, empty, empty, empty, Mask::None, None, 1.0, heads);
+    attention(
+        Precision::F32,
+        none,
+        empty,
+        empty,
+        empty,
+        Mask::None,
+        None,
+        1.0,
+        heads,
+    );
 }
 
 #[test]
@@ -417,7 +520,7 @@ fn a_buffer_that_is_too_short_is_named() {
     let k = HeadsRef::contiguous(&k, 5, 8);
     let mut out = [0.0; 16];
     let out = HeadsMut::contiguous(&mut out, 1, 8);
-    attention(shape, q, k, k, Mask::None, None, 1.0, out);
+    attention(Precision::F32, shape, q, k, k, Mask::None, None, 1.0, out);
 }
 
 #[test]
@@ -435,6 +538,7 @@ fn nan_in_a_query_reaches_every_output_of_its_head() {
         let mut out = vec![0.0; 20];
         let kv = HeadsRef::contiguous(&kv, k_len, 4);
         attention(
+            Precision::F32,
             shape,
             HeadsRef::contiguous(&q, 5, 4),
             kv,

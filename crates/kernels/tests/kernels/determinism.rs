@@ -40,6 +40,12 @@ fn products_do_not_depend_on_threads() {
                 linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut out);
                 out
             });
+            let packed = PackedWeights::new(precision, &w, n, k);
+            assert_repeats(|| {
+                let mut out = vec![0.0; m * n];
+                linear_packed(&x, &packed, m, Epilogue::NONE, &mut out);
+                out
+            });
             assert_repeats(|| {
                 let mut out = vec![0.0; k * k];
                 let x = MatRef::row_major(&x, m, k);
@@ -91,14 +97,70 @@ fn attention_does_not_depend_on_threads() {
     assert_repeats(|| {
         let mut dqkv = vec![0.0; qkv.len()];
         attention_backward_packed(
+            Precision::F32,
             shape,
             HeadsRef::contiguous(&dout, 150, width),
             &qkv,
             Mask::Causal { past: 0 },
             None,
             0.2,
+            None,
             &mut dqkv,
         );
         dqkv
     });
+}
+
+#[test]
+fn quantized_products_do_not_depend_on_threads() {
+    let mut random = Random::new(44);
+    let (n, k) = (500, 768);
+    let weights = random.floats(n * k, 1.0);
+    let int8 = Int8Weights::quantize(&weights, n, k);
+    for m in [1, 3, 300] {
+        let x = random.floats(m * k, 1.0);
+        assert_repeats(|| {
+            let mut out = vec![0.0; m * n];
+            linear_int8(&x, &int8, m, Epilogue::NONE, &mut out);
+            out
+        });
+        for format in [BlockFormat::Q4K, BlockFormat::Q8_0] {
+            let data = quant::quantize(format, &weights).expect("whole blocks");
+            let packed = QuantizedMatrix::new(format, n, k, data)
+                .and_then(|matrix| matrix.pack())
+                .expect("a quantized format");
+            assert_repeats(|| {
+                let mut out = vec![0.0; m * n];
+                packed.matmul(&x, m, &mut out);
+                out
+            });
+        }
+    }
+}
+
+#[test]
+fn convolution_does_not_depend_on_threads() {
+    let mut random = Random::new(44);
+    let s = ConvShape {
+        batch: 3,
+        height: 70,
+        width: 60,
+        channels: 8,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1, 1],
+    };
+    let x = random.floats(3 * 70 * 60 * 8, 1.0);
+    let weight = random.floats(12 * 72, 1.0);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let packed = PackedWeights::new(precision, &weight, 12, 72);
+        assert_repeats(|| {
+            let mut y = vec![0.0; 3 * 70 * 60 * 12];
+            conv2d(&x, &packed, s, Epilogue::NONE, &mut y);
+            let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
+            conv2d_input_gradient(precision, &y, &weight, s, &mut dx);
+            conv2d_weight_gradient(precision, &y, &x, s, &mut dw);
+            [y, dx, dw].concat()
+        });
+    }
 }

@@ -123,7 +123,8 @@ fn linear_with_every_epilogue_matches_the_reference() {
         for (case, [m, k, n]) in SIZES.into_iter().enumerate() {
             let (x, w) = (random.floats(m * k, 1.0), random.floats(n * k, 1.0));
             let (bias, residual) = (random.floats(n, 1.0), random.floats(m * n, 1.0));
-            for epilogue in 0..16 {
+            let packed = PackedWeights::new(precision, &w, n, k);
+            for (epilogue, is_packed) in (0..32).map(|case| (case % 16, case >= 16)) {
                 let with = |bit: usize| epilogue >> bit & 1 == 1;
                 let activation = match (with(2), case % 3) {
                     (false, _) => Activation::None,
@@ -133,24 +134,21 @@ fn linear_with_every_epilogue_matches_the_reference() {
                 };
                 let (mut out, mut pre) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
                 let bias = with(0).then_some(&bias[..]);
-                linear(
-                    precision,
-                    &x,
-                    &w,
-                    m,
-                    k,
-                    n,
-                    Epilogue {
-                        bias,
-                        activation,
-                        residual: with(1).then_some(&residual),
-                        pre_activation: with(3).then_some(&mut pre),
-                    },
-                    &mut out,
-                );
+                let options = Epilogue {
+                    bias,
+                    activation,
+                    residual: with(1).then_some(&residual),
+                    pre_activation: with(3).then_some(&mut pre),
+                };
+                if is_packed {
+                    linear_packed(&x, &packed, m, options, &mut out);
+                } else {
+                    linear(precision, &x, &w, m, k, n, options, &mut out);
+                }
                 let wide_bias = bias.map(widen);
                 let sums = reference::linear(&widen(&x), &widen(&w), wide_bias.as_deref(), m, k, n);
-                let what = format!("{precision:?} {m}x{k}x{n} epilogue {epilogue:04b}");
+                let what =
+                    format!("{precision:?} {m}x{k}x{n} epilogue {epilogue:04b} packed {is_packed}");
                 let tolerance = tolerance(precision, k);
                 if with(3) {
                     assert_close(&format!("{what} pre"), &pre, &sums, tolerance);
@@ -165,6 +163,44 @@ fn linear_with_every_epilogue_matches_the_reference() {
                     .collect();
                 assert_close(&what, &out, &expected, 1.2 * tolerance);
             }
+        }
+    }
+}
+
+#[test]
+fn packed_weights_serve_any_number_of_rows() {
+    let mut random = Random::new(15);
+    // Remainders of register blocks: one to nine panels of columns, several chunks of `k`.
+    for (k, n) in [(5, 3), (31, 17), (400, 70), (193, 96), (450, 97), (64, 143)] {
+        let w = random.floats(n * k, 1.0);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let packed = PackedWeights::new(precision, &w, n, k);
+            assert_eq!([packed.outputs(), packed.inputs()], [n, k]);
+            let w_seen = widen(&rounded(precision, &w));
+            for m in (1..=10).chain([17, 31, 64, 65, 80]) {
+                let x = random.floats(m * k, 1.0);
+                let x_seen = widen(&rounded(precision, &x));
+                let expected = reference::linear(&x_seen, &w_seen, None, m, k, n);
+                let mut out = vec![f32::NAN; m * n];
+                linear_packed(&x, &packed, m, Epilogue::NONE, &mut out);
+                let what = format!("{precision:?} {m}x{k}x{n}");
+                assert_close(&what, &out, &expected, tolerance(Precision::F32, k));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_packed_product_has_the_bits_of_the_unpacked_one() {
+    let mut random = Random::new(16);
+    for [m, k, n] in [[20, 33, 50], [197, 768, 96], [64, 500, 300]] {
+        let (x, w) = (random.floats(m * k, 1.0), random.floats(n * k, 1.0));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let packed = PackedWeights::new(precision, &w, n, k);
+            let [mut from_packed, mut plain] = [(); 2].map(|()| vec![f32::NAN; m * n]);
+            linear_packed(&x, &packed, m, Epilogue::NONE, &mut from_packed);
+            linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut plain);
+            assert_eq!(from_packed, plain);
         }
     }
 }

@@ -1,7 +1,13 @@
 //! Encoders: pictures or text to hidden states.
 
+pub(crate) mod published;
+mod text_tower;
 mod text_transformer;
+mod vision_tower;
 mod vit;
 
+pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
 pub use text_transformer::{TextConfig, TextTransformer};
+pub use vision_tower::{VisionPooling, VisionTower, VisionTowerConfig};
+pub(crate) use vit::check_size;
 pub use vit::{Stem, VisionConfig, Vit};

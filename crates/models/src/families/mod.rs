@@ -1,6 +1,9 @@
 //! One file per family: its config, composition, weight names and loss.
 
+pub mod clip;
 pub mod coca;
+pub mod qwen2;
+pub mod siglip;
 
 use crate::capability::{EmbedImage, EmbedText, Generate};
 use crate::encoders::VisionConfig;

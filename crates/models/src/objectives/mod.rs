@@ -2,8 +2,10 @@
 
 mod itc;
 mod lm;
+mod siglip;
 mod token_labeling;
 
 pub use itc::{itc, l2_normalize};
 pub use lm::lm;
+pub use siglip::siglip;
 pub use token_labeling::{TokenLabels, token_labeling};

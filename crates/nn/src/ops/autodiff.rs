@@ -226,7 +226,7 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
                     w.into_primitive(),
                     bias_inner,
                     residual_inner,
-                    options,
+                    options.clone(),
                 );
                 let state = LinearState {
                     x: x_id,

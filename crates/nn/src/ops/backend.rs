@@ -1,6 +1,8 @@
 //! The backend extension: which fused operations exist, and how Burn's Flex (CPU) backend computes them
 //! with `vlm-kernels`. Differentiation is in [`super::autodiff`]; other devices take [`super::composed`].
 
+use super::packed::{Kept, PackedWeight, WeightFormat};
+use super::precision;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
@@ -9,7 +11,8 @@ use std::sync::Arc;
 use vlm_kernels as kernels;
 use vlm_kernels::memory::unfilled;
 use vlm_kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, HeadsMut, HeadsRef, Mask, MatRef, Precision,
+    Activation, AttentionShape, ConvShape, Epilogue, HeadsMut, HeadsRef, Mask, MatRef,
+    PackedWeights, Precision,
 };
 
 /// An optional tensor argument: the extension macro does not map `Option<FloatTensor>`.
@@ -22,12 +25,16 @@ pub enum Maybe<B: Backend> {
 }
 
 /// What [`linear`](super::linear) does besides the product.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LinearOptions {
     /// Applied to `x w^T + bias`, before the residual is added.
     pub activation: Activation,
     /// Arithmetic of the product; sums are always f32.
     pub precision: Precision,
+    /// Where the packed weight is kept between calls, if it is.
+    pub packed: Option<PackedWeight>,
+    /// How it is kept there.
+    pub weights: WeightFormat,
 }
 
 /// The shape-independent part of an attention call.
@@ -235,28 +242,45 @@ fn linear_flex(
     options: LinearOptions,
     train: bool,
 ) -> (FlexTensor, Maybe<Flex>) {
-    let (x, w) = (x.to_contiguous(), w.to_contiguous());
+    let x = x.to_contiguous();
     let [n, k] = dims(&w);
     let m = x.shape().num_elements() / k.max(1);
     let shape = with_last(&x.shape(), n);
     let (bias, residual) = (contiguous(bias), contiguous(residual));
     let mut y = unfilled(m * n);
     let mut pre = (train && options.activation != Activation::None).then(|| unfilled(m * n));
-    kernels::linear(
-        options.precision,
-        f32s(&x),
-        f32s(&w),
-        m,
-        k,
-        n,
-        Epilogue {
-            bias: bias.as_ref().map(f32s),
-            activation: options.activation,
-            residual: residual.as_ref().map(f32s),
-            pre_activation: pre.as_deref_mut(),
-        },
-        &mut y,
-    );
+    let epilogue = Epilogue {
+        bias: bias.as_ref().map(f32s),
+        activation: options.activation,
+        residual: residual.as_ref().map(f32s),
+        pre_activation: pre.as_deref_mut(),
+    };
+    let products = options.precision;
+    match &options.packed {
+        Some(kept)
+            if !train
+                && (options.weights != WeightFormat::Float
+                    || PackedWeights::pay_off(products, m)) =>
+        {
+            match &*kept.get(&w, products, options.weights) {
+                Kept::Float(w) => kernels::linear_packed(f32s(&x), w, m, epilogue, &mut y),
+                Kept::Int8(w) => {
+                    kernels::quant::linear_int8(f32s(&x), w, m, epilogue, &mut y);
+                }
+                Kept::Blocks(w) => {
+                    w.matmul(f32s(&x), m, &mut y);
+                    kernels::gemm::linear::finish_rows(epilogue, n, &mut y);
+                }
+            }
+        }
+        _ => {
+            if let (Some(kept), true) = (&options.packed, train) {
+                kept.clear();
+            }
+            let w = w.to_contiguous();
+            kernels::linear(products, f32s(&x), f32s(&w), m, k, n, epilogue, &mut y);
+        }
+    }
     let pre = match pre {
         Some(pre) => Maybe::Some(tensor(pre, shape.clone())),
         None => Maybe::None,
@@ -324,6 +348,7 @@ impl VlmOps for Flex {
         let mut out = unfilled(b * t * d);
         let part = |i| heads(f32s(&qkv), t, d, i, 3);
         kernels::attention(
+            precision(),
             options.shape(b, t, t, d),
             part(0),
             part(1),
@@ -347,6 +372,7 @@ impl VlmOps for Flex {
         let [_, tk, _] = dims(&kv);
         let mut out = unfilled(b * tq * d);
         kernels::attention(
+            precision(),
             options.shape(b, tq, tk, d),
             heads(f32s(&q), tq, d, 0, 1),
             heads(f32s(&kv), tk, d, 0, 2),
@@ -520,12 +546,14 @@ impl VlmGrad for Flex {
         let d = packed / 3;
         let mut dqkv = unfilled(b * t * packed);
         kernels::attention_backward_packed(
+            precision(),
             options.shape(b, t, t, d),
             heads(f32s(&dy), t, d, 0, 1),
             f32s(&qkv),
             options.mask(),
             options.key_lengths.as_deref(),
             options.scale,
+            None,
             &mut dqkv,
         );
         tensor(dqkv, [b, t, packed])
@@ -542,6 +570,7 @@ impl VlmGrad for Flex {
         let [_, tk, _] = dims(&kv);
         let (mut dq, mut dkv) = (unfilled(b * tq * d), unfilled(b * tk * 2 * d));
         kernels::attention_backward_packed_kv(
+            precision(),
             options.shape(b, tq, tk, d),
             heads(f32s(&dy), tq, d, 0, 1),
             heads(f32s(&q), tq, d, 0, 1),
@@ -549,6 +578,7 @@ impl VlmGrad for Flex {
             options.mask(),
             options.key_lengths.as_deref(),
             options.scale,
+            None,
             HeadsMut {
                 data: &mut dq,
                 offset: 0,

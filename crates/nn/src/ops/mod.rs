@@ -9,6 +9,7 @@
 mod autodiff;
 mod backend;
 pub mod composed;
+mod packed;
 
 use backend::{Maybe, VlmOps};
 use burn::backend::{Dispatch, DispatchDevice};
@@ -16,6 +17,7 @@ use burn::tensor::{Device, Int, Tensor};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use backend::{AdamWStep, AttentionOptions, LinearOptions, Window};
+pub use packed::{PackedWeight, WeightFormat};
 pub use vlm_kernels::{Activation, Precision};
 
 static PRECISION: AtomicU8 = AtomicU8::new(0);
@@ -34,6 +36,28 @@ pub fn precision() -> Precision {
         Precision::Bf16
     } else {
         Precision::F32
+    }
+}
+
+static WEIGHTS: AtomicU8 = AtomicU8::new(0);
+
+/// Sets how inference on the CPU keeps the weights of linear layers in this process; training, and devices without our
+/// kernels, use floats whatever is set.
+pub fn set_weight_format(format: WeightFormat) {
+    let number = match format {
+        WeightFormat::Float => 0,
+        WeightFormat::Int8 => 1,
+        WeightFormat::Int4 => 2,
+    };
+    WEIGHTS.store(number, Ordering::Relaxed);
+}
+
+/// How inference keeps the weights of linear layers now.
+pub fn weight_format() -> WeightFormat {
+    match WEIGHTS.load(Ordering::Relaxed) {
+        1 => WeightFormat::Int8,
+        2 => WeightFormat::Int4,
+        _ => WeightFormat::Float,
     }
 }
 
@@ -63,6 +87,32 @@ pub fn linear<const D: usize>(
     residual: Option<Tensor<D>>,
     activation: Activation,
 ) -> Tensor<D> {
+    linear_with(x, weight, None, bias, residual, activation)
+}
+
+/// As [`linear`] with a weight that lasts: `packed` keeps what inference would otherwise prepare on every call.
+///
+/// # Shapes
+/// As [`linear`].
+pub fn linear_kept<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    packed: &PackedWeight,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<D>>,
+    activation: Activation,
+) -> Tensor<D> {
+    linear_with(x, weight, Some(packed), bias, residual, activation)
+}
+
+fn linear_with<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    packed: Option<&PackedWeight>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<D>>,
+    activation: Activation,
+) -> Tensor<D> {
     let [n, k] = weight.dims();
     let mut expected = x.dims();
     assert_eq!(
@@ -85,6 +135,8 @@ pub fn linear<const D: usize>(
     let options = LinearOptions {
         activation,
         precision: precision(),
+        packed: packed.cloned(),
+        weights: weight_format(),
     };
     Tensor::from_dispatch(Dispatch::vlm_linear(
         x.into_dispatch(),

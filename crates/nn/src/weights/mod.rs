@@ -1,7 +1,9 @@
 //! Where parameters come from: a seed, or a checkpoint taken strictly by name.
 
+mod names;
 mod safetensors;
 
+pub use self::names::Rule;
 pub use self::safetensors::{Checkpoint, StoreDtype, to_bytes};
 
 use crate::random::SplitMix64;

@@ -78,8 +78,13 @@ impl Checkpoint {
         }
     }
 
+    /// The tensors that nobody took, to be renamed.
+    pub(super) fn tensors_mut(&mut self) -> &mut BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+        &mut self.tensors
+    }
+
     /// One line for each tensor that nobody took.
-    pub(super) fn unused(&self) -> impl Iterator<Item = String> {
+    pub fn unused(&self) -> impl Iterator<Item = String> {
         self.tensors
             .iter()
             .map(|(name, (shape, _))| format!("+ {name} {shape:?}"))

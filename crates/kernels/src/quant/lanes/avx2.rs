@@ -1,0 +1,277 @@
+//! Two 256-bit vectors: AVX2 with FMA and F16C, and the same with the dot product of AVX-VNNI.
+
+use super::Lanes;
+use std::arch::x86_64::*;
+
+#[derive(Clone, Copy)]
+pub(in crate::quant) struct Avx2(());
+
+#[derive(Clone, Copy)]
+pub(in crate::quant) struct AvxVnni(());
+
+impl Avx2 {
+    /// # Safety
+    /// The processor has AVX2, FMA and F16C.
+    #[inline(always)]
+    pub(in crate::quant) unsafe fn assume_detected() -> Self {
+        Self(())
+    }
+}
+
+impl AvxVnni {
+    /// # Safety
+    /// The processor has AVX2, FMA, F16C and AVX-VNNI.
+    #[inline(always)]
+    pub(in crate::quant) unsafe fn assume_detected() -> Self {
+        Self(())
+    }
+}
+
+/// `sums + w a` without a dot product instruction.
+///
+/// `VPMADDUBSW` adds two products of an unsigned and a signed byte in 16 bits, saturating. Weights
+/// of up to 6 bits stay below that (2 * 63 * 127 = 16,002), smaller ones even when several results
+/// are added; of bytes the magnitude is taken and the sign moved to the activation
+/// (2 * 128 * 127 = 32,512).
+///
+/// # Safety
+/// The processor has AVX2; four bytes are readable at each `a + i * stride`.
+#[inline(always)]
+unsafe fn dot_by_words<const BITS: u32>(
+    mut sums: [__m256i; 2],
+    w: [[__m256i; 2]; 4],
+    a: *const u8,
+    stride: usize,
+) -> [__m256i; 2] {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let a: [__m256i; 4] = std::array::from_fn(|i| {
+            _mm256_set1_epi32(a.add(i * stride).cast::<i32>().read_unaligned())
+        });
+        for (half, sum) in sums.iter_mut().enumerate() {
+            let products: [__m256i; 4] = std::array::from_fn(|i| {
+                if BITS == 8 {
+                    let w = _mm256_xor_si256(w[i][half], _mm256_set1_epi8(-128));
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a[i], w))
+                } else {
+                    _mm256_maddubs_epi16(w[i][half], a[i])
+                }
+            });
+            let [p, q, r, s] = products;
+            let widen = |x| _mm256_madd_epi16(x, ones);
+            let total = if BITS <= 5 {
+                // 4 * 2 * 31 * 127 = 31,496
+                widen(_mm256_add_epi16(
+                    _mm256_add_epi16(p, q),
+                    _mm256_add_epi16(r, s),
+                ))
+            } else if BITS <= 6 {
+                // 2 * 2 * 63 * 127 = 32,004
+                _mm256_add_epi32(widen(_mm256_add_epi16(p, q)), widen(_mm256_add_epi16(r, s)))
+            } else {
+                _mm256_add_epi32(
+                    _mm256_add_epi32(widen(p), widen(q)),
+                    _mm256_add_epi32(widen(r), widen(s)),
+                )
+            };
+            *sum = _mm256_add_epi32(*sum, total);
+        }
+        sums
+    }
+}
+
+/// # Safety
+/// The processor has AVX-VNNI; four bytes are readable at each `a + i * stride`.
+#[inline(always)]
+unsafe fn dot_vnni(
+    mut sums: [__m256i; 2],
+    w: [[__m256i; 2]; 4],
+    a: *const u8,
+    stride: usize,
+) -> [__m256i; 2] {
+    for (i, w) in w.into_iter().enumerate() {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let a = _mm256_set1_epi32(a.add(i * stride).cast::<i32>().read_unaligned());
+            for half in 0..2 {
+                sums[half] = _mm256_dpbusd_avx_epi32(sums[half], w[half], a);
+            }
+        }
+    }
+    sums
+}
+
+// Every `unsafe` below rests on the token, which is only made where the instructions were
+// detected, and on the extents that callers promise.
+macro_rules! lanes_256 {
+    ($token:ty, $byte_zero:literal, $sums:ident, $w:ident, $a:ident, $stride:ident, $dot:expr) => {
+        impl Lanes for $token {
+            type Bytes = [__m256i; 2];
+            type Ints = [__m256i; 2];
+            type Floats = [__m256; 2];
+            const BYTE_ZERO: i32 = $byte_zero;
+
+            #[inline(always)]
+            unsafe fn load(self, p: *const u8) -> [__m256i; 2] {
+                // SAFETY: the token proves the feature, the caller the extent.
+                unsafe {
+                    [
+                        _mm256_loadu_si256(p.cast()),
+                        _mm256_loadu_si256(p.add(32).cast()),
+                    ]
+                }
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut u8, x: [__m256i; 2]) {
+                // SAFETY: the token proves the feature, the caller the extent.
+                unsafe {
+                    _mm256_storeu_si256(p.cast(), x[0]);
+                    _mm256_storeu_si256(p.add(32).cast(), x[1]);
+                }
+            }
+            #[inline(always)]
+            fn and(self, x: [__m256i; 2], mask: u8) -> [__m256i; 2] {
+                // SAFETY: the token proves the feature.
+                x.map(|x| unsafe { _mm256_and_si256(x, _mm256_set1_epi8(mask.cast_signed())) })
+            }
+            #[inline(always)]
+            fn or(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
+                // SAFETY: the token proves the feature.
+                unsafe { [_mm256_or_si256(x[0], y[0]), _mm256_or_si256(x[1], y[1])] }
+            }
+            #[inline(always)]
+            fn shift_left<const N: u32>(self, x: [__m256i; 2]) -> [__m256i; 2] {
+                let count = N as i32;
+                // SAFETY: the token proves the feature.
+                x.map(|x| unsafe { _mm256_sll_epi16(x, _mm_cvtsi32_si128(count)) })
+            }
+            #[inline(always)]
+            fn shift_right<const N: u32>(self, x: [__m256i; 2]) -> [__m256i; 2] {
+                let count = N as i32;
+                // SAFETY: the token proves the feature.
+                x.map(|x| unsafe { _mm256_srl_epi16(x, _mm_cvtsi32_si128(count)) })
+            }
+            #[inline(always)]
+            unsafe fn dot<const BITS: u32>(
+                self,
+                $sums: [__m256i; 2],
+                $w: [[__m256i; 2]; 4],
+                $a: *const u8,
+                $stride: usize,
+            ) -> [__m256i; 2] {
+                // SAFETY: the token proves the feature, the caller the extents.
+                unsafe { $dot }
+            }
+            #[inline(always)]
+            fn splat_int(self, x: i32) -> [__m256i; 2] {
+                // SAFETY: the token proves the feature.
+                [unsafe { _mm256_set1_epi32(x) }; 2]
+            }
+            #[inline(always)]
+            fn to_floats(self, x: [__m256i; 2]) -> [__m256; 2] {
+                // SAFETY: the token proves the feature.
+                x.map(|x| unsafe { _mm256_cvtepi32_ps(x) })
+            }
+            #[inline(always)]
+            fn splat(self, x: f32) -> [__m256; 2] {
+                // SAFETY: the token proves the feature.
+                [unsafe { _mm256_set1_ps(x) }; 2]
+            }
+            #[inline(always)]
+            fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+                // SAFETY: the token proves the feature.
+                unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+            }
+            #[inline(always)]
+            fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+                // SAFETY: the token proves the feature.
+                unsafe {
+                    [
+                        _mm256_fmadd_ps(a[0], b[0], c[0]),
+                        _mm256_fmadd_ps(a[1], b[1], c[1]),
+                    ]
+                }
+            }
+            #[inline(always)]
+            fn neg_mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+                // SAFETY: the token proves the feature.
+                unsafe {
+                    [
+                        _mm256_fnmadd_ps(a[0], b[0], c[0]),
+                        _mm256_fnmadd_ps(a[1], b[1], c[1]),
+                    ]
+                }
+            }
+            #[inline(always)]
+            unsafe fn load_floats(self, p: *const f32) -> [__m256; 2] {
+                // SAFETY: the token proves the feature, the caller the extent.
+                unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+            }
+            #[inline(always)]
+            unsafe fn store_floats(self, p: *mut f32, x: [__m256; 2]) {
+                // SAFETY: the token proves the feature, the caller the extent.
+                unsafe {
+                    _mm256_storeu_ps(p, x[0]);
+                    _mm256_storeu_ps(p.add(8), x[1]);
+                }
+            }
+            #[inline(always)]
+            unsafe fn load_halves(self, p: *const u8) -> [__m256; 2] {
+                // SAFETY: the token proves the feature, the caller the extent.
+                unsafe {
+                    [
+                        _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                        _mm256_cvtph_ps(_mm_loadu_si128(p.add(16).cast())),
+                    ]
+                }
+            }
+            #[inline(always)]
+            unsafe fn load_unsigned(self, p: *const u8) -> [__m256; 2] {
+                // SAFETY: the token proves the feature, the caller the extent.
+                unsafe {
+                    let x = _mm_loadu_si128(p.cast());
+                    [
+                        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x)),
+                        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(x))),
+                    ]
+                }
+            }
+            #[inline(always)]
+            unsafe fn load_signed(self, p: *const u8) -> [__m256; 2] {
+                // SAFETY: the token proves the feature, the caller the extent.
+                unsafe {
+                    let x = _mm_loadu_si128(p.cast());
+                    [
+                        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)),
+                        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(x))),
+                    ]
+                }
+            }
+            #[inline(always)]
+            fn prefetch(self, p: *const u8) {
+                // SAFETY: a prefetch of any address is harmless.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+            }
+        }
+    };
+}
+
+lanes_256!(
+    Avx2,
+    0,
+    sums,
+    w,
+    a,
+    stride,
+    dot_by_words::<BITS>(sums, w, a, stride)
+);
+lanes_256!(
+    AvxVnni,
+    128,
+    sums,
+    w,
+    a,
+    stride,
+    dot_vnni(sums, w, a, stride)
+);

@@ -1,0 +1,360 @@
+//! How quantized weights are packed for the kernels.
+//!
+//! A panel is 16 rows; it holds the blocks of its rows one after the other along `k`, the same
+//! block of all 16 rows together and in as many bytes as in the file (but for the 6-bit scales,
+//! which take whole bytes). Inside a block:
+//!
+//! | part | bytes |
+//! |---|---|
+//! | scales of scales `[16]`, f16 | 32 |
+//! | scales of minima `[16]`, f16 (Q4_K, Q5_K) | 32 |
+//! | scales `[group][16]` (Q4_K, Q5_K, Q6_K) | 16 per group |
+//! | minima `[group][16]` (Q4_K, Q5_K) | 16 per group |
+//! | high bits (Q5_0, Q5_K, Q6_K) | 64 per 32 or 16 weights of a row |
+//! | low bits | 64 per 4 (8 bits) or 8 weights of a row |
+//!
+//! Low and high bits stand so that shifts and masks turn a line of 64 bytes into lines of codes
+//! `[16 rows][4]`. Four such lines, 16 neighbours along `k`, are a *quad*.
+
+use super::format::{BlockFormat, MAX_BLOCK, Parts};
+use super::lanes::{Lanes, PANEL};
+use std::marker::PhantomData;
+
+/// Bytes of a quad of low bits.
+const fn quad_bytes(format: BlockFormat) -> usize {
+    if format.bits() == 8 { 256 } else { 128 }
+}
+
+const fn has_group_scales(format: BlockFormat) -> bool {
+    format.block_len() == MAX_BLOCK
+}
+
+const fn groups(format: BlockFormat) -> usize {
+    format.block_len() / format.group_len()
+}
+
+const HALVES: usize = 2 * PANEL;
+
+const fn scales_at(format: BlockFormat) -> usize {
+    if format.has_mins() {
+        2 * HALVES
+    } else {
+        HALVES
+    }
+}
+
+const fn mins_at(format: BlockFormat) -> usize {
+    scales_at(format)
+        + if has_group_scales(format) {
+            groups(format) * PANEL
+        } else {
+            0
+        }
+}
+
+const fn high_at(format: BlockFormat) -> usize {
+    mins_at(format)
+        + if format.has_mins() {
+            groups(format) * PANEL
+        } else {
+            0
+        }
+}
+
+const fn low_at(format: BlockFormat) -> usize {
+    let high_bits = match format.bits() {
+        5 | 6 => format.bits() as usize - 4,
+        _ => 0,
+    };
+    high_at(format) + format.block_len() * PANEL * high_bits / 8
+}
+
+/// Bytes of the same block of 16 rows.
+pub(super) const fn panel_block_bytes(format: BlockFormat) -> usize {
+    low_at(format) + format.block_len() / 16 * quad_bytes(format)
+}
+
+/// Where code `at` of row `row` stands: its byte and shift, and those of its high bits.
+fn place(format: BlockFormat, row: usize, at: usize) -> ((usize, u32), Option<(usize, u32)>) {
+    let (quad, vector) = (at / 16, at % 16 / 4);
+    let byte = row * 4 + at % 4;
+    let low = low_at(format) + quad * quad_bytes(format);
+    if format.bits() == 8 {
+        return ((low + vector * 64 + byte, 0), None);
+    }
+    let low = (low + vector / 2 * 64 + byte, (vector % 2) as u32 * 4);
+    let high = high_at(format) + byte;
+    let high = match format.bits() {
+        5 => Some((high + quad / 2 * 64, (quad % 2 * 4 + vector) as u32)),
+        6 => Some((high + quad * 64, vector as u32 * 2)),
+        _ => None,
+    };
+    (low, high)
+}
+
+/// Adds a block of row `row` to a zeroed `packed` block of the panel.
+pub(super) fn pack_block(format: BlockFormat, parts: &Parts, row: usize, packed: &mut [u8]) {
+    let mut put = |at: usize, half: u16| {
+        packed[at + 2 * row..][..2].copy_from_slice(&half.to_le_bytes());
+    };
+    put(0, parts.d);
+    if format.has_mins() {
+        put(HALVES, parts.dmin);
+    }
+    for group in 0..groups(format) {
+        if has_group_scales(format) {
+            packed[scales_at(format) + group * PANEL + row] = parts.scales[group];
+        }
+        if format.has_mins() {
+            packed[mins_at(format) + group * PANEL + row] = parts.mins[group];
+        }
+    }
+    let low_mask = if format.bits() == 8 { 255 } else { 15 };
+    for (at, code) in parts.codes[..format.block_len()].iter().enumerate() {
+        let (low, high) = place(format, row, at);
+        packed[low.0] |= (code & low_mask) << low.1;
+        if let Some(high) = high {
+            packed[high.0] |= (code >> 4) << high.1;
+        }
+    }
+}
+
+/// The block of row `row` of a packed block: the inverse of [`pack_block`].
+pub(super) fn unpack_block(format: BlockFormat, packed: &[u8], row: usize) -> Parts {
+    let half = |at: usize| u16::from_le_bytes([packed[at + 2 * row], packed[at + 2 * row + 1]]);
+    let mut parts = Parts::ZERO;
+    parts.d = half(0);
+    if format.has_mins() {
+        parts.dmin = half(HALVES);
+    }
+    for group in 0..groups(format) {
+        if has_group_scales(format) {
+            parts.scales[group] = packed[scales_at(format) + group * PANEL + row];
+        }
+        if format.has_mins() {
+            parts.mins[group] = packed[mins_at(format) + group * PANEL + row];
+        }
+    }
+    let (low_mask, high_mask) = match format.bits() {
+        8 => (255, 0),
+        bits => (15, (1 << (bits - 4)) - 1),
+    };
+    for (at, code) in parts.codes[..format.block_len()].iter_mut().enumerate() {
+        let (low, high) = place(format, row, at);
+        *code = packed[low.0] >> low.1 & low_mask;
+        if let Some(high) = high {
+            *code |= (packed[high.0] >> high.1 & high_mask) << 4;
+        }
+    }
+    parts
+}
+
+/// Blocks of a panel as the kernels read them.
+pub(super) trait Source: Copy + Send + Sync {
+    const FORMAT: BlockFormat;
+    /// Distance between blocks.
+    const BYTES: usize;
+
+    /// The codes of quad `quad` of the block.
+    ///
+    /// # Safety
+    /// A whole block is readable at `block`, and `quad` lies in it.
+    unsafe fn quad<S: Lanes>(s: S, block: *const u8, quad: usize) -> [S::Bytes; 4];
+    /// The scales of group `group`.
+    ///
+    /// # Safety
+    /// As for [`Self::quad`].
+    unsafe fn scale<S: Lanes>(s: S, block: *const u8, group: usize) -> S::Floats;
+    /// The minima of group `group`, of a format that has them.
+    ///
+    /// # Safety
+    /// As for [`Self::quad`].
+    unsafe fn min<S: Lanes>(s: S, block: *const u8, group: usize) -> S::Floats;
+}
+
+macro_rules! formats {
+    ($($name:ident),*) => {$(
+        /// Packed blocks of the format of the same name.
+        #[derive(Clone, Copy)]
+        pub(super) struct $name;
+
+        impl Source for $name {
+            const FORMAT: BlockFormat = BlockFormat::$name;
+            const BYTES: usize = panel_block_bytes(BlockFormat::$name);
+
+            #[inline(always)]
+            unsafe fn quad<S: Lanes>(s: S, block: *const u8, quad: usize) -> [S::Bytes; 4] {
+                // SAFETY: promised by the caller.
+                unsafe { packed_quad::<S, Self>(s, block, quad) }
+            }
+            #[inline(always)]
+            unsafe fn scale<S: Lanes>(s: S, block: *const u8, group: usize) -> S::Floats {
+                // SAFETY: promised by the caller.
+                unsafe { packed_scale::<S, Self>(s, block, group) }
+            }
+            #[inline(always)]
+            unsafe fn min<S: Lanes>(s: S, block: *const u8, group: usize) -> S::Floats {
+                // SAFETY: promised by the caller.
+                unsafe {
+                    let mins = s.load_unsigned(block.add(mins_at(Self::FORMAT) + group * PANEL));
+                    s.mul(s.load_halves(block.add(HALVES)), mins)
+                }
+            }
+        }
+    )*};
+}
+formats!(Q4_0, Q5_0, Q8_0, Q4K, Q5K, Q6K);
+
+/// # Safety
+/// As for [`Source::quad`].
+#[inline(always)]
+unsafe fn packed_quad<S: Lanes, F: Source>(s: S, block: *const u8, quad: usize) -> [S::Bytes; 4] {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let low = block.add(low_at(F::FORMAT) + quad * quad_bytes(F::FORMAT));
+        if F::FORMAT.bits() == 8 {
+            return [
+                s.load(low),
+                s.load(low.add(64)),
+                s.load(low.add(128)),
+                s.load(low.add(192)),
+            ];
+        }
+        let (first, second) = (s.load(low), s.load(low.add(64)));
+        let low = [
+            s.and(first, 15),
+            s.and(s.shift_right::<4>(first), 15),
+            s.and(second, 15),
+            s.and(s.shift_right::<4>(second), 15),
+        ];
+        let high_at = high_at(F::FORMAT);
+        let high = match F::FORMAT.bits() {
+            5 => {
+                let line = s.load(block.add(high_at + quad / 2 * 64));
+                let lines = if quad.is_multiple_of(2) {
+                    [
+                        s.shift_left::<4>(line),
+                        s.shift_left::<3>(line),
+                        s.shift_left::<2>(line),
+                        s.shift_left::<1>(line),
+                    ]
+                } else {
+                    [
+                        line,
+                        s.shift_right::<1>(line),
+                        s.shift_right::<2>(line),
+                        s.shift_right::<3>(line),
+                    ]
+                };
+                lines.map(|line| s.and(line, 0x10))
+            }
+            6 => {
+                let line = s.load(block.add(high_at + quad * 64));
+                let lines = [
+                    s.shift_left::<4>(line),
+                    s.shift_left::<2>(line),
+                    line,
+                    s.shift_right::<2>(line),
+                ];
+                lines.map(|line| s.and(line, 0x30))
+            }
+            _ => return low,
+        };
+        [
+            s.or(low[0], high[0]),
+            s.or(low[1], high[1]),
+            s.or(low[2], high[2]),
+            s.or(low[3], high[3]),
+        ]
+    }
+}
+
+/// # Safety
+/// As for [`Source::scale`].
+#[inline(always)]
+unsafe fn packed_scale<S: Lanes, F: Source>(s: S, block: *const u8, group: usize) -> S::Floats {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let d = s.load_halves(block);
+        if !has_group_scales(F::FORMAT) {
+            return d;
+        }
+        let scales = block.add(scales_at(F::FORMAT) + group * PANEL);
+        if F::FORMAT.has_mins() {
+            s.mul(d, s.load_unsigned(scales))
+        } else {
+            s.mul(d, s.load_signed(scales))
+        }
+    }
+}
+
+/// Blocks of `F` with a byte per code and scales and minima as `f32`: what a tile of many rows of
+/// activations reads again and again.
+#[derive(Clone, Copy)]
+pub(super) struct Unpacked<F>(PhantomData<F>);
+
+impl<F: Source> Unpacked<F> {
+    const GROUPS: usize = groups(F::FORMAT);
+    const SCALES_AT: usize = F::FORMAT.block_len() * PANEL;
+    const MINS_AT: usize = Self::SCALES_AT + Self::GROUPS * PANEL * 4;
+
+    /// Unpacks one block.
+    ///
+    /// # Safety
+    /// A packed block is readable at `block`, [`Source::BYTES`] are writable at `dst`, which is
+    /// aligned for floats.
+    #[inline(always)]
+    pub(super) unsafe fn unpack<S: Lanes>(s: S, block: *const u8, dst: *mut u8) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            for quad in 0..F::FORMAT.block_len() / 16 {
+                let lines = F::quad(s, block, quad);
+                for (i, line) in lines.into_iter().enumerate() {
+                    s.store(dst.add(quad * 256 + i * 64), line);
+                }
+            }
+            for group in 0..Self::GROUPS {
+                let at = group * PANEL * 4;
+                let scale = dst.add(Self::SCALES_AT + at).cast();
+                s.store_floats(scale, F::scale(s, block, group));
+                if F::FORMAT.has_mins() {
+                    let min = dst.add(Self::MINS_AT + at).cast();
+                    s.store_floats(min, F::min(s, block, group));
+                }
+            }
+        }
+    }
+}
+
+impl<F: Source> Source for Unpacked<F> {
+    const FORMAT: BlockFormat = F::FORMAT;
+    const BYTES: usize = if F::FORMAT.has_mins() {
+        Self::MINS_AT + Self::GROUPS * PANEL * 4
+    } else {
+        Self::MINS_AT
+    };
+
+    #[inline(always)]
+    unsafe fn quad<S: Lanes>(s: S, block: *const u8, quad: usize) -> [S::Bytes; 4] {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let block = block.add(quad * 256);
+            [
+                s.load(block),
+                s.load(block.add(64)),
+                s.load(block.add(128)),
+                s.load(block.add(192)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale<S: Lanes>(s: S, block: *const u8, group: usize) -> S::Floats {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_floats(block.add(Self::SCALES_AT + group * PANEL * 4).cast()) }
+    }
+    #[inline(always)]
+    unsafe fn min<S: Lanes>(s: S, block: *const u8, group: usize) -> S::Floats {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_floats(block.add(Self::MINS_AT + group * PANEL * 4).cast()) }
+    }
+}

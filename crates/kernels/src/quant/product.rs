@@ -1,0 +1,257 @@
+//! Products of rounded activations with packed blocks.
+//!
+//! A few rows (decoding) read the weights once, straight from memory, and turn them into codes in
+//! registers. Many rows (a prompt) unpack a chunk of a panel to a byte per code, which then stays
+//! in the first-level cache while tiles of `R` rows of activations pass by.
+
+use super::activations::Activations;
+use super::int8::write_panel;
+use super::lanes::{Lanes, PANEL, lanes_dispatch, tile_rows};
+use super::layout::{Source, Unpacked};
+use crate::parallel::SharedMut;
+use std::ops::Range;
+
+/// The most rows of activations that [`few_rows`] takes.
+pub(super) const FEW_ROWS: usize = 4;
+/// Rows of a panel of activations for `m` rows: what the kernels are compiled for.
+pub(super) fn tile_for(m: usize) -> usize {
+    match m {
+        0..=2 => m,
+        ..=FEW_ROWS => FEW_ROWS,
+        _ => tile_rows(),
+    }
+}
+
+/// Weights of a row that are unpacked at a time.
+const CHUNK: usize = 256;
+/// How far ahead of the products weights are asked for, in bytes.
+const AHEAD: usize = 4096;
+
+/// A product `out[m, n] = activations weights^T`.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    /// Packed panels.
+    pub(super) weights: &'a [u8],
+    /// Blocks of a row.
+    pub(super) blocks: usize,
+    /// Rows of weights, columns of `out`.
+    pub(super) n: usize,
+    /// Rows of `out`.
+    pub(super) m: usize,
+    pub(super) activations: Activations<'a>,
+    pub(super) out: SharedMut,
+}
+
+impl Product<'_> {
+    /// The first of the panel's blocks.
+    ///
+    /// # Safety
+    /// `panel` is one of the matrix.
+    #[inline(always)]
+    unsafe fn panel<F: Source>(&self, panel: usize) -> *const u8 {
+        let at = panel * self.blocks * F::BYTES;
+        debug_assert!(at + self.blocks * F::BYTES <= self.weights.len());
+        // SAFETY: promised by the caller.
+        unsafe { self.weights.as_ptr().add(at) }
+    }
+}
+
+/// Adds the products of `R` rows of activations with `blocks` blocks of a panel to `acc`.
+///
+/// # Safety
+/// The blocks are readable at `weights`; `codes`, `scales` and `sums` belong to a panel of `R` rows
+/// and start at the first of these blocks.
+#[inline(always)]
+unsafe fn add_blocks<S: Lanes, F: Source, const R: usize, const STREAM: bool>(
+    s: S,
+    weights: *const u8,
+    blocks: usize,
+    (codes, scales, sums): (*const u8, *const f32, *const f32),
+    acc: &mut [S::Floats; R],
+) {
+    let group = F::FORMAT.group_len();
+    let groups = F::FORMAT.block_len() / group;
+    let quads = group / 16;
+    let lines_per_group = (F::BYTES / groups).div_ceil(64);
+    for b in 0..blocks {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let block = weights.add(b * F::BYTES);
+            let codes = codes.add(b * F::FORMAT.block_len() * R);
+            let sums = sums.add(b * groups * R);
+            let mut partial = [s.splat(0.0); R];
+            for g in 0..groups {
+                if STREAM {
+                    for line in 0..lines_per_group {
+                        s.prefetch(block.wrapping_add(AHEAD + (g * lines_per_group + line) * 64));
+                    }
+                }
+                let sums = sums.add(g * R);
+                let mut dots = [s.splat_int(0); R];
+                if !F::FORMAT.has_mins() {
+                    for r in 0..R {
+                        dots[r] = s.splat_int(*sums.add(r).cast::<i32>());
+                    }
+                }
+                for q in 0..quads {
+                    let quad = g * quads + q;
+                    let w = F::quad(s, block, quad);
+                    let codes = codes.add(quad * 16 * R);
+                    for r in 0..R {
+                        dots[r] = match F::FORMAT.bits() {
+                            4 => s.dot::<4>(dots[r], w, codes.add(4 * r), 4 * R),
+                            5 => s.dot::<5>(dots[r], w, codes.add(4 * r), 4 * R),
+                            6 => s.dot::<6>(dots[r], w, codes.add(4 * r), 4 * R),
+                            _ => s.dot::<8>(dots[r], w, codes.add(4 * r), 4 * R),
+                        };
+                    }
+                }
+                let scale = F::scale(s, block, g);
+                for r in 0..R {
+                    partial[r] = s.mul_add(s.to_floats(dots[r]), scale, partial[r]);
+                }
+                if F::FORMAT.has_mins() {
+                    let min = F::min(s, block, g);
+                    for r in 0..R {
+                        partial[r] = s.neg_mul_add(min, s.splat(*sums.add(r)), partial[r]);
+                    }
+                }
+            }
+            for r in 0..R {
+                acc[r] = s.mul_add(partial[r], s.splat(*scales.add(b * R + r)), acc[r]);
+            }
+        }
+    }
+}
+
+lanes_dispatch! {
+    /// Computes the columns of `panels` for up to [`FEW_ROWS`] rows, which are one panel of
+    /// activations.
+    ///
+    /// # Safety
+    /// The product's extents are right, its panels hold `F`, and no one else touches these columns
+    /// of `out`.
+    pub(super) unsafe fn few_rows<F: Source>(product: &Product, panels: Range<usize>)
+        = few_rows_kernel;
+}
+
+#[inline(always)]
+unsafe fn few_rows_kernel<S: Lanes, F: Source, const R: usize>(
+    s: S,
+    product: &Product,
+    panels: Range<usize>,
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match product.activations.tile {
+            1 => exactly::<S, F, 1>(s, product, panels),
+            2 => exactly::<S, F, 2>(s, product, panels),
+            4 => exactly::<S, F, 4>(s, product, panels),
+            tile => unreachable!("{tile} are not a few rows"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn exactly<S: Lanes, F: Source, const R: usize>(
+    s: S,
+    product: &Product,
+    panels: Range<usize>,
+) {
+    let a = &product.activations;
+    let activations = (a.codes(0), a.scales(0), a.sums(0));
+    for panel in panels {
+        let mut acc = [s.splat(0.0); R];
+        // SAFETY: promised by the caller.
+        unsafe {
+            let weights = product.panel::<F>(panel);
+            add_blocks::<S, F, R, true>(s, weights, product.blocks, activations, &mut acc);
+            for (row, result) in acc.into_iter().enumerate().take(product.m) {
+                write_panel(s, product.out, product.n, row, panel, result);
+            }
+        }
+    }
+}
+
+lanes_dispatch! {
+    /// Computes the columns of `panels` for the rows of `tiles`, panels of activations of
+    /// [`tile_rows`](super::lanes::tile_rows) rows.
+    ///
+    /// # Safety
+    /// As for [`few_rows`], for this part of `out`; `scratch` is of [`scratch_len`].
+    pub(super) unsafe fn many_rows<F: Source>(
+        product: &Product,
+        panels: Range<usize>,
+        tiles: Range<usize>,
+        scratch: &mut [f32],
+    ) = many_rows_kernel;
+}
+
+/// Floats of the scratch that [`many_rows`] needs for `tiles` panels of activations of `tile` rows.
+pub(super) fn scratch_len<F: Source>(tiles: usize, tile: usize) -> usize {
+    unpacked_len::<F>() + tiles * tile * PANEL
+}
+
+const fn unpacked_len<F: Source>() -> usize {
+    CHUNK / F::FORMAT.block_len() * <Unpacked<F> as Source>::BYTES / 4
+}
+
+#[inline(always)]
+unsafe fn many_rows_kernel<S: Lanes, F: Source, const R: usize>(
+    s: S,
+    product: &Product,
+    panels: Range<usize>,
+    tiles: Range<usize>,
+    scratch: &mut [f32],
+) {
+    assert!(scratch.len() >= scratch_len::<F>(tiles.len(), R) && product.activations.tile == R);
+    let block_len = F::FORMAT.block_len();
+    let groups = block_len / F::FORMAT.group_len();
+    let chunk = CHUNK / block_len;
+    let (unpacked, sums) = scratch.split_at_mut(unpacked_len::<F>());
+    let unpacked = unpacked.as_mut_ptr().cast::<u8>();
+    let a = &product.activations;
+    for panel in panels {
+        for first in (0..product.blocks).step_by(chunk) {
+            let blocks = chunk.min(product.blocks - first);
+            let last = first + blocks == product.blocks;
+            // SAFETY: the caller promises the extents; the scratch holds a chunk and a panel of
+            // sums for every row of every tile.
+            unsafe {
+                let weights = product.panel::<F>(panel).add(first * F::BYTES);
+                for b in 0..blocks {
+                    let dst = unpacked.add(b * <Unpacked<F> as Source>::BYTES);
+                    Unpacked::<F>::unpack(s, weights.add(b * F::BYTES), dst);
+                }
+                for (i, tile) in tiles.clone().enumerate() {
+                    let activations = (
+                        a.codes(tile).add(first * block_len * R),
+                        a.scales(tile).add(first * R),
+                        a.sums(tile).add(first * groups * R),
+                    );
+                    let sums = sums.as_mut_ptr().add(i * R * PANEL);
+                    let mut acc = [s.splat(0.0); R];
+                    if first > 0 {
+                        for (r, acc) in acc.iter_mut().enumerate() {
+                            *acc = s.load_floats(sums.add(r * PANEL));
+                        }
+                    }
+                    add_blocks::<S, Unpacked<F>, R, false>(
+                        s,
+                        unpacked,
+                        blocks,
+                        activations,
+                        &mut acc,
+                    );
+                    for (r, acc) in acc.into_iter().enumerate() {
+                        if !last {
+                            s.store_floats(sums.add(r * PANEL), acc);
+                        } else if tile * R + r < product.m {
+                            write_panel(s, product.out, product.n, tile * R + r, panel, acc);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! CLIP: contrastive language-image pre-training (Radford et al., "Learning transferable visual models from natural
+//! language supervision", 2021).
+//!
+//! ```text
+//!   pixels -> ViT, class token -> projection -> l2 --+
+//!                                                    +-- ITC
+//!   ids -> text tower, at <eos> -> projection -> l2 -+
+//! ```
+//!
+//! Legend: `B` pairs, `C` channels, `T` tokens, `E` shared space.
+
+use crate::capability::{EmbedImage, EmbedText};
+use crate::encoders::published::{TOWERS, activation};
+use crate::encoders::{
+    TextPooling, TextTower, TextTowerConfig, VisionPooling, VisionTower, VisionTowerConfig,
+};
+use crate::error::{Error, expect};
+use crate::objectives::{itc, l2_normalize};
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+use serde::Deserialize;
+use vlm_nn::weights::{Checkpoint, Init, Rule, Weights};
+
+/// This family's `model_type` in `config.json`.
+pub const MODEL_TYPE: &str = "clip";
+
+/// A published checkpoint with our names for its parameters.
+pub fn translated(checkpoint: Checkpoint) -> Checkpoint {
+    let own = [
+        Rule::Name("vision_model.embeddings.class_embedding", "vision.class"),
+        Rule::Name("vision_model.pre_layrnorm.*", "vision.pre_norm.*"),
+        Rule::Name("visual_projection.*", "vision.projection.*"),
+        Rule::Name("text_projection.*", "text.projection.*"),
+    ];
+    checkpoint.translated(&[TOWERS, &own].concat())
+}
+
+/// `vision_config` of a published `config.json`; what it leaves out has the published default.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+struct VisionJson {
+    image_size: usize,
+    patch_size: usize,
+    num_channels: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    layer_norm_eps: f64,
+    hidden_act: String,
+}
+
+impl Default for VisionJson {
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            patch_size: 32,
+            num_channels: 3,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            layer_norm_eps: 1e-5,
+            hidden_act: "quick_gelu".to_owned(),
+        }
+    }
+}
+
+/// `text_config` of a published `config.json`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+struct TextJson {
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    layer_norm_eps: f64,
+    hidden_act: String,
+}
+
+impl Default for TextJson {
+    fn default() -> Self {
+        Self {
+            vocab_size: 49408,
+            max_position_embeddings: 77,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            layer_norm_eps: 1e-5,
+            hidden_act: "quick_gelu".to_owned(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Json {
+    model_type: Option<String>,
+    #[serde(default)]
+    vision_config: VisionJson,
+    #[serde(default)]
+    text_config: TextJson,
+    projection_dim: Option<usize>,
+    logit_scale_init_value: Option<f32>,
+}
+
+/// Sizes of the family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClipConfig {
+    /// The picture encoder; its projection is the shared space.
+    pub vision: VisionTowerConfig,
+    /// The text encoder, with the same projection.
+    pub text: TextTowerConfig,
+    /// Logarithm of the initial inverse temperature.
+    pub logit_scale_init_value: f32,
+}
+
+impl ClipConfig {
+    /// Reads and validates a published `config.json`.
+    ///
+    /// # Errors
+    /// A field of the wrong type, out of range, or that does not fit another.
+    pub fn parse(json: &str) -> Result<Self, Error> {
+        let json: Json = serde_json::from_str(json)?;
+        expect(
+            json.model_type.as_deref() == Some(MODEL_TYPE),
+            "model_type",
+            format!("{MODEL_TYPE:?}"),
+            format!("{:?}", json.model_type.unwrap_or_default()),
+        )?;
+        let (v, t) = (json.vision_config, json.text_config);
+        let projection_dim = json.projection_dim.unwrap_or(512);
+        let config = Self {
+            vision: VisionTowerConfig {
+                image_size: v.image_size,
+                patch_size: v.patch_size,
+                num_channels: v.num_channels,
+                hidden_size: v.hidden_size,
+                intermediate_size: v.intermediate_size,
+                num_hidden_layers: v.num_hidden_layers,
+                num_attention_heads: v.num_attention_heads,
+                layer_norm_eps: v.layer_norm_eps,
+                hidden_act: activation("vision_config.hidden_act", &v.hidden_act)?,
+                patch_bias: false,
+                pre_norm: true,
+                pooling: VisionPooling::ClassToken,
+                projection_dim: Some(projection_dim),
+            },
+            text: TextTowerConfig {
+                vocab_size: t.vocab_size,
+                max_position_embeddings: t.max_position_embeddings,
+                hidden_size: t.hidden_size,
+                intermediate_size: t.intermediate_size,
+                num_hidden_layers: t.num_hidden_layers,
+                num_attention_heads: t.num_attention_heads,
+                layer_norm_eps: t.layer_norm_eps,
+                hidden_act: activation("text_config.hidden_act", &t.hidden_act)?,
+                causal: true,
+                pooling: TextPooling::EndOfText,
+                projection_dim,
+                projection_bias: false,
+            },
+            logit_scale_init_value: json.logit_scale_init_value.unwrap_or(2.6592),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// # Errors
+    /// The first field that is out of range or does not fit another.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.vision.validate()?;
+        self.text.validate()?;
+        expect(
+            self.vision.output_size() == self.text.projection_dim,
+            "projection_dim",
+            format!("the text's {}", self.text.projection_dim),
+            self.vision.output_size(),
+        )
+    }
+}
+
+/// The model.
+#[derive(Module, Debug)]
+pub struct Clip {
+    vision: VisionTower,
+    text: TextTower,
+    logit_scale: Param<Tensor<1>>,
+}
+
+impl Clip {
+    /// Builds the model of a validated config.
+    pub fn new(w: &mut Weights, c: &ClipConfig) -> Self {
+        Self {
+            vision: w.scope("vision", |w| VisionTower::new(w, &c.vision)),
+            text: w.scope("text", |w| TextTower::new(w, &c.text)),
+            logit_scale: w.param("logit_scale", [1], Init::Constant(c.logit_scale_init_value)),
+        }
+    }
+
+    /// The picture encoder.
+    pub fn vision(&self) -> &VisionTower {
+        &self.vision
+    }
+
+    /// The contrastive loss of pairs.
+    ///
+    /// # Shapes
+    /// `pixel_values: [B, C, H, W]`, `ids: [B, T]` with their `lengths`; gives `[1]`.
+    pub fn loss(
+        &self,
+        pixel_values: Tensor<4>,
+        ids: Tensor<2, Int>,
+        lengths: &[usize],
+    ) -> Tensor<1> {
+        itc(
+            self.embed_image(pixel_values),
+            self.embed_text(ids, lengths),
+            self.logit_scale.val(),
+        )
+    }
+}
+
+impl EmbedImage for Clip {
+    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2> {
+        l2_normalize(self.vision.forward(pixel_values))
+    }
+}
+
+impl EmbedText for Clip {
+    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
+        l2_normalize(self.text.forward(ids, lengths))
+    }
+}

@@ -1,0 +1,248 @@
+//! SigLIP: CLIP with a sigmoid loss of every pair on its own (Zhai et al., "Sigmoid loss for language image
+//! pre-training", 2023).
+//!
+//! ```text
+//!   pixels -> ViT -> attention pooling -> l2 --------+
+//!                                                    +-- sigmoid
+//!   ids -> text tower, last position -> head -> l2 --+
+//! ```
+//!
+//! Legend: `B` pairs, `C` channels, `T` tokens, `E` shared space.
+
+use crate::capability::{EmbedImage, EmbedText};
+use crate::encoders::published::{TOWERS, activation};
+use crate::encoders::{
+    TextPooling, TextTower, TextTowerConfig, VisionPooling, VisionTower, VisionTowerConfig,
+};
+use crate::error::{Error, expect};
+use crate::objectives::{l2_normalize, siglip};
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+use serde::Deserialize;
+use vlm_nn::weights::{Checkpoint, Init, Rule, Weights};
+
+/// This family's `model_type` in `config.json`.
+pub const MODEL_TYPE: &str = "siglip";
+
+/// A published checkpoint with our names for its parameters.
+pub fn translated(checkpoint: Checkpoint) -> Checkpoint {
+    let own = [
+        Rule::Name("vision_model.head.probe", "vision.pool.probe"),
+        Rule::Cut(
+            "vision_model.head.attention.in_proj_weight",
+            &[("vision.pool.q.weight", 1), ("vision.pool.kv.weight", 2)],
+        ),
+        Rule::Cut(
+            "vision_model.head.attention.in_proj_bias",
+            &[("vision.pool.q.bias", 1), ("vision.pool.kv.bias", 2)],
+        ),
+        Rule::Name(
+            "vision_model.head.attention.out_proj.*",
+            "vision.pool.out.*",
+        ),
+        Rule::Name("vision_model.head.layernorm.*", "vision.pool.norm.*"),
+        Rule::Name("vision_model.head.mlp.*.*", "vision.pool.mlp.*.*"),
+        Rule::Name("text_model.head.*", "text.projection.*"),
+        Rule::Flatten("logit_bias", "logit_bias"),
+    ];
+    checkpoint.translated(&[TOWERS, &own].concat())
+}
+
+/// `vision_config` of a published `config.json`; what it leaves out has the published default.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+struct VisionJson {
+    image_size: usize,
+    patch_size: usize,
+    num_channels: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    layer_norm_eps: f64,
+    hidden_act: String,
+}
+
+impl Default for VisionJson {
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            patch_size: 16,
+            num_channels: 3,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            layer_norm_eps: 1e-6,
+            hidden_act: "gelu_pytorch_tanh".to_owned(),
+        }
+    }
+}
+
+/// `text_config` of a published `config.json`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+struct TextJson {
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    layer_norm_eps: f64,
+    hidden_act: String,
+    projection_size: Option<usize>,
+}
+
+impl Default for TextJson {
+    fn default() -> Self {
+        Self {
+            vocab_size: 32000,
+            max_position_embeddings: 64,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            layer_norm_eps: 1e-6,
+            hidden_act: "gelu_pytorch_tanh".to_owned(),
+            projection_size: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Json {
+    model_type: Option<String>,
+    #[serde(default)]
+    vision_config: VisionJson,
+    #[serde(default)]
+    text_config: TextJson,
+}
+
+/// Sizes of the family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiglipConfig {
+    /// The picture encoder; its width is the shared space.
+    pub vision: VisionTowerConfig,
+    /// The text encoder, projected to the same width.
+    pub text: TextTowerConfig,
+}
+
+impl SiglipConfig {
+    /// Reads and validates a published `config.json`.
+    ///
+    /// # Errors
+    /// A field of the wrong type, out of range, or that does not fit another.
+    pub fn parse(json: &str) -> Result<Self, Error> {
+        let json: Json = serde_json::from_str(json)?;
+        expect(
+            json.model_type.as_deref() == Some(MODEL_TYPE),
+            "model_type",
+            format!("{MODEL_TYPE:?}"),
+            format!("{:?}", json.model_type.unwrap_or_default()),
+        )?;
+        let (v, t) = (json.vision_config, json.text_config);
+        let config = Self {
+            vision: VisionTowerConfig {
+                image_size: v.image_size,
+                patch_size: v.patch_size,
+                num_channels: v.num_channels,
+                hidden_size: v.hidden_size,
+                intermediate_size: v.intermediate_size,
+                num_hidden_layers: v.num_hidden_layers,
+                num_attention_heads: v.num_attention_heads,
+                layer_norm_eps: v.layer_norm_eps,
+                hidden_act: activation("vision_config.hidden_act", &v.hidden_act)?,
+                patch_bias: true,
+                pre_norm: false,
+                pooling: VisionPooling::Attention,
+                projection_dim: None,
+            },
+            text: TextTowerConfig {
+                vocab_size: t.vocab_size,
+                max_position_embeddings: t.max_position_embeddings,
+                hidden_size: t.hidden_size,
+                intermediate_size: t.intermediate_size,
+                num_hidden_layers: t.num_hidden_layers,
+                num_attention_heads: t.num_attention_heads,
+                layer_norm_eps: t.layer_norm_eps,
+                hidden_act: activation("text_config.hidden_act", &t.hidden_act)?,
+                causal: false,
+                pooling: TextPooling::LastPosition,
+                projection_dim: t.projection_size.unwrap_or(t.hidden_size),
+                projection_bias: true,
+            },
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// # Errors
+    /// The first field that is out of range or does not fit another.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.vision.validate()?;
+        self.text.validate()?;
+        expect(
+            self.vision.output_size() == self.text.projection_dim,
+            "text_config.projection_size",
+            format!("vision_config.hidden_size {}", self.vision.output_size()),
+            self.text.projection_dim,
+        )
+    }
+}
+
+/// The model.
+#[derive(Module, Debug)]
+pub struct Siglip {
+    vision: VisionTower,
+    text: TextTower,
+    logit_scale: Param<Tensor<1>>,
+    logit_bias: Param<Tensor<1>>,
+}
+
+impl Siglip {
+    /// Builds the model of a validated config.
+    pub fn new(w: &mut Weights, c: &SiglipConfig) -> Self {
+        Self {
+            vision: w.scope("vision", |w| VisionTower::new(w, &c.vision)),
+            text: w.scope("text", |w| TextTower::new(w, &c.text)),
+            logit_scale: w.param("logit_scale", [1], Init::Constant(10f32.ln())),
+            logit_bias: w.param("logit_bias", [1], Init::Constant(-10.0)),
+        }
+    }
+
+    /// The picture encoder.
+    pub fn vision(&self) -> &VisionTower {
+        &self.vision
+    }
+
+    /// The sigmoid loss of pairs.
+    ///
+    /// # Shapes
+    /// `pixel_values: [B, C, H, W]`, `ids: [B, T]` with their `lengths`; gives `[1]`.
+    pub fn loss(
+        &self,
+        pixel_values: Tensor<4>,
+        ids: Tensor<2, Int>,
+        lengths: &[usize],
+    ) -> Tensor<1> {
+        siglip(
+            self.embed_image(pixel_values),
+            self.embed_text(ids, lengths),
+            self.logit_scale.val(),
+            self.logit_bias.val(),
+        )
+    }
+}
+
+impl EmbedImage for Siglip {
+    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2> {
+        l2_normalize(self.vision.forward(pixel_values))
+    }
+}
+
+impl EmbedText for Siglip {
+    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
+        l2_normalize(self.text.forward(ids, lengths))
+    }
+}
