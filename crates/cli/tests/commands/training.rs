@@ -259,8 +259,8 @@ fn a_run_may_be_made_longer_until_its_learning_rate_has_begun_to_fall() {
     fs::write(&recipe_path, decaying(4)).unwrap();
     train(place.path(), &["--resume"]).with(2).complains(&[
         "recipe.toml",
-        "2 steps",
-        "found 3",
+        "3 steps",
+        "found 4",
         "decayed",
     ]);
 }
