@@ -20,6 +20,11 @@ parity:
 bench:
     cargo run --release -p vlm-kernels --example bench_kernels
 
+# vlm and its peers on the same work, in turn (bench/peers/setup.sh installs the peers)
+compare *arguments:
+    cargo build --release
+    bench/compare {{arguments}}
+
 # The libraries' documentation, without warnings
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -184,8 +184,9 @@ struct Problem<'a> {
 
 impl Problem<'_> {
     fn run(&self, precision: Precision) {
-        if !self.inputs.queries.scores.shape.is_empty() {
-            with_product(precision, self);
+        let shape = self.inputs.queries.scores.shape;
+        if !shape.is_empty() {
+            with_product(precision, &shape, self);
         }
     }
 }

@@ -88,7 +88,7 @@ fn forward(
     if shape.is_empty() || q_len == 0 {
         return;
     }
-    with_product(precision, &problem);
+    with_product(precision, &shape, &problem);
 }
 
 struct Problem<'a> {

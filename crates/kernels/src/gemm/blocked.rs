@@ -8,6 +8,7 @@
 use super::MatRef;
 use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
+use std::ops::Range;
 
 /// Rows of `a` or columns of `b` in a panel.
 pub(crate) const PANEL: usize = 16;
@@ -17,10 +18,11 @@ const CHUNK_UNITS: usize = 192;
 /// Rows (at most) and columns (about) of the result per task.
 const TASK_ROWS: usize = 64;
 const TASK_COLUMNS: usize = 768;
-/// Fewer row blocks than `FEW_TASKS` are cut along columns too, into `ENOUGH_TASKS` or a few more: a
-/// number that most numbers of threads divide.
-const FEW_TASKS: usize = 8;
-const ENOUGH_TASKS: usize = 12;
+/// Fewer row blocks than `FEW_TASKS` are cut along columns too, into `ENOUGH_TASKS` or a few more: so many that
+/// threads end at about the same time, as long as each has `TASK_WORK` multiplications.
+const FEW_TASKS: usize = 16;
+const ENOUGH_TASKS: usize = 24;
+const TASK_WORK: usize = 1 << 17;
 /// Multiplications below which one task does everything.
 const SERIAL_WORK: usize = 1 << 19;
 
@@ -84,14 +86,21 @@ pub(crate) trait BlockKernel: Copy + Send + Sync {
 
 /// How a product is cut: by sizes alone, so that every run adds in the same order.
 struct Plan {
+    /// Rows and columns of the result.
+    extents: [usize; 2],
     units: usize,
     chunk: usize,
     chunks: usize,
     b_panels: usize,
     row_tasks: usize,
-    task_rows: usize,
     column_tasks: usize,
-    task_columns: usize,
+}
+
+/// Part `i` of `parts` of `0..extent` in whole steps, as equal as they can be.
+fn share(extent: usize, step: usize, i: usize, parts: usize) -> Range<usize> {
+    let steps = extent.div_ceil(step);
+    let at = |i: usize| (steps * i / parts * step).min(extent);
+    at(i)..at(i + 1)
 }
 
 impl Plan {
@@ -100,33 +109,46 @@ impl Plan {
         let chunk = units
             .div_ceil(units.div_ceil(CHUNK_UNITS))
             .next_multiple_of(K::UNIT_STEP);
-        let panel_step = PANEL * K::PANEL_STEP;
-        // Tasks of about as many rows each: the largest decides when all are done.
-        let task_rows = m
-            .div_ceil(m.div_ceil(TASK_ROWS))
-            .next_multiple_of(panel_step);
-        let row_tasks = m.div_ceil(task_rows);
+        let row_tasks = m.div_ceil(TASK_ROWS);
         let wanted = if row_tasks < FEW_TASKS {
             ENOUGH_TASKS.div_ceil(row_tasks)
         } else {
             1
         };
+        let affordable = (m * k * n / TASK_WORK / row_tasks).max(1);
         let column_tasks = n
             .div_ceil(TASK_COLUMNS)
-            .max(wanted)
-            .min(n.div_ceil(3 * panel_step));
-        // Whole register blocks of three panels, so that only the last task has a remainder.
-        let task_columns = n.div_ceil(column_tasks).next_multiple_of(3 * panel_step);
+            .max(wanted.min(affordable))
+            .min(n.div_ceil(Self::column_step::<K>()));
         Self {
+            extents: [m, n],
             units,
             chunk,
             chunks: units.div_ceil(chunk),
-            b_panels: n.div_ceil(panel_step) * K::PANEL_STEP,
+            b_panels: n.div_ceil(PANEL * K::PANEL_STEP) * K::PANEL_STEP,
             row_tasks,
-            task_rows,
-            column_tasks: n.div_ceil(task_columns),
-            task_columns,
+            column_tasks,
         }
+    }
+
+    /// Whole register blocks of three panels, so that only the last task has a remainder.
+    fn column_step<K: BlockKernel>() -> usize {
+        3 * PANEL * K::PANEL_STEP
+    }
+
+    /// The rows of row task `i`.
+    fn rows<K: BlockKernel>(&self, i: usize) -> Range<usize> {
+        share(self.extents[0], PANEL * K::PANEL_STEP, i, self.row_tasks)
+    }
+
+    /// The columns of column task `j`.
+    fn columns<K: BlockKernel>(&self, j: usize) -> Range<usize> {
+        share(
+            self.extents[1],
+            Self::column_step::<K>(),
+            j,
+            self.column_tasks,
+        )
     }
 
     /// Units of a chunk, padding included.
@@ -321,9 +343,8 @@ pub(super) fn multiply_packed<K: BlockKernel>(
         };
         run_tasks(serial, plan.row_tasks * plan.column_tasks, |index| {
             let (i, j) = (index / plan.column_tasks, index % plan.column_tasks);
-            let (first, columns) = (j * plan.task_columns, plan.task_columns);
-            let columns = columns.min(n - first);
-            let rows = i * plan.task_rows..((i + 1) * plan.task_rows).min(m);
+            let (rows, columns) = (plan.rows::<K>(i), plan.columns::<K>(j));
+            let (first, columns) = (columns.start, columns.len());
             // SAFETY: tasks cover disjoint blocks of `out`.
             unsafe { task.run(rows.clone(), first, columns) };
             for row in rows {
@@ -357,7 +378,7 @@ impl<K: BlockKernel> Task<'_, K> {
     ///
     /// # Safety
     /// The block lies in `out` and nothing else touches it.
-    unsafe fn run(&self, rows: std::ops::Range<usize>, column: usize, columns: usize) {
+    unsafe fn run(&self, rows: Range<usize>, column: usize, columns: usize) {
         let (plan, row) = (self.plan, rows.start);
         let panels = rows.len().div_ceil(PANEL).next_multiple_of(K::PANEL_STEP);
         let own_len = if self.packed_a.is_none() {

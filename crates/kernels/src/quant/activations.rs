@@ -13,6 +13,9 @@ const LARGEST: f32 = 127.0;
 /// Blocks whose largest magnitude is below this are taken as 0: its reciprocal might overflow.
 const NEGLIGIBLE: f32 = 1e-30;
 
+/// Numbers that are rounded together.
+const LANES: usize = 16;
+
 /// What the kernels need of the sum of the codes of a group.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Sums {
@@ -180,9 +183,18 @@ pub(super) struct Scale {
 #[inline(always)]
 pub(super) fn scale_of(x: &[f32]) -> Scale {
     // Magnitudes compare like their bits, infinity and NaN above all numbers.
-    let largest = x
-        .iter()
-        .fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
+    let magnitude = |x: f32| x.to_bits() & 0x7fff_ffff;
+    let (vectors, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [0; LANES];
+    for x in vectors {
+        for (most, &x) in lanes.iter_mut().zip(x) {
+            *most = magnitude(x).max(*most);
+        }
+    }
+    let largest = lanes
+        .into_iter()
+        .chain(rest.iter().map(|&x| magnitude(x)))
+        .fold(0, u32::max);
     let largest = f32::from_bits(largest);
     if !largest.is_finite() {
         Scale {
@@ -213,20 +225,39 @@ pub(super) fn round(x: f32, inverse: f32) -> i8 {
 /// Rounds one group of one row into units of four codes, `tile` units apart; the sum of its codes.
 #[inline(always)]
 fn round_group(x: &[f32], inverse: f32, codes: &mut [f32], row: usize, tile: usize) -> i32 {
-    /// Rounded in one go; units are then dealt out.
-    const PIECE: usize = 64;
-    let mut sum = 0_i32;
-    for (p, x) in x.chunks(PIECE).enumerate() {
-        let mut piece = [0_i8; PIECE];
-        for (code, &x) in piece.iter_mut().zip(x) {
-            *code = round(x, inverse);
-        }
-        sum = sum.wrapping_add(piece.iter().map(|&code| i32::from(code)).sum());
-        let units = &mut codes[p * (PIECE / 4) * tile..];
-        let used = x.len().div_ceil(4);
-        for (i, unit) in piece.as_chunks::<4>().0[..used].iter().enumerate() {
-            units[i * tile + row] = f32::from_bits(u32::from_ne_bytes(unit.map(i8::cast_unsigned)));
-        }
+    let mut sums = [0; LANES];
+    let (vectors, rest) = x.as_chunks::<LANES>();
+    let mut units = codes.chunks_exact_mut(LANES / 4 * tile);
+    for (x, units) in vectors.iter().zip(&mut units) {
+        round_vector(x, inverse, units, row, tile, &mut sums);
     }
-    sum
+    // Rows are padded to whole vectors.
+    if let Some(units) = units.next()
+        && !rest.is_empty()
+    {
+        let mut padded = [0.0; LANES];
+        padded[..rest.len()].copy_from_slice(rest);
+        round_vector(&padded, inverse, units, row, tile, &mut sums);
+    }
+    sums.into_iter().fold(0, i32::wrapping_add)
+}
+
+#[inline(always)]
+fn round_vector(
+    x: &[f32; LANES],
+    inverse: f32,
+    units: &mut [f32],
+    row: usize,
+    tile: usize,
+    sums: &mut [i32; LANES],
+) {
+    let mut codes = [0; LANES];
+    for ((code, sum), &x) in codes.iter_mut().zip(sums).zip(x) {
+        let rounded = round(x, inverse);
+        *code = rounded.cast_unsigned();
+        *sum = sum.wrapping_add(i32::from(rounded));
+    }
+    for (unit, code) in units.chunks_exact_mut(tile).zip(codes.as_chunks::<4>().0) {
+        unit[row] = f32::from_bits(u32::from_ne_bytes(*code));
+    }
 }

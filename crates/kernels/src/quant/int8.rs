@@ -51,6 +51,7 @@ impl Int8Weights {
     }
 
     /// As [`Self::quantize`], on this thread.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn quantize_here(weight: &[f32], n: usize, k: usize) -> Self {
         let mut weights = Self::empty(n, k);
         let codes = weights
@@ -93,6 +94,7 @@ impl Int8Weights {
     }
 
     /// `[n]`, 0 up to whole panels.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn scales(&self) -> &[f32] {
         &self.scales
     }

@@ -74,10 +74,14 @@ pub(super) const fn panel_block_bytes(format: BlockFormat) -> usize {
     low_at(format) + format.block_len() / 16 * quad_bytes(format)
 }
 
-/// Where code `at` of row `row` stands: its byte and shift, and those of its high bits.
-fn place(format: BlockFormat, row: usize, at: usize) -> ((usize, u32), Option<(usize, u32)>) {
+/// A byte of a packed block and a shift in it.
+type Place = (usize, u32);
+
+/// Where code `at` of row 0 stands: its byte and shift, and those of its high bits. Other rows
+/// follow four bytes apart.
+fn place(format: BlockFormat, at: usize) -> (Place, Option<Place>) {
     let (quad, vector) = (at / 16, at % 16 / 4);
-    let byte = row * 4 + at % 4;
+    let byte = at % 4;
     let low = low_at(format) + quad * quad_bytes(format);
     if format.bits() == 8 {
         return ((low + vector * 64 + byte, 0), None);
@@ -92,61 +96,77 @@ fn place(format: BlockFormat, row: usize, at: usize) -> ((usize, u32), Option<(u
     (low, high)
 }
 
-/// Adds a block of row `row` to a zeroed `packed` block of the panel.
-pub(super) fn pack_block(format: BlockFormat, parts: &Parts, row: usize, packed: &mut [u8]) {
-    let mut put = |at: usize, half: u16| {
-        packed[at + 2 * row..][..2].copy_from_slice(&half.to_le_bytes());
-    };
-    put(0, parts.d);
-    if format.has_mins() {
-        put(HALVES, parts.dmin);
-    }
-    for group in 0..groups(format) {
-        if has_group_scales(format) {
-            packed[scales_at(format) + group * PANEL + row] = parts.scales[group];
-        }
-        if format.has_mins() {
-            packed[mins_at(format) + group * PANEL + row] = parts.mins[group];
-        }
-    }
-    let low_mask = if format.bits() == 8 { 255 } else { 15 };
-    for (at, code) in parts.codes[..format.block_len()].iter().enumerate() {
-        let (low, high) = place(format, row, at);
-        packed[low.0] |= (code & low_mask) << low.1;
-        if let Some(high) = high {
-            packed[high.0] |= (code >> 4) << high.1;
-        }
-    }
+/// Where the codes of a block stand, for row 0.
+pub(super) struct Packing {
+    format: BlockFormat,
+    places: Vec<(Place, Option<Place>)>,
 }
 
-/// The block of row `row` of a packed block: the inverse of [`pack_block`].
-pub(super) fn unpack_block(format: BlockFormat, packed: &[u8], row: usize) -> Parts {
-    let half = |at: usize| u16::from_le_bytes([packed[at + 2 * row], packed[at + 2 * row + 1]]);
-    let mut parts = Parts::ZERO;
-    parts.d = half(0);
-    if format.has_mins() {
-        parts.dmin = half(HALVES);
-    }
-    for group in 0..groups(format) {
-        if has_group_scales(format) {
-            parts.scales[group] = packed[scales_at(format) + group * PANEL + row];
+impl Packing {
+    pub(super) fn new(format: BlockFormat) -> Self {
+        let places = (0..format.block_len()).map(|at| place(format, at));
+        Self {
+            format,
+            places: places.collect(),
         }
+    }
+
+    /// Adds a block of row `row` to a zeroed `packed` block of the panel.
+    pub(super) fn pack_block(&self, parts: &Parts, row: usize, packed: &mut [u8]) {
+        let format = self.format;
+        let mut put = |at: usize, half: u16| {
+            packed[at + 2 * row..][..2].copy_from_slice(&half.to_le_bytes());
+        };
+        put(0, parts.d);
         if format.has_mins() {
-            parts.mins[group] = packed[mins_at(format) + group * PANEL + row];
+            put(HALVES, parts.dmin);
+        }
+        for group in 0..groups(format) {
+            if has_group_scales(format) {
+                packed[scales_at(format) + group * PANEL + row] = parts.scales[group];
+            }
+            if format.has_mins() {
+                packed[mins_at(format) + group * PANEL + row] = parts.mins[group];
+            }
+        }
+        let low_mask = if format.bits() == 8 { 255 } else { 15 };
+        for (code, &(low, high)) in parts.codes.iter().zip(&self.places) {
+            packed[low.0 + 4 * row] |= (code & low_mask) << low.1;
+            if let Some(high) = high {
+                packed[high.0 + 4 * row] |= (code >> 4) << high.1;
+            }
         }
     }
-    let (low_mask, high_mask) = match format.bits() {
-        8 => (255, 0),
-        bits => (15, (1 << (bits - 4)) - 1),
-    };
-    for (at, code) in parts.codes[..format.block_len()].iter_mut().enumerate() {
-        let (low, high) = place(format, row, at);
-        *code = packed[low.0] >> low.1 & low_mask;
-        if let Some(high) = high {
-            *code |= (packed[high.0] >> high.1 & high_mask) << 4;
+
+    /// The block of row `row` of a packed block: the inverse of [`Self::pack_block`].
+    pub(super) fn unpack_block(&self, packed: &[u8], row: usize) -> Parts {
+        let format = self.format;
+        let half = |at: usize| u16::from_le_bytes([packed[at + 2 * row], packed[at + 2 * row + 1]]);
+        let mut parts = Parts::ZERO;
+        parts.d = half(0);
+        if format.has_mins() {
+            parts.dmin = half(HALVES);
         }
+        for group in 0..groups(format) {
+            if has_group_scales(format) {
+                parts.scales[group] = packed[scales_at(format) + group * PANEL + row];
+            }
+            if format.has_mins() {
+                parts.mins[group] = packed[mins_at(format) + group * PANEL + row];
+            }
+        }
+        let (low_mask, high_mask) = match format.bits() {
+            8 => (255, 0),
+            bits => (15, (1 << (bits - 4)) - 1),
+        };
+        for (code, &(low, high)) in parts.codes.iter_mut().zip(&self.places) {
+            *code = packed[low.0 + 4 * row] >> low.1 & low_mask;
+            if let Some(high) = high {
+                *code |= (packed[high.0 + 4 * row] >> high.1 & high_mask) << 4;
+            }
+        }
+        parts
     }
-    parts
 }
 
 /// Blocks of a panel as the kernels read them.

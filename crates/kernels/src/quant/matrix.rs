@@ -4,7 +4,7 @@ use super::activations::{Activations, Rounding, Sums, with_rounded};
 use super::aligned::AlignedBytes;
 use super::format::BlockFormat;
 use super::lanes::{PANEL, byte_zero};
-use super::layout::{self, Source, pack_block, panel_block_bytes, unpack_block};
+use super::layout::{self, Packing, Source, panel_block_bytes};
 use super::product::{FEW_ROWS, Product, few_rows, many_rows, scratch_len, tile_for};
 use super::{QuantError, checked_len};
 use crate::parallel::{self, SharedMut};
@@ -124,6 +124,7 @@ impl<'a> QuantizedMatrix<'a> {
         let mut data = AlignedBytes::zeroed(checked_len(rows.div_ceil(PANEL), panel_bytes)?);
         if panel_bytes > 0 {
             let row_bytes = self.row_bytes();
+            let packing = Packing::new(format);
             data.par_chunks_exact_mut(panel_bytes)
                 .enumerate()
                 .for_each(|(panel, packed)| {
@@ -133,7 +134,7 @@ impl<'a> QuantizedMatrix<'a> {
                             .chunks_exact(format.block_bytes());
                         let packed = packed.chunks_exact_mut(panel_block_bytes(format));
                         for (block, packed) in blocks.zip(packed) {
-                            pack_block(format, &format.read_block(block), row - first, packed);
+                            packing.pack_block(&format.read_block(block), row - first, packed);
                         }
                     }
                 });
@@ -195,8 +196,11 @@ impl PackedMatrix {
         let panel_bytes = self.blocks() * block_bytes;
         let panel = &self.data[row / PANEL * panel_bytes..][..panel_bytes];
         let out = out.chunks_exact_mut(self.format.block_len());
+        let packing = Packing::new(self.format);
         for (packed, out) in panel.chunks_exact(block_bytes).zip(out) {
-            unpack_block(self.format, packed, row % PANEL).dequantize(self.format, out);
+            packing
+                .unpack_block(packed, row % PANEL)
+                .dequantize(self.format, out);
         }
     }
 

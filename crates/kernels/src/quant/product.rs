@@ -17,7 +17,7 @@ pub(super) const FEW_ROWS: usize = 4;
 pub(super) fn tile_for(m: usize) -> usize {
     match m {
         0..=2 => m,
-        ..=FEW_ROWS => FEW_ROWS,
+        3..=FEW_ROWS => FEW_ROWS,
         _ => tile_rows(),
     }
 }
@@ -89,20 +89,21 @@ unsafe fn add_blocks<S: Lanes, F: Source, const R: usize, const STREAM: bool>(
                 let sums = sums.add(g * R);
                 let mut dots = [s.splat_int(0); R];
                 if !F::FORMAT.has_mins() {
-                    for r in 0..R {
-                        dots[r] = s.splat_int(*sums.add(r).cast::<i32>());
+                    for (r, dot) in dots.iter_mut().enumerate() {
+                        *dot = s.splat_int(*sums.add(r).cast::<i32>());
                     }
                 }
                 for q in 0..quads {
                     let quad = g * quads + q;
                     let w = F::quad(s, block, quad);
                     let codes = codes.add(quad * 16 * R);
-                    for r in 0..R {
-                        dots[r] = match F::FORMAT.bits() {
-                            4 => s.dot::<4>(dots[r], w, codes.add(4 * r), 4 * R),
-                            5 => s.dot::<5>(dots[r], w, codes.add(4 * r), 4 * R),
-                            6 => s.dot::<6>(dots[r], w, codes.add(4 * r), 4 * R),
-                            _ => s.dot::<8>(dots[r], w, codes.add(4 * r), 4 * R),
+                    for (r, dot) in dots.iter_mut().enumerate() {
+                        let a = codes.add(4 * r);
+                        *dot = match F::FORMAT.bits() {
+                            4 => s.dot::<4>(*dot, w, a, 4 * R),
+                            5 => s.dot::<5>(*dot, w, a, 4 * R),
+                            6 => s.dot::<6>(*dot, w, a, 4 * R),
+                            _ => s.dot::<8>(*dot, w, a, 4 * R),
                         };
                     }
                 }
@@ -112,8 +113,8 @@ unsafe fn add_blocks<S: Lanes, F: Source, const R: usize, const STREAM: bool>(
                 }
                 if F::FORMAT.has_mins() {
                     let min = F::min(s, block, g);
-                    for r in 0..R {
-                        partial[r] = s.neg_mul_add(min, s.splat(*sums.add(r)), partial[r]);
+                    for (r, partial) in partial.iter_mut().enumerate() {
+                        *partial = s.neg_mul_add(min, s.splat(*sums.add(r)), *partial);
                     }
                 }
             }

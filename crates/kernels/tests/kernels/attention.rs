@@ -166,6 +166,12 @@ fn cases(random: &mut Random) -> Vec<Case> {
         ),
         ([1, 1030, 1030, 1, 1, 4], vec![MaskKind::Causal(0)]),
         ([1, 3, 2048, 2, 2, 20], vec![MaskKind::None]),
+        // Large enough for bfloat16 to be used.
+        (
+            [2, 97, 131, 2, 1, 50],
+            vec![MaskKind::None, MaskKind::Causal(34), additive(true, false)],
+        ),
+        ([1, 100, 1101, 1, 1, 64], vec![MaskKind::Causal(1001)]),
     ] {
         for kind in kinds {
             for lengths in [false, true] {
