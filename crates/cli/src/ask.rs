@@ -37,7 +37,7 @@ struct Record<'a> {
 }
 
 pub fn run(args: &AskArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let vlm = args.model.load()?;
+    let vlm = args.model.load(common)?;
     let question = args.question.trim();
     // a bad question is told before any picture is opened
     vlm.question_prompt(question)?;

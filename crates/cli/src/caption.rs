@@ -102,7 +102,7 @@ struct Record<'a> {
 }
 
 pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let vlm = args.model.load()?;
+    let vlm = args.model.load(common)?;
     let options = args.decoding.options();
     let mut output = Output::new(common.json);
     input::each_picture(

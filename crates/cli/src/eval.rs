@@ -88,7 +88,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
             data.left_out
         ));
     }
-    let vlm = args.model.load()?;
+    let vlm = args.model.load(common)?;
     let bar = progress_bar(data.items.len() as u64, "pictures", common.quiet);
     let advance = |done: usize| bar.set_position(done as u64);
     let evaluated = match task {

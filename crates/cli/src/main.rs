@@ -10,6 +10,7 @@ mod eval;
 mod input;
 mod models;
 mod output;
+mod precision;
 mod train;
 mod world;
 

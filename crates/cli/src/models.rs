@@ -1,6 +1,7 @@
 //! `vlm models`, and the choice of a model in other commands.
 
 use crate::output::Output;
+use crate::precision::{PrecisionArg, set_precision};
 use crate::{Common, Outcome};
 use anyhow::{anyhow, bail};
 use clap::Args;
@@ -16,11 +17,15 @@ pub struct ModelArg {
     /// A built-in model, or a directory with config.json and model.safetensors
     #[arg(long, value_name = "NAME|DIR", default_value = builtin::VLM_TINY)]
     model: String,
+    /// Arithmetic of matrix products; auto takes bf16 where the processor has it in hardware
+    #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
+    precision: PrecisionArg,
 }
 
 impl ModelArg {
-    /// Loads it.
-    pub fn load(&self) -> anyhow::Result<Vlm> {
+    /// Loads it and sets the arithmetic.
+    pub fn load(&self, common: &Common) -> anyhow::Result<Vlm> {
+        set_precision(self.precision, common);
         load(&self.model)
     }
 }

@@ -5,19 +5,20 @@ mod gemm;
 mod generate;
 mod measure;
 
-use crate::output::{Output, complain};
+use crate::output::Output;
+use crate::precision::{PrecisionArg, set_precision};
 use crate::{Common, Outcome};
 use anyhow::{anyhow, bail};
 use architectures::{ENCODE, TRAIN};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use generate::Quantization;
 use measure::{Measured, measure, median};
 use serde::Serialize;
 use std::time::Duration;
 use vlm_models::encoders::VisionTower;
 use vlm_models::families::clip::Clip;
-use vlm_nn::ops::{self, WeightFormat};
+use vlm_nn::ops;
 use vlm_nn::weights::Weights;
 use vlm_train::optimizer::{Accumulated, Optimizer};
 
@@ -58,28 +59,6 @@ struct Measurement {
     /// Repetitions before those
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=10000))]
     warmup: u32,
-}
-
-/// Arithmetic of matrix products.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum PrecisionArg {
-    Auto,
-    F32,
-    Bf16,
-    Int8,
-    Int4,
-}
-
-impl PrecisionArg {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-            Self::Int4 => "int4",
-        }
-    }
 }
 
 /// Pictures to vectors
@@ -243,41 +222,9 @@ pub fn run(args: &BenchArgs, common: &Common) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Sets the arithmetic and gives the name of what computes.
-fn set_precision(asked: PrecisionArg, common: &Common) -> anyhow::Result<&'static str> {
-    let hardware = vlm_kernels::cpu_features::has_avx512_bf16();
-    let chosen = match asked {
-        PrecisionArg::Auto if hardware => PrecisionArg::Bf16,
-        PrecisionArg::Auto => PrecisionArg::F32,
-        asked => asked,
-    };
-    match chosen {
-        PrecisionArg::F32 | PrecisionArg::Auto => ops::set_precision(ops::Precision::F32),
-        PrecisionArg::Bf16 => {
-            ops::set_precision(ops::Precision::Bf16);
-            if !hardware && !common.quiet {
-                complain(format_args!(
-                    "note: --precision bf16: this processor has no such instructions, f32 is computed"
-                ));
-            }
-        }
-        // what is not a product of weights is computed in the best float precision
-        PrecisionArg::Int8 | PrecisionArg::Int4 => {
-            if hardware {
-                ops::set_precision(ops::Precision::Bf16);
-            }
-            ops::set_weight_format(match asked {
-                PrecisionArg::Int8 => WeightFormat::Int8,
-                _ => WeightFormat::Int4,
-            });
-        }
-    }
-    Ok(chosen.name())
-}
-
 fn encode(args: &EncodeArgs, common: &Common) -> anyhow::Result<Outcome> {
     let config = architectures::vision(&args.arch)?;
-    let precision = set_precision(args.measurement.precision, common)?;
+    let precision = set_precision(args.measurement.precision, common);
     let device = Device::flex();
     let mut weights = Weights::random(0, &device);
     let tower = VisionTower::new(&mut weights, &config);
@@ -318,7 +265,7 @@ fn generate(args: &GenerateArgs, common: &Common) -> anyhow::Result<Outcome> {
         PrecisionArg::Int8 | PrecisionArg::Int4 => PrecisionArg::Auto,
         asked => asked,
     };
-    let float = set_precision(float, common)?;
+    let float = set_precision(float, common);
     let model = generate::model(&args.arch, quantization, ops::precision())?;
     let precision = if is_file {
         model
@@ -354,7 +301,7 @@ fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let config = architectures::dual_encoder(&args.arch)?;
     let asked = args.measurement.precision;
     refuse_integers(asked, "training")?;
-    let precision = set_precision(args.measurement.precision, common)?;
+    let precision = set_precision(args.measurement.precision, common);
     let device = Device::flex().autodiff();
     let mut weights = Weights::random(0, &device);
     let mut model = Some(Clip::new(&mut weights, &config));
@@ -386,7 +333,7 @@ fn gemm(args: &GemmArgs, common: &Common) -> anyhow::Result<Outcome> {
         .map_err(|e| anyhow!("--arch: {e}, found {:?}", args.arch))?;
     let asked = args.measurement.precision;
     refuse_integers(asked, "a single product")?;
-    let precision = set_precision(asked, common)?;
+    let precision = set_precision(asked, common);
     let mut product = gemm::Product::new(shape, ops::precision());
     let m = &args.measurement;
     let measured = measure(m.warmup, m.repeat, || product.run());
