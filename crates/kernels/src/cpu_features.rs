@@ -24,7 +24,7 @@ pub enum Precision {
     /// 32-bit floats.
     F32,
     /// Operands rounded to bfloat16 where the hardware multiplies them faster; else (also for a few
-    /// rows, where reading the weight takes the time) as [`Self::F32`].
+    /// rows of a weight that is not packed, where reading it takes the time) as [`Self::F32`].
     Bf16,
 }
 

@@ -3,10 +3,6 @@
 use super::blocked::{Block, BlockKernel, PANEL, Source};
 use crate::simd::{Simd, simd_dispatch};
 
-/// Rows of a register block; with one panel of columns it holds 8 of AVX2's 16 registers and 16 of
-/// NEON's 32.
-const ROWS: usize = 4;
-
 /// `f32` operands.
 #[derive(Clone, Copy)]
 pub(crate) struct VectorKernel;
@@ -61,23 +57,40 @@ simd_dispatch! {
 #[inline(always)]
 fn multiply_kernel<S: Simd>(s: S, block: &Block) {
     for column in (0..block.columns).step_by(PANEL) {
-        for row in (0..block.rows).step_by(ROWS) {
+        for row in (0..block.rows).step_by(PANEL) {
             match S::LANES {
-                4 => tile::<S, 4>(s, block, row, column),
-                8 => tile::<S, 2>(s, block, row, column),
-                _ => tile::<S, 1>(s, block, row, column),
+                // Sixteen registers: 8 of them hold sums.
+                4 if !S::WIDE_FILE => {
+                    for i in 0..PANEL / 2 {
+                        tile::<S, 2, 4>(s, block, row + 2 * i, column);
+                    }
+                }
+                4 => panel::<S, 4>(s, block, row, column),
+                8 => panel::<S, 2>(s, block, row, column),
+                _ => panel::<S, 1>(s, block, row, column),
             }
         }
     }
 }
 
-/// Four rows by a panel of `N` vectors of columns.
+/// A panel of rows by a panel of `N` vectors of columns: with AVX2 12 of 16 registers hold sums, with NEON 24 of 32.
 #[inline(always)]
-fn tile<S: Simd, const N: usize>(s: S, block: &Block, row: usize, column: usize) {
+fn panel<S: Simd, const N: usize>(s: S, block: &Block, row: usize, column: usize) {
+    tile::<S, 6, N>(s, block, row, column);
+    tile::<S, 5, N>(s, block, row + 6, column);
+    tile::<S, 5, N>(s, block, row + 11, column);
+}
+
+/// `R` rows, as far as there are so many, by a panel of `N` vectors of columns.
+#[inline(always)]
+fn tile<S: Simd, const R: usize, const N: usize>(s: S, block: &Block, row: usize, column: usize) {
+    if row >= block.rows {
+        return;
+    }
     let length = block.units * PANEL;
-    let rows = ROWS.min(block.rows - row);
+    let rows = R.min(block.rows - row);
     let columns = PANEL.min(block.columns - column);
-    let mut sums = [[s.zero(); N]; ROWS];
+    let mut sums = [[s.zero(); N]; R];
     // SAFETY: the caller of `BlockKernel::multiply` promises whole panels of both operands, and `c`
     // over the block's rows and columns, which slices of `c` do not leave.
     unsafe {

@@ -11,6 +11,9 @@ use std::ops::Range;
 
 /// Rows are padded to a multiple of this: one AMX tile.
 pub(super) const K_STEP: usize = 64;
+/// Rows per task of a large product, and tiles of the smallest kernel in it.
+const TASK_ROWS: usize = 64;
+const MOST_TILES: usize = TASK_ROWS / FEW_ROWS;
 /// `127 * 127 * MAX_K` fits 32 bits.
 const MAX_K: usize = 1 << 17;
 
@@ -125,7 +128,7 @@ fn pack_panel(weight: &[f32], k: usize, panel: usize, codes: &mut [u8], scales: 
 }
 
 /// `out[m, n] = activation(x[m, k] weights^T + bias) + residual`, each row of `x` rounded to 8 bits
-/// with a scale of its own. The epilogue is that of [`crate::linear`].
+/// with a scale of its own. The epilogue is that of [`crate::linear()`].
 ///
 /// A row of `x` with an element that is not finite gives a row of NaN.
 pub fn linear_int8(
@@ -237,8 +240,6 @@ pub(super) struct Int8Product<'a> {
 impl Int8Product<'_> {
     /// Cuts the product into tasks. Every output is computed by one of them, however many there are.
     fn run(&self, finish: &Finish, on_amx: bool) {
-        /// Rows per task of a large product.
-        const TASK_ROWS: usize = 64;
         /// Products of integers per task.
         const TASK_WORK: usize = 1 << 23;
         /// Bytes of weights that are worth a task of few rows.
@@ -315,39 +316,54 @@ unsafe fn multiply_tiles<S: Lanes, const R: usize>(
     panels: Range<usize>,
     tiles: Range<usize>,
 ) {
+    /// Sixteens of `k` in a chunk: a panel of it, 16 KiB, stays in the first-level cache.
+    const CHUNK: usize = 64;
     let (weights, a) = (product.weights, &product.activations);
     let quads = weights.k.div_ceil(16);
+    let mut sums = [[[0_i32; PANEL]; R]; MOST_TILES];
     for panel in panels {
-        for tile in tiles.clone() {
-            // SAFETY: panel and tile exist; rows are padded to whole quads.
-            unsafe {
-                let w = weights.panel(panel).as_ptr();
-                let (codes, sums) = (a.codes(tile), a.sums(tile));
-                let mut dots = [s.splat_int(0); R];
-                for (r, dots) in dots.iter_mut().enumerate() {
-                    *dots = s.splat_int(*sums.add(r).cast::<i32>());
-                }
-                for q in 0..quads {
-                    let w = w.add(q * 256);
-                    let w = [
-                        s.load(w),
-                        s.load(w.add(64)),
-                        s.load(w.add(128)),
-                        s.load(w.add(192)),
-                    ];
-                    let codes = codes.add(q * 16 * R);
-                    for (r, dots) in dots.iter_mut().enumerate() {
-                        *dots = s.dot::<8>(*dots, w, codes.add(4 * r), 4 * R);
+        let w = weights.panel(panel).as_ptr();
+        for first in (0..quads).step_by(CHUNK) {
+            let chunk = first..(first + CHUNK).min(quads);
+            for (tile, sums) in tiles.clone().zip(&mut sums) {
+                // SAFETY: panel and tile exist; rows are padded to whole quads.
+                unsafe {
+                    let mut dots = [s.splat_int(0); R];
+                    for (r, (dot, sums)) in dots.iter_mut().zip(&*sums).enumerate() {
+                        *dot = if first == 0 {
+                            s.splat_int(*a.sums(tile).add(r).cast::<i32>())
+                        } else {
+                            s.load_ints(sums.as_ptr())
+                        };
                     }
-                }
-                let scale = s.load_floats(weights.scales[panel * PANEL..].as_ptr());
-                let activation_scales = a.scales(tile);
-                for (r, dots) in dots.into_iter().enumerate() {
-                    let row = tile * R + r;
-                    if row < product.m {
-                        let product_scale = s.mul(scale, s.splat(*activation_scales.add(r)));
-                        let result = s.mul(s.to_floats(dots), product_scale);
-                        write_panel(s, product.out, product.weights.n, row, panel, result);
+                    let codes = a.codes(tile);
+                    for q in chunk.clone() {
+                        let w = w.add(q * 256);
+                        let w = [
+                            s.load(w),
+                            s.load(w.add(64)),
+                            s.load(w.add(128)),
+                            s.load(w.add(192)),
+                        ];
+                        let codes = codes.add(q * 16 * R);
+                        for (r, dot) in dots.iter_mut().enumerate() {
+                            *dot = s.dot::<8>(*dot, w, codes.add(4 * r), 4 * R);
+                        }
+                    }
+                    if chunk.end < quads {
+                        for (sums, dot) in sums.iter_mut().zip(dots) {
+                            s.store_ints(sums.as_mut_ptr(), dot);
+                        }
+                        continue;
+                    }
+                    let scale = s.load_floats(weights.scales[panel * PANEL..].as_ptr());
+                    for (r, dot) in dots.into_iter().enumerate() {
+                        let row = tile * R + r;
+                        if row < product.m {
+                            let product_scale = s.mul(scale, s.splat(*a.scales(tile).add(r)));
+                            let result = s.mul(s.to_floats(dot), product_scale);
+                            write_panel(s, product.out, weights.n, row, panel, result);
+                        }
                     }
                 }
             }

@@ -169,6 +169,16 @@ macro_rules! lanes_256 {
                 [unsafe { _mm256_set1_epi32(x) }; 2]
             }
             #[inline(always)]
+            unsafe fn load_ints(self, p: *const i32) -> [__m256i; 2] {
+                // SAFETY: as promised by the caller.
+                unsafe { self.load(p.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn store_ints(self, p: *mut i32, x: [__m256i; 2]) {
+                // SAFETY: as promised by the caller.
+                unsafe { self.store(p.cast(), x) }
+            }
+            #[inline(always)]
             fn to_floats(self, x: [__m256i; 2]) -> [__m256; 2] {
                 // SAFETY: the token proves the feature.
                 x.map(|x| unsafe { _mm256_cvtepi32_ps(x) })

@@ -76,6 +76,16 @@ impl Lanes for Avx512Vnni {
         unsafe { _mm512_set1_epi32(x) }
     }
     #[inline(always)]
+    unsafe fn load_ints(self, p: *const i32) -> __m512i {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_ints(self, p: *mut i32, x: __m512i) {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe { _mm512_storeu_si512(p.cast(), x) }
+    }
+    #[inline(always)]
     fn to_floats(self, x: __m512i) -> __m512 {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_cvtepi32_ps(x) }

@@ -70,6 +70,12 @@ pub(super) trait Lanes: Copy {
     ) -> Self::Ints;
 
     fn splat_int(self, x: i32) -> Self::Ints;
+    /// # Safety
+    /// 16 integers are readable at `p`.
+    unsafe fn load_ints(self, p: *const i32) -> Self::Ints;
+    /// # Safety
+    /// 16 integers are writable at `p`.
+    unsafe fn store_ints(self, p: *mut i32, x: Self::Ints);
     fn to_floats(self, x: Self::Ints) -> Self::Floats;
 
     fn splat(self, x: f32) -> Self::Floats;

@@ -108,6 +108,18 @@ impl Lanes for NeonDot {
         [unsafe { vdupq_n_s32(x) }; 4]
     }
     #[inline(always)]
+    unsafe fn load_ints(self, p: *const i32) -> [int32x4_t; 4] {
+        // SAFETY: the token proves the feature, the caller the extent.
+        std::array::from_fn(|i| unsafe { vld1q_s32(p.add(4 * i)) })
+    }
+    #[inline(always)]
+    unsafe fn store_ints(self, p: *mut i32, x: [int32x4_t; 4]) {
+        for (i, x) in x.into_iter().enumerate() {
+            // SAFETY: the token proves the feature, the caller the extent.
+            unsafe { vst1q_s32(p.add(4 * i), x) }
+        }
+    }
+    #[inline(always)]
     fn to_floats(self, x: [int32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: the token proves the feature.
         x.map(|x| unsafe { vcvtq_f32_s32(x) })

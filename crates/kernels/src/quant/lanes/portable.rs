@@ -63,6 +63,16 @@ impl Lanes for Portable {
         [x; PANEL]
     }
     #[inline(always)]
+    unsafe fn load_ints(self, p: *const i32) -> [i32; PANEL] {
+        // SAFETY: promised by the caller.
+        unsafe { p.cast::<[i32; PANEL]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_ints(self, p: *mut i32, x: [i32; PANEL]) {
+        // SAFETY: promised by the caller.
+        unsafe { p.cast::<[i32; PANEL]>().write_unaligned(x) }
+    }
+    #[inline(always)]
     fn to_floats(self, x: [i32; PANEL]) -> [f32; PANEL] {
         x.map(|x| x as f32)
     }
