@@ -128,7 +128,7 @@ fn pack_panel(weight: &[f32], k: usize, panel: usize, codes: &mut [u8], scales: 
 }
 
 /// `out[m, n] = activation(x[m, k] weights^T + bias) + residual`, each row of `x` rounded to 8 bits
-/// with a scale of its own. The epilogue is that of [`crate::linear`].
+/// with a scale of its own. The epilogue is that of [`linear()`](crate::linear()).
 ///
 /// A row of `x` with an element that is not finite gives a row of NaN.
 pub fn linear_int8(
