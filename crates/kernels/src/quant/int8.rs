@@ -145,6 +145,9 @@ pub fn linear_int8(
     if m == 0 || n == 0 {
         return;
     }
+    if k == 0 {
+        out.fill(0.0);
+    }
     let finish = Finish {
         n,
         plain: epilogue.is_none(),
@@ -153,7 +156,6 @@ pub fn linear_int8(
         out: SharedMut::new(out),
     };
     if k == 0 {
-        out.fill(0.0);
         // SAFETY: `out` is all ours.
         return unsafe { finish.run(0..m, 0..n) };
     }
