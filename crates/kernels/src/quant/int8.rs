@@ -128,7 +128,7 @@ fn pack_panel(weight: &[f32], k: usize, panel: usize, codes: &mut [u8], scales: 
 }
 
 /// `out[m, n] = activation(x[m, k] weights^T + bias) + residual`, each row of `x` rounded to 8 bits
-/// with a scale of its own. The epilogue is that of [`crate::linear()`].
+/// with a scale of its own. The epilogue is that of [`linear()`](crate::linear()).
 ///
 /// A row of `x` with an element that is not finite gives a row of NaN.
 pub fn linear_int8(
@@ -145,6 +145,9 @@ pub fn linear_int8(
     if m == 0 || n == 0 {
         return;
     }
+    if k == 0 {
+        out.fill(0.0);
+    }
     let finish = Finish {
         n,
         plain: epilogue.is_none(),
@@ -153,7 +156,6 @@ pub fn linear_int8(
         out: SharedMut::new(out),
     };
     if k == 0 {
-        out.fill(0.0);
         // SAFETY: `out` is all ours.
         return unsafe { finish.run(0..m, 0..n) };
     }

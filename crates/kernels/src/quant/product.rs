@@ -176,7 +176,7 @@ unsafe fn exactly<S: Lanes, F: Source, const R: usize>(
 
 lanes_dispatch! {
     /// Computes the columns of `panels` for the rows of `tiles`, panels of activations of
-    /// [`tile_rows`](super::lanes::tile_rows) rows.
+    /// [`tile_rows`] rows.
     ///
     /// # Safety
     /// As for [`few_rows`], for this part of `out`; `scratch` is of [`scratch_len`].
