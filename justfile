@@ -28,3 +28,13 @@ compare *arguments:
 # The libraries' documentation, without warnings
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Reads and writes out of bounds in the kernels' fast paths (nightly)
+asan:
+    RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 cargo +nightly test --release -p vlm-kernels \
+        --target x86_64-unknown-linux-gnu --lib --test kernels
+
+# Undefined behaviour in the portable paths (nightly with miri; slow: name the tests)
+miri *tests:
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance" \
+        RAYON_NUM_THREADS=2 VLM_CPU=portable cargo +nightly miri test -p vlm-kernels --test kernels -- {{tests}}
