@@ -16,7 +16,7 @@ impl PatchEmbedding {
     /// Patches of `patch` pixels square over `channels`, mapped to `width`.
     pub fn new(w: &mut Weights, channels: usize, patch: usize, width: usize) -> Self {
         let inputs = channels * patch * patch;
-        let init = Init::Normal((inputs as f32).powf(-0.5));
+        let init = Init::fan_in(inputs);
         Self {
             proj: w.scope("proj", |w| Linear::new(w, inputs, width, true, init)),
             patch,
@@ -69,7 +69,7 @@ impl ConvStem {
             });
             inputs = outputs;
         }
-        let init = Init::Normal((inputs as f32).powf(-0.5));
+        let init = Init::fan_in(inputs);
         let proj = w.scope("proj", |w| Linear::new(w, inputs, width, true, init));
         Self { convs, norms, proj }
     }

@@ -27,7 +27,7 @@ pub struct TransformerConfig {
 
 impl TransformerConfig {
     fn out_init(&self) -> Init {
-        Init::Normal(((2 * self.layers * self.width) as f32).powf(-0.5))
+        Init::fan_in(2 * self.layers * self.width)
     }
 }
 

@@ -7,6 +7,7 @@ mod vision_tower;
 mod vit;
 
 pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
+pub(crate) use text_transformer::last_tokens;
 pub use text_transformer::{TextConfig, TextTransformer};
 pub use vision_tower::{VisionPooling, VisionTower, VisionTowerConfig};
 pub(crate) use vit::check_size;

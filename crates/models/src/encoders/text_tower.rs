@@ -3,10 +3,11 @@
 //!
 //! Legend: `B` texts, `T` tokens, `D` width, `E` width of the output.
 
+use super::text_transformer::last_tokens;
 use super::vit::{check_heads, check_size};
 use crate::error::Error;
 use burn::module::Module;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use vlm_nn::ops::Activation;
 use vlm_nn::weights::{Init, Weights};
 use vlm_nn::{Block, Embedding, LayerNorm, Linear, TransformerConfig};
@@ -113,7 +114,7 @@ impl TextTower {
                 .collect(),
             post_norm: w.scope("post_norm", |w| LayerNorm::new(w, d, c.layer_norm_eps)),
             projection: w.scope("projection", |w| {
-                let init = Init::Normal((d as f32).powf(-0.5));
+                let init = Init::fan_in(d);
                 Linear::new(w, d, c.projection_dim, c.projection_bias, init)
             }),
             pooling: c.pooling,
@@ -134,12 +135,7 @@ impl TextTower {
         let d = x.dims()[2];
         let pooled = match self.pooling {
             TextPooling::LastPosition => x.narrow(1, t - 1, 1).reshape([b, d]),
-            TextPooling::EndOfText => {
-                let last = lengths.iter().enumerate();
-                let last: Vec<i64> = last.map(|(row, n)| (row * t + n - 1) as i64).collect();
-                let index = Tensor::from_data(TensorData::new(last, [b]), &x.device());
-                x.reshape([b * t, d]).select(0, index)
-            }
+            TextPooling::EndOfText => last_tokens(x, lengths, 0..b),
         }; // [B, D]
         self.projection.forward(self.post_norm.forward(pooled))
     }

@@ -5,7 +5,7 @@
 use super::vit::{check_heads, check_size};
 use crate::error::Error;
 use burn::module::Module;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use vlm_nn::ops::Activation;
 use vlm_nn::weights::{Init, Weights};
@@ -132,4 +132,22 @@ impl TextTransformer {
     pub fn caches(&self) -> Vec<KvCache> {
         vec![KvCache::default(); self.blocks.len()]
     }
+}
+
+/// What `rows` of texts have at their last token that is no padding; `lengths` counts those tokens of every row.
+///
+/// # Shapes
+/// `hidden: [B, T, D]`; gives `[rows, D]`.
+pub(crate) fn last_tokens(
+    hidden: Tensor<3>,
+    lengths: &[usize],
+    rows: impl Iterator<Item = usize>,
+) -> Tensor<2> {
+    let [b, t, d] = hidden.dims();
+    let last: Vec<i64> = rows
+        .map(|row| (row * t + lengths[row] - 1) as i64)
+        .collect();
+    let count = last.len();
+    let index = Tensor::from_data(TensorData::new(last, [count]), &hidden.device());
+    hidden.reshape([b * t, d]).select(0, index)
 }

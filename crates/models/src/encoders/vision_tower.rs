@@ -170,7 +170,7 @@ impl VisionTower {
         let norm = |w: &mut Weights| LayerNorm::new(w, d, c.layer_norm_eps);
         Self {
             patch: w.scope("patch", |w| {
-                let init = Init::Normal((inputs as f32).powf(-0.5));
+                let init = Init::fan_in(inputs);
                 Linear::new(w, inputs, d, c.patch_bias, init)
             }),
             class: (classes > 0).then(|| w.param("class", [d], Init::NORMAL)),
@@ -183,7 +183,7 @@ impl VisionTower {
             pool: (c.pooling == VisionPooling::Attention)
                 .then(|| w.scope("pool", |w| AttentionPooling::new(w, c))),
             projection: c.projection_dim.map(|e| {
-                let init = Init::Normal((d as f32).powf(-0.5));
+                let init = Init::fan_in(d);
                 w.scope("projection", |w| Linear::new(w, d, e, false, init))
             }),
             patch_size: c.patch_size,

@@ -22,7 +22,7 @@
 
 use crate::capability::{EmbedImage, EmbedText, Generate};
 use crate::decoders::MultimodalDecoder;
-use crate::encoders::{TextConfig, TextTransformer, VisionConfig, Vit};
+use crate::encoders::{TextConfig, TextTransformer, VisionConfig, Vit, last_tokens};
 use crate::error::{Error, expect};
 use crate::generate::Autoregressive;
 use crate::objectives::{TokenLabels, itc, l2_normalize, lm, token_labeling};
@@ -196,15 +196,8 @@ impl Coca {
     pub fn new(w: &mut Weights, c: &CocaConfig) -> Self {
         let (vision, text, dim) = (&c.vision_config, &c.text_config, c.projection_dim);
         let classes = c.token_label_classes.iter().sum();
-        let projection = |w: &mut Weights, width: usize| {
-            Linear::new(
-                w,
-                width,
-                dim,
-                false,
-                Init::Normal((width as f32).powf(-0.5)),
-            )
-        };
+        let projection =
+            |w: &mut Weights, width: usize| Linear::new(w, width, dim, false, Init::fan_in(width));
         Self {
             vision: w.scope("vision", |w| Vit::new(w, vision)),
             text: w.scope("text", |w| TextTransformer::new(w, text)),
@@ -248,13 +241,7 @@ impl Coca {
     /// # Shapes
     /// `hidden: [R, T, D]` from the text tower; gives unit vectors `[rows, E]` of the given rows.
     fn text_vector(&self, hidden: Tensor<3>, lengths: &[usize], rows: &[usize]) -> Tensor<2> {
-        let [r, t, d] = hidden.dims();
-        let last: Vec<i64> = rows
-            .iter()
-            .map(|&row| (row * t + lengths[row] - 1) as i64)
-            .collect();
-        let index = Tensor::from_data(TensorData::new(last, [rows.len()]), &hidden.device());
-        let last = hidden.reshape([r * t, d]).select(0, index); // [rows, D]
+        let last = last_tokens(hidden, lengths, rows.iter().copied()); // [rows, D]
         l2_normalize(self.text_projection.forward(self.text_norm.forward(last)))
     }
 

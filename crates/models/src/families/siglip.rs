@@ -10,7 +10,7 @@
 //! Legend: `B` pairs, `C` channels, `T` tokens, `E` shared space.
 
 use crate::capability::{EmbedImage, EmbedText};
-use crate::encoders::published::{TOWERS, activation};
+use crate::encoders::published::{TOWERS, TextJson, VisionJson};
 use crate::encoders::{
     TextPooling, TextTower, TextTowerConfig, VisionPooling, VisionTower, VisionTowerConfig,
 };
@@ -19,6 +19,7 @@ use crate::objectives::{l2_normalize, siglip};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
+use vlm_nn::ops::Activation;
 use vlm_nn::weights::{Checkpoint, Init, Rule, Weights};
 
 /// This family's `model_type` in `config.json`.
@@ -48,75 +49,21 @@ pub fn translated(checkpoint: Checkpoint) -> Checkpoint {
     checkpoint.translated(&[TOWERS, &own].concat())
 }
 
-/// `vision_config` of a published `config.json`; what it leaves out has the published default.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default)]
-struct VisionJson {
-    image_size: usize,
-    patch_size: usize,
-    num_channels: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    layer_norm_eps: f64,
-    hidden_act: String,
-}
-
-impl Default for VisionJson {
-    fn default() -> Self {
-        Self {
-            image_size: 224,
-            patch_size: 16,
-            num_channels: 3,
-            hidden_size: 768,
-            intermediate_size: 3072,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            layer_norm_eps: 1e-6,
-            hidden_act: "gelu_pytorch_tanh".to_owned(),
-        }
-    }
-}
-
-/// `text_config` of a published `config.json`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default)]
-struct TextJson {
-    vocab_size: usize,
-    max_position_embeddings: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    layer_norm_eps: f64,
-    hidden_act: String,
+#[derive(Default, Deserialize)]
+struct SiglipTextJson {
+    #[serde(flatten)]
+    tower: TextJson,
     projection_size: Option<usize>,
 }
 
-impl Default for TextJson {
-    fn default() -> Self {
-        Self {
-            vocab_size: 32000,
-            max_position_embeddings: 64,
-            hidden_size: 768,
-            intermediate_size: 3072,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            layer_norm_eps: 1e-6,
-            hidden_act: "gelu_pytorch_tanh".to_owned(),
-            projection_size: None,
-        }
-    }
-}
-
+/// What a published `config.json` gives; what it leaves out has the published default.
 #[derive(Deserialize)]
 struct Json {
     model_type: Option<String>,
     #[serde(default)]
     vision_config: VisionJson,
     #[serde(default)]
-    text_config: TextJson,
+    text_config: SiglipTextJson,
 }
 
 /// Sizes of the family.
@@ -141,37 +88,38 @@ impl SiglipConfig {
             format!("{MODEL_TYPE:?}"),
             format!("{:?}", json.model_type.unwrap_or_default()),
         )?;
-        let (v, t) = (json.vision_config, json.text_config);
+        let mut text = json.text_config.tower.over(TextTowerConfig {
+            vocab_size: 32000,
+            max_position_embeddings: 64,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            layer_norm_eps: 1e-6,
+            hidden_act: Activation::GeluTanh,
+            causal: false,
+            pooling: TextPooling::LastPosition,
+            projection_dim: 768,
+            projection_bias: true,
+        })?;
+        text.projection_dim = json.text_config.projection_size.unwrap_or(text.hidden_size);
         let config = Self {
-            vision: VisionTowerConfig {
-                image_size: v.image_size,
-                patch_size: v.patch_size,
-                num_channels: v.num_channels,
-                hidden_size: v.hidden_size,
-                intermediate_size: v.intermediate_size,
-                num_hidden_layers: v.num_hidden_layers,
-                num_attention_heads: v.num_attention_heads,
-                layer_norm_eps: v.layer_norm_eps,
-                hidden_act: activation("vision_config.hidden_act", &v.hidden_act)?,
+            vision: json.vision_config.over(VisionTowerConfig {
+                image_size: 224,
+                patch_size: 16,
+                num_channels: 3,
+                hidden_size: 768,
+                intermediate_size: 3072,
+                num_hidden_layers: 12,
+                num_attention_heads: 12,
+                layer_norm_eps: 1e-6,
+                hidden_act: Activation::GeluTanh,
                 patch_bias: true,
                 pre_norm: false,
                 pooling: VisionPooling::Attention,
                 projection_dim: None,
-            },
-            text: TextTowerConfig {
-                vocab_size: t.vocab_size,
-                max_position_embeddings: t.max_position_embeddings,
-                hidden_size: t.hidden_size,
-                intermediate_size: t.intermediate_size,
-                num_hidden_layers: t.num_hidden_layers,
-                num_attention_heads: t.num_attention_heads,
-                layer_norm_eps: t.layer_norm_eps,
-                hidden_act: activation("text_config.hidden_act", &t.hidden_act)?,
-                causal: false,
-                pooling: TextPooling::LastPosition,
-                projection_dim: t.projection_size.unwrap_or(t.hidden_size),
-                projection_bias: true,
-            },
+            })?,
+            text,
         };
         config.validate()?;
         Ok(config)
