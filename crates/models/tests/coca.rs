@@ -6,7 +6,7 @@ use vlm_models::Error;
 use vlm_models::capability::{EmbedImage, EmbedText, Generate, Pictures, Tokens};
 use vlm_models::encoders::Stem;
 use vlm_models::families::Model;
-use vlm_models::families::coca::{DecoderMemory, Batch, Coca, CocaConfig, TextBatch};
+use vlm_models::families::coca::{Batch, Coca, CocaConfig, DecoderMemory, TextBatch};
 use vlm_models::generate::{Options, Strategy, generate};
 use vlm_models::objectives::TokenLabels;
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};

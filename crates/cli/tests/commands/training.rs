@@ -275,19 +275,29 @@ fn a_run_with_substituted_symbols_begins_with_a_model_without_them_and_ends_with
     let second = first
         .replace("vocab_size = 113", "vocab_size = 194")
         .replace("decoder_memory", "extra_tags = 57\ndecoder_memory")
-        .replace("[data]", "[data]\nsymbol_substitution = 0.9\nadjust_text = true");
+        .replace(
+            "[data]",
+            "[data]\nsymbol_substitution = 0.9\nadjust_text = true",
+        );
     assert_ne!(first, second);
     fs::write(place.join("second.toml"), &second).unwrap();
     run_in(place, ["train", "second.toml", "--out", "second"]).with(0);
     let config = |run: &str| fs::read_to_string(place.join(run).join("model/config.json")).unwrap();
     assert_eq!(config("run"), config("second"));
-    let size = |run: &str| fs::metadata(place.join(run).join("model/model.safetensors")).unwrap().len();
+    let size = |run: &str| {
+        fs::metadata(place.join(run).join("model/model.safetensors"))
+            .unwrap()
+            .len()
+    };
     assert_eq!(size("run"), size("second"));
 
     // a model of another size is refused
     let other = second.replace("num_multimodal_layers = 1", "num_multimodal_layers = 2");
     assert_ne!(other, second);
     fs::write(place.join("other.toml"), other).unwrap();
-    let ended = run_in(place, ["train", "other.toml", "--out", "other"]).with(1);
-    assert!(ended.stderr.contains("the sizes of the recipe's model"), "{ended:?}");
+    let ended = run_in(place, ["train", "other.toml", "--out", "other"]).with(2);
+    assert!(
+        ended.stderr.contains("the sizes of the recipe's model"),
+        "{ended:?}"
+    );
 }
