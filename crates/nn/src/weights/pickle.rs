@@ -234,14 +234,8 @@ impl Global {
                 _ => return None,
             },
             _ if INERT.contains(&(module, name)) => Meaning::Inert,
-            // a class, not a function: of these modules nothing would be called even if it were one
-            _ if INERT_MODULES.iter().any(|known| {
-                let rest = module.strip_prefix(known);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            }) =>
-            {
-                Meaning::Inert
-            }
+            // of these modules nothing would be called even if it were no class; a name with dots leads out of them
+            _ if !name.contains('.') && in_inert_module(module) => Meaning::Inert,
             _ => return None,
         })
     }
@@ -265,6 +259,13 @@ impl Global {
             .find(|row| !class.is_empty() && row.1 == class);
         found.map(|row| Some(row.2))
     }
+}
+
+fn in_inert_module(module: &str) -> bool {
+    INERT_MODULES.iter().any(|known| {
+        let rest = module.strip_prefix(known);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
 }
 
 fn dtype_named(name: &str) -> Option<Dtype> {

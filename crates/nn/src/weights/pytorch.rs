@@ -26,10 +26,10 @@ const WRAPPERS: &[&str] = &[
 const MAX_DEPTH: usize = 64;
 
 /// The most entries that are looked at in search of tensors.
-const MAX_VISITS: usize = 1 << 21;
+const MAX_VISITS: usize = 1 << 20;
 
 /// The most bytes of all tensors' names.
-const MAX_NAMES: usize = 1 << 26;
+const MAX_NAMES: usize = 1 << 25;
 
 /// The most values beside tensors that are kept, and the most bytes of their texts.
 const MAX_EXTRA: usize = 1 << 20;
