@@ -1,5 +1,6 @@
 //! Encoders: pictures or text to hidden states.
 
+pub(crate) mod bert;
 pub(crate) mod published;
 mod text_tower;
 mod text_transformer;
@@ -7,6 +8,7 @@ mod vision_tower;
 mod vit;
 
 pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
+pub use bert::{Bert, BertConfig, BertCrossAttention, BertMemory, BertPass, first_token};
 pub(crate) use text_transformer::last_tokens;
 pub use text_transformer::{TextConfig, TextTransformer};
 pub use vision_tower::{VisionPooling, VisionTower, VisionTowerConfig};
