@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::path::PathBuf;
-use vlm_models::capability::{EmbedImage, EmbedText};
+use vlm_models::capability::{EmbedImage, EmbedText, Pictures, Tokens};
 use vlm_models::decoders::matrix::{BlockFormat, Matrix, Precision};
 use vlm_models::decoders::tensors::{DenseTensors, Tensors};
 use vlm_models::families::clip::{self, Clip, ClipConfig};
@@ -82,14 +82,20 @@ fn clip_matches_the_reference() {
     let mut golden = Golden::of("clip");
     let (pixels, ids) = (golden.pixels(), golden.ids([2, 9]));
     let lengths = [9, 5];
+    let rows: Vec<_> = ids
+        .iter()
+        .zip(lengths)
+        .map(|(row, n)| row[..n].to_vec())
+        .collect();
+    let texts = Tokens::padded(&rows, 1);
     let hidden = values(model.vision().hidden_states(pixels.clone()));
     close(
         &hidden,
         &golden.take("out.vision_last_hidden_state", &[2, 5, 32]),
     );
-    let image = values(model.embed_image(pixels.clone()));
+    let image = values(model.embed_image(&Pictures::Fixed(pixels.clone())).unwrap());
     close(&image, &golden.take("out.image_embeds", &[2, 24]));
-    let text = values(model.embed_text(int(&ids), &lengths));
+    let text = values(model.embed_text(&texts).unwrap());
     close(&text, &golden.take("out.text_embeds", &[2, 24]));
     let loss = values(model.loss(pixels, int(&ids), &lengths));
     close(&loss, &golden.take("out.loss", &[1]));
@@ -105,9 +111,13 @@ fn siglip_matches_the_reference() {
 
     let mut golden = Golden::of("siglip");
     let (pixels, ids) = (golden.pixels(), golden.ids([2, 9]));
-    let image = values(model.embed_image(pixels.clone()));
+    let image = values(model.embed_image(&Pictures::Fixed(pixels.clone())).unwrap());
     close(&image, &golden.take("out.image_embeds", &[2, 32]));
-    let text = values(model.embed_text(int(&ids), &[9, 9]));
+    let text = values(
+        model
+            .embed_text(&Tokens::new(ids.clone(), None).unwrap())
+            .unwrap(),
+    );
     close(&text, &golden.take("out.text_embeds", &[2, 32]));
     let loss = values(model.loss(pixels, int(&ids), &[9, 9]));
     close(&loss, &golden.take("out.loss", &[1]));

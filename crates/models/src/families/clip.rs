@@ -9,13 +9,14 @@
 //!
 //! Legend: `B` pairs, `C` channels, `T` tokens, `E` shared space.
 
-use crate::capability::{EmbedImage, EmbedText};
+use crate::capability::{EmbedImage, EmbedText, Pictures, Similarity, Tokens};
 use crate::encoders::published::{TOWERS, TextJson, VisionJson};
 use crate::encoders::{
     TextPooling, TextTower, TextTowerConfig, VisionPooling, VisionTower, VisionTowerConfig,
 };
 use crate::error::{Error, expect};
 use crate::objectives::{itc, l2_normalize};
+use crate::reference::{Inputs, Outputs, Reference, Value};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
@@ -129,6 +130,8 @@ pub struct Clip {
     vision: VisionTower,
     text: TextTower,
     logit_scale: Param<Tensor<1>>,
+    #[module(skip)]
+    config: ClipConfig,
 }
 
 impl Clip {
@@ -138,12 +141,30 @@ impl Clip {
             vision: w.scope("vision", |w| VisionTower::new(w, &c.vision)),
             text: w.scope("text", |w| TextTower::new(w, &c.text)),
             logit_scale: w.param("logit_scale", [1], Init::Constant(c.logit_scale_init_value)),
+            config: c.clone(),
         }
+    }
+
+    /// The config that the model was built from.
+    pub fn config(&self) -> &ClipConfig {
+        &self.config
     }
 
     /// The picture encoder.
     pub fn vision(&self) -> &VisionTower {
         &self.vision
+    }
+
+    /// # Shapes
+    /// `[B, C, H, W]`; gives unit vectors `[B, E]`.
+    fn image_vectors(&self, pixel_values: Tensor<4>) -> Tensor<2> {
+        l2_normalize(self.vision.forward(pixel_values))
+    }
+
+    /// # Shapes
+    /// `[B, T]`; gives unit vectors `[B, E]`.
+    fn text_vectors(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
+        l2_normalize(self.text.forward(ids, lengths))
     }
 
     /// The contrastive loss of pairs.
@@ -157,21 +178,47 @@ impl Clip {
         lengths: &[usize],
     ) -> Tensor<1> {
         itc(
-            self.embed_image(pixel_values),
-            self.embed_text(ids, lengths),
+            self.image_vectors(pixel_values),
+            self.text_vectors(ids, lengths),
             self.logit_scale.val(),
         )
     }
 }
 
 impl EmbedImage for Clip {
-    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2> {
-        l2_normalize(self.vision.forward(pixel_values))
+    fn embed_image(&self, pictures: &Pictures) -> Result<Tensor<2>, Error> {
+        let pixels = pictures.fixed(self.config.vision.num_channels)?;
+        Ok(self.image_vectors(pixels))
     }
 }
 
 impl EmbedText for Clip {
-    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
-        l2_normalize(self.text.forward(ids, lengths))
+    fn embed_text(&self, texts: &Tokens) -> Result<Tensor<2>, Error> {
+        let (text, device) = (&self.config.text, self.logit_scale.val().device());
+        let ids = texts.to_device(text.vocab_size, text.max_position_embeddings, &device)?;
+        Ok(self.text_vectors(ids, &texts.lengths()))
+    }
+
+    fn similarity(&self) -> Similarity {
+        Similarity::softmax(&self.logit_scale)
+    }
+}
+
+/// `pixel_values` gives `image_embeds`, `input_ids` gives `text_embeds`.
+impl Reference for Clip {
+    fn outputs(&self, inputs: &Inputs) -> Result<Outputs, Error> {
+        let mut outputs = Outputs::new();
+        let device = self.logit_scale.val().device();
+        if let Some(pixels) = inputs.floats::<4>("pixel_values", &device)? {
+            let image = self.embed_image(&Pictures::Fixed(pixels))?;
+            outputs.insert("image_embeds".to_owned(), Value::floats(image));
+        }
+        if let Some((shape, ids)) = inputs.integers::<2>("input_ids")? {
+            let rows = ids.chunks(shape[1].max(1));
+            let rows = rows.map(|row| row.iter().map(|&id| id as u32).collect());
+            let text = self.embed_text(&Tokens::new(rows.collect(), None)?)?;
+            outputs.insert("text_embeds".to_owned(), Value::floats(text));
+        }
+        Ok(outputs)
     }
 }

@@ -20,7 +20,7 @@
 //! Legend: `B` pictures, `Q` texts per picture, `T` tokens, `N` patches, `D` width, `E` shared space,
 //! `V` vocabulary.
 
-use crate::capability::{EmbedImage, EmbedText, Generate};
+use crate::capability::{EmbedImage, EmbedText, Generate, Pictures, Similarity, Tokens};
 use crate::decoders::MultimodalDecoder;
 use crate::encoders::{TextConfig, TextTransformer, VisionConfig, Vit, last_tokens};
 use crate::error::{Error, expect};
@@ -345,29 +345,42 @@ impl Coca {
     /// # Shapes
     /// `pixel_values: [B, C, H, W]`, `ids: [B * Q, T]`; gives `[B * Q, T, V]`.
     pub fn forward(&self, pixel_values: Tensor<4>, ids: Tensor<2, Int>) -> Tensor<3> {
-        let memory = self.encode(pixel_values);
+        let memory = self.read(pixel_values);
         self.logits(ids, &self.decoder.keys_values(&memory))
+    }
+
+    /// What the decoder reads of pictures `[B, C, H, W]`: `[B, N, D]`.
+    fn read(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        let patches = self.vision.forward(pixel_values);
+        let logits = self.token_logits(&patches);
+        self.memory(&patches, logits)
     }
 }
 
 impl EmbedImage for Coca {
-    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2> {
-        self.image_vector(self.vision.forward(pixel_values))
+    fn embed_image(&self, pictures: &Pictures) -> Result<Tensor<2>, Error> {
+        let pixels = pictures.fixed(self.config.vision_config.num_channels)?;
+        Ok(self.image_vector(self.vision.forward(pixels)))
     }
 }
 
 impl EmbedText for Coca {
-    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
+    fn embed_text(&self, texts: &Tokens) -> Result<Tensor<2>, Error> {
+        let (text, device) = (&self.config.text_config, self.logit_scale.val().device());
+        let ids = texts.to_device(text.vocab_size, text.max_position_embeddings, &device)?;
+        let lengths = texts.lengths();
         let rows: Vec<usize> = (0..lengths.len()).collect();
-        self.text_vector(self.text.forward(ids, None), lengths, &rows)
+        Ok(self.text_vector(self.text.forward(ids, None), &lengths, &rows))
+    }
+
+    fn similarity(&self) -> Similarity {
+        Similarity::softmax(&self.logit_scale)
     }
 }
 
 impl Generate for Coca {
-    fn encode(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        let patches = self.vision.forward(pixel_values);
-        let logits = self.token_logits(&patches);
-        self.memory(&patches, logits)
+    fn encode(&self, pictures: &Pictures) -> Result<Tensor<3>, Error> {
+        Ok(self.read(pictures.fixed(self.config.vision_config.num_channels)?))
     }
 
     fn decode(&self, memory: Tensor<3>) -> Box<dyn Autoregressive + '_> {

@@ -9,13 +9,14 @@
 //!
 //! Legend: `B` pairs, `C` channels, `T` tokens, `E` shared space.
 
-use crate::capability::{EmbedImage, EmbedText};
+use crate::capability::{EmbedImage, EmbedText, Pictures, Similarity, Tokens};
 use crate::encoders::published::{TOWERS, TextJson, VisionJson};
 use crate::encoders::{
     TextPooling, TextTower, TextTowerConfig, VisionPooling, VisionTower, VisionTowerConfig,
 };
 use crate::error::{Error, expect};
 use crate::objectives::{l2_normalize, siglip};
+use crate::reference::{Inputs, Outputs, Reference, Value};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 use serde::Deserialize;
@@ -146,6 +147,8 @@ pub struct Siglip {
     text: TextTower,
     logit_scale: Param<Tensor<1>>,
     logit_bias: Param<Tensor<1>>,
+    #[module(skip)]
+    config: SiglipConfig,
 }
 
 impl Siglip {
@@ -156,12 +159,30 @@ impl Siglip {
             text: w.scope("text", |w| TextTower::new(w, &c.text)),
             logit_scale: w.param("logit_scale", [1], Init::Constant(10f32.ln())),
             logit_bias: w.param("logit_bias", [1], Init::Constant(-10.0)),
+            config: c.clone(),
         }
+    }
+
+    /// The config that the model was built from.
+    pub fn config(&self) -> &SiglipConfig {
+        &self.config
     }
 
     /// The picture encoder.
     pub fn vision(&self) -> &VisionTower {
         &self.vision
+    }
+
+    /// # Shapes
+    /// `[B, C, H, W]`; gives unit vectors `[B, E]`.
+    fn image_vectors(&self, pixel_values: Tensor<4>) -> Tensor<2> {
+        l2_normalize(self.vision.forward(pixel_values))
+    }
+
+    /// # Shapes
+    /// `[B, T]`; gives unit vectors `[B, E]`.
+    fn text_vectors(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
+        l2_normalize(self.text.forward(ids, lengths))
     }
 
     /// The sigmoid loss of pairs.
@@ -175,8 +196,8 @@ impl Siglip {
         lengths: &[usize],
     ) -> Tensor<1> {
         siglip(
-            self.embed_image(pixel_values),
-            self.embed_text(ids, lengths),
+            self.image_vectors(pixel_values),
+            self.text_vectors(ids, lengths),
             self.logit_scale.val(),
             self.logit_bias.val(),
         )
@@ -184,13 +205,39 @@ impl Siglip {
 }
 
 impl EmbedImage for Siglip {
-    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2> {
-        l2_normalize(self.vision.forward(pixel_values))
+    fn embed_image(&self, pictures: &Pictures) -> Result<Tensor<2>, Error> {
+        let pixels = pictures.fixed(self.config.vision.num_channels)?;
+        Ok(self.image_vectors(pixels))
     }
 }
 
 impl EmbedText for Siglip {
-    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
-        l2_normalize(self.text.forward(ids, lengths))
+    fn embed_text(&self, texts: &Tokens) -> Result<Tensor<2>, Error> {
+        let (text, device) = (&self.config.text, self.logit_scale.val().device());
+        let ids = texts.to_device(text.vocab_size, text.max_position_embeddings, &device)?;
+        Ok(self.text_vectors(ids, &texts.lengths()))
+    }
+
+    fn similarity(&self) -> Similarity {
+        Similarity::sigmoid(&self.logit_scale, &self.logit_bias)
+    }
+}
+
+/// `pixel_values` gives `image_embeds`, `input_ids` gives `text_embeds`.
+impl Reference for Siglip {
+    fn outputs(&self, inputs: &Inputs) -> Result<Outputs, Error> {
+        let mut outputs = Outputs::new();
+        let device = self.logit_scale.val().device();
+        if let Some(pixels) = inputs.floats::<4>("pixel_values", &device)? {
+            let image = self.embed_image(&Pictures::Fixed(pixels))?;
+            outputs.insert("image_embeds".to_owned(), Value::floats(image));
+        }
+        if let Some((shape, ids)) = inputs.integers::<2>("input_ids")? {
+            let rows = ids.chunks(shape[1].max(1));
+            let rows = rows.map(|row| row.iter().map(|&id| id as u32).collect());
+            let text = self.embed_text(&Tokens::new(rows.collect(), None)?)?;
+            outputs.insert("text_embeds".to_owned(), Value::floats(text));
+        }
+        Ok(outputs)
     }
 }
