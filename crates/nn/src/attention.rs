@@ -26,7 +26,11 @@ impl KeyMask {
             .iter()
             .zip(&lengths)
             .all(|(row, &len)| len > 0 && !row[len..].contains(&true));
-        if rows.iter().zip(&lengths).all(|(row, &len)| len == row.len()) {
+        if rows
+            .iter()
+            .zip(&lengths)
+            .all(|(row, &len)| len == row.len())
+        {
             Self::default()
         } else if behind {
             Self {

@@ -28,8 +28,7 @@ impl MlmHead {
         Self {
             transform: w.scope("transform", |w| Linear::new(w, d, d, true, init)),
             norm: w.scope("norm", |w| LayerNorm::new(w, d, c.layer_norm_eps)),
-            decoder: (!tied)
-                .then(|| w.scope("decoder", |w| Linear::new(w, d, v, false, init))),
+            decoder: (!tied).then(|| w.scope("decoder", |w| Linear::new(w, d, v, false, init))),
             bias: w.param("bias", [v], Init::Zeros),
             activation: c.hidden_act,
         }
@@ -38,7 +37,9 @@ impl MlmHead {
     /// # Shapes
     /// `x: [R, T, D]`, `token` the word embeddings; gives logits `[R, T, V]`.
     pub fn forward(&self, x: Tensor<3>, token: &Embedding) -> Tensor<3> {
-        let x = self.norm.forward(self.transform.fused(x, self.activation, None));
+        let x = self
+            .norm
+            .forward(self.transform.fused(x, self.activation, None));
         match &self.decoder {
             None => token.similarities(x, self.bias.val()),
             Some(decoder) => decoder.forward(x) + self.bias.val().unsqueeze(),
@@ -146,7 +147,10 @@ impl BertDecoding<'_> {
         for row in &mut self.seen {
             row.extend(std::iter::repeat_n(true, t));
         }
-        let positions = self.last.iter().flat_map(|&last| last + 1..=last + t as i64);
+        let positions = self
+            .last
+            .iter()
+            .flat_map(|&last| last + 1..=last + t as i64);
         let positions = positions.collect();
         self.last.iter_mut().for_each(|last| *last += t as i64);
         Some(positions)
@@ -191,7 +195,10 @@ impl Autoregressive for BertDecoding<'_> {
             .convert::<f32>()
             .try_to_vec()
             .expect("f32 logits");
-        logits.chunks(self.vocab_size()).map(<[f32]>::to_vec).collect()
+        logits
+            .chunks(self.vocab_size())
+            .map(<[f32]>::to_vec)
+            .collect()
     }
 
     fn select(&mut self, rows: &[usize]) {

@@ -22,9 +22,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
 use vlm_nn::ops::Activation;
 use vlm_nn::weights::{Init, Weights};
-use vlm_nn::{
-    CrossAttention, Embedding, KeyMask, KvCache, LayerNorm, Linear, Mlp, SelfAttention,
-};
+use vlm_nn::{CrossAttention, Embedding, KeyMask, KvCache, LayerNorm, Linear, Mlp, SelfAttention};
 
 /// Sizes and variant of a [`Bert`]; most field names as in published `config.json` files.
 ///

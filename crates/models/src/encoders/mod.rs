@@ -7,8 +7,8 @@ mod text_transformer;
 mod vision_tower;
 mod vit;
 
-pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
 pub use bert::{Bert, BertConfig, BertCrossAttention, BertMemory, BertPass, first_token};
+pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
 pub(crate) use text_transformer::last_tokens;
 pub use text_transformer::{TextConfig, TextTransformer};
 pub use vision_tower::{VisionPooling, VisionTower, VisionTowerConfig};
