@@ -67,6 +67,16 @@ impl Checkpoint {
         &self.metadata
     }
 
+    /// The names of the tensors that nobody took, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor that nobody took.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|(shape, _)| shape.as_slice())
+    }
+
     /// Takes a tensor out; the error is one line of the difference to what the model asks for.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
         match self.tensors.remove(name) {
