@@ -100,7 +100,7 @@ impl Model {
     /// Names of no known layout, or weights that do not fit the sizes that some of them tell.
     pub fn recognise(checkpoint: Checkpoint, _device: &Device) -> Result<Self, Error> {
         // one arm per original layout: `if NAME::recognised(&checkpoint) { return NAME::from_original(checkpoint, device); }`
-        let some: Vec<&str> = checkpoint.names().take(3).collect();
+        let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
             expected: "a config.json, or tensors named as a layout that tells its sizes".to_owned(),
