@@ -8,7 +8,10 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod batch_norm;
+mod conv;
 mod embedding;
+mod interpolation;
 mod linear;
 mod mlp;
 mod norm;
@@ -19,8 +22,11 @@ pub mod random;
 mod transformer;
 pub mod weights;
 
-pub use attention::{CrossAttention, KvCache, SelfAttention};
+pub use attention::{CrossAttention, KeyMask, KvCache, SelfAttention};
+pub use batch_norm::{BatchNorm2d, Statistics};
+pub use conv::Conv2d;
 pub use embedding::Embedding;
+pub use interpolation::{Interpolation, resize_grid, resize_row};
 pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::LayerNorm;
