@@ -6,7 +6,7 @@
 use super::vit::{check_heads, check_size};
 use crate::error::{Error, expect};
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use vlm_nn::ops::{self, Activation, AttentionOptions};
 use vlm_nn::weights::{Init, Weights};
 use vlm_nn::{Block, LayerNorm, Linear, Mlp, TransformerConfig, interpolated_2d};
@@ -189,6 +189,11 @@ impl VisionTower {
             }),
             patch_size: c.patch_size,
         }
+    }
+
+    /// Where the tower lies.
+    pub fn device(&self) -> Device {
+        self.position.val().device()
     }
 
     /// Patches, positions and the first norm, if there is one: what the first block reads. Pixels beyond a whole number
