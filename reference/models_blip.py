@@ -9,9 +9,7 @@ of the reference's forward pass (or of `generate`, where there is `in.max_new_to
 gradients.safetensors, where there is one, holds the gradients of `forward.golden.safetensors`'s loss by published name,
 and `steps`, the losses of ten steps of AdamW (learning rate 0.01, weight decay 0.05 on everything) from there on.
 
-`original.pth` and `original.safetensors` hold the weights of such a model under the names of the authors' own code
-(github.com/salesforce/BLIP); their goldens are computed by reference/blip_original.py, which knows nothing of
-transformers.
+The authors' own layout has a script of its own, reference/blip_original.py.
 """
 
 import json
