@@ -37,7 +37,7 @@ const CLASSES: usize = {
 };
 
 /// Far below every logit, and finite, so that a sum with it is a number.
-const NEVER: f32 = -1e4;
+pub(crate) const NEVER: f32 = -1e4;
 
 /// Labels of pictures in host memory.
 #[derive(Debug, Default)]
