@@ -320,3 +320,69 @@ fn ten_steps_follow_the_reference_losses() {
         assert!(losses[9] < 0.7 * losses[0], "{directory}: {losses:?}");
     }
 }
+
+fn original(name: &str, device: &Device) -> Blip {
+    let checkpoint = checkpoint(&format!("original/{name}"));
+    assert!(vlm_models::families::blip::recognised(&checkpoint));
+    Blip::from_original(checkpoint, device).unwrap()
+}
+
+#[test]
+fn the_authors_checkpoints_match_their_code_at_every_named_tensor() {
+    for (file, goldens) in [
+        ("captioning.pth", &["captioning", "captioning_generate"][..]),
+        ("question_answering.safetensors", &["question_answering"]),
+        ("retrieval.safetensors", &["retrieval", "retrieval_itc"]),
+    ] {
+        let model = original(file, &Device::flex());
+        for golden in goldens {
+            let name = format!("original/{golden}");
+            Golden::of(&name).check(&name, &model);
+        }
+    }
+}
+
+#[test]
+fn the_authors_answer_loss_weighs_answers_and_counts_pictures() {
+    let device = Device::flex();
+    let model = original("question_answering.safetensors", &device);
+    let golden = Golden::of("original/question_answering");
+    let pictures = Pictures::Fixed(golden.floats("pixel_values", &device));
+    let logits = model
+        .answer_logits(
+            &model.picture_states(&pictures).unwrap(),
+            &golden.tokens("input_ids", "attention_mask"),
+            &golden.tokens("decoder_input_ids", "decoder_attention_mask"),
+        )
+        .unwrap();
+    let labels = Labels {
+        ids: golden.rows("labels"),
+    };
+    let weighted = Golden::of("original/question_answering_weighted");
+    let weights = values(weighted.floats::<1>("weights", &device));
+    let loss = model.weighted_answer_loss(logits, &labels, &weights, 2);
+    let Numbers::Floats(expected) = &weighted.outputs["loss"].numbers else {
+        panic!("a loss is a float");
+    };
+    close("loss", &values(loss.unwrap()), expected, 2e-5);
+}
+
+#[test]
+fn what_only_training_needs_is_ignored_and_listed() {
+    let mut all = checkpoint("original/retrieval.safetensors");
+    let model = original("retrieval.safetensors", &Device::flex());
+    let copies = [
+        "visual_encoder_m.**",
+        "text_encoder_m.**",
+        "*_proj_m.*",
+        "*_queue",
+        "**.position_ids",
+    ];
+    let expected: usize = copies.iter().map(|pattern| all.ignore(pattern)).sum();
+    let translated = model.translated(checkpoint("original/retrieval.safetensors"));
+    let listed: Vec<&str> = translated.ignored().map(|t| t.name).collect();
+    assert_eq!(listed.len(), expected, "{listed:?}");
+    assert!(
+        listed.contains(&"image_queue") && listed.contains(&"text_encoder.embeddings.position_ids")
+    );
+}
