@@ -17,7 +17,7 @@ use vlm_nn::weights::{Checkpoint, Weights};
 #[derive(Debug)]
 pub enum Model {
     /// Captioning, question answering and retrieval with one kind of text model.
-    Blip(blip::Blip),
+    Blip(Box<blip::Blip>),
     /// Contrastive captioner.
     Coca(coca::Coca),
     /// Contrastive language-image pre-training.
@@ -70,7 +70,10 @@ impl Model {
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
                 Ok(Self::Coca(filled(checkpoint, device, build)?))
             }
-            Some(blip::MODEL_TYPE) => Ok(Self::Blip(blip::Blip::load(config, checkpoint, device)?)),
+            Some(blip::MODEL_TYPE) => {
+                let model = blip::Blip::load(config, checkpoint, device)?;
+                Ok(Self::Blip(Box::new(model)))
+            }
             Some(clip::MODEL_TYPE) => {
                 let config = clip::ClipConfig::parse(config)?;
                 let build = |w: &mut Weights| clip::Clip::new(w, &config);
@@ -172,7 +175,7 @@ impl Model {
     /// A family without a language-model head.
     pub fn generate(&self) -> Result<&dyn Generate, Error> {
         match self {
-            Self::Blip(m) => m.can_caption().map(|()| m as _),
+            Self::Blip(m) => m.can_caption().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             _ => self.unsupported("write text", "blip and coca"),
         }
@@ -182,7 +185,7 @@ impl Model {
     /// A family that does not read questions before it answers.
     pub fn answer_question(&self) -> Result<&dyn AnswerQuestion, Error> {
         match self {
-            Self::Blip(m) => m.can_answer().map(|()| m as _),
+            Self::Blip(m) => m.can_answer().map(|()| &**m as _),
             _ => self.unsupported("answer questions", "blip and coca"),
         }
     }
@@ -191,7 +194,7 @@ impl Model {
     /// A family without an image-text matching head.
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
         match self {
-            Self::Blip(m) => m.can_judge().map(|()| m as _),
+            Self::Blip(m) => m.can_judge().map(|()| &**m as _),
             _ => self.unsupported("judge pairs", "blip"),
         }
     }
@@ -200,7 +203,7 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_image(&self) -> Result<&dyn EmbedImage, Error> {
         match self {
-            Self::Blip(m) => m.can_embed().map(|()| m as _),
+            Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) => Ok(m),
             Self::Siglip(m) => Ok(m),
@@ -211,7 +214,7 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_text(&self) -> Result<&dyn EmbedText, Error> {
         match self {
-            Self::Blip(m) => m.can_embed().map(|()| m as _),
+            Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) => Ok(m),
             Self::Siglip(m) => Ok(m),
@@ -225,7 +228,7 @@ impl Model {
             Self::Coca(_) => {
                 self.unsupported("be compared with a reference", "blip, clip and siglip")
             }
-            Self::Blip(m) => Ok(m),
+            Self::Blip(m) => Ok(&**m),
             Self::Clip(m) => Ok(m),
             Self::Siglip(m) => Ok(m),
         }
