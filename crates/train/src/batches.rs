@@ -15,7 +15,7 @@ use vlm_data::text::Tokenizer;
 use vlm_models::families::coca::{Batch, TextBatch};
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::prompt::{Example, SpecialIds};
-use vlm_worlds::shapes::{self, QuestionKind, Split};
+use vlm_worlds::shapes::{self, Background, Colour, Qa, QuestionKind, Split};
 
 /// Texts of a batch, padded, in host memory.
 struct HostTexts {
@@ -143,6 +143,23 @@ impl HostBatch {
     }
 }
 
+/// Every pixel's luma (ITU-R BT.601) in place of its red, green and blue.
+fn greyscale(rgb: &mut [u8]) {
+    for pixel in rgb.chunks_exact_mut(3) {
+        let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
+        pixel.fill(((299 * r + 587 * g + 114 * b + 500) / 1000) as u8);
+    }
+}
+
+/// Whether a question or its answer speaks of colours.
+fn of_colour(qa: &Qa) -> bool {
+    let word = |w: &str| {
+        let colour = Colour::from_word(w).is_some() || Background::from_word(w).is_some();
+        colour || ["colour", "background"].contains(&w)
+    };
+    shapes::tokens(&qa.question).any(word) || word(&qa.answer)
+}
+
 /// `count` of `items`, each once while they last, then again from the first.
 fn some<'a, T>(rng: &mut SplitMix64, items: &'a [T], count: usize) -> Vec<&'a T> {
     let mut order: Vec<&T> = items.iter().collect();
@@ -198,16 +215,31 @@ impl Batches {
             };
             let item = shapes::generate(&config, Split::Train, data.seed, index);
             token_labels.add(&item.scene, data.size as usize, patch);
-            let picture = item.picture;
+            let mut picture = item.picture;
+            // every picture has as many questions
+            let mut colourless = item.qa.clone();
+            colourless.retain(|qa| !of_colour(qa));
+            let grey = data.greyscale > 0.0
+                && rng.uniform_f32() < data.greyscale
+                && !colourless.is_empty();
+            if grey {
+                greyscale(&mut picture.rgb);
+                token_labels.forget_colours((data.size as usize / patch).pow(2));
+            }
             let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
             pixels.extend(self.processor.process(&image)?.data);
             for caption in some(&mut rng, &item.captions, data.captions_per_picture) {
-                let example = self.special.caption_example(&self.tokenizer, caption)?;
+                let mut example = self.special.caption_example(&self.tokenizer, caption)?;
+                if grey {
+                    // captions speak of colours: nothing of them is learned
+                    example.prompt = example.ids.len();
+                }
                 let never = self.never(&example, false);
                 captions.push(Text { example, never });
             }
             let mut examples = Vec::new();
-            for qa in some(&mut rng, &item.qa, data.questions_per_picture) {
+            let asked = if grey { &colourless } else { &item.qa };
+            for qa in some(&mut rng, asked, data.questions_per_picture) {
                 let (question, answer) = (&qa.question, &qa.answer);
                 let example = self
                     .special
@@ -323,6 +355,27 @@ mod tests {
         assert_eq!(streamed.captions.ids, made.captions.ids);
         assert_eq!(streamed.questions[1].targets, made.questions[1].targets);
         assert_ne!(b.make(6).expect("no error").pixels, made.pixels);
+    }
+
+    #[test]
+    fn nothing_of_colours_is_learned_of_a_picture_without_them() {
+        let mut b = batches();
+        let mut recipe = (*b.recipe).clone();
+        recipe.data.greyscale = 1.0;
+        b.recipe = Arc::new(recipe);
+        let batch = b.make(3).expect("no error");
+        let colours = Colour::ALL.iter().map(|c| c.word());
+        let colours = colours.chain(Background::ALL.iter().map(|c| c.word()));
+        let colours: Vec<i64> = colours
+            .map(|w| i64::from(b.tokenizer.token_to_id(w).expect("a word")))
+            .collect();
+        assert!(batch.captions.targets.iter().all(|&t| t == IGNORE));
+        assert!(batch.questions.iter().any(|q| !q.lengths.is_empty()));
+        for texts in &batch.questions {
+            assert!(texts.ids.iter().all(|id| !colours.contains(id)));
+        }
+        let plane = 128 * 128;
+        assert_eq!(batch.pixels[..plane], batch.pixels[plane..2 * plane]);
     }
 
     #[test]

@@ -107,6 +107,14 @@ impl PatchLabels {
         }
     }
 
+    /// Takes the labels of colours, the background's too, from the picture that was added last.
+    pub(crate) fn forget_colours(&mut self, patches: usize) {
+        let from = self.classes.len() - patches * TOKEN_LABEL_CLASSES.len();
+        for labels in self.classes[from..].chunks_exact_mut(TOKEN_LABEL_CLASSES.len()) {
+            (labels[1], labels[8]) = (IGNORE, IGNORE);
+        }
+    }
+
     /// # Shapes
     /// `[pictures, patches]` of what was added.
     pub(crate) fn to_device(&self, [b, n]: [usize; 2], device: &Device) -> TokenLabels {

@@ -46,6 +46,10 @@ pub struct DataRecipe {
     /// Share of the pictures whose questions call colours, shapes or textures by other names (symbol substitution).
     #[serde(default)]
     pub symbol_substitution: f32,
+    /// Share of the pictures that lose their colours, and with them what is said of colours, so that shapes are
+    /// learned by themselves.
+    #[serde(default)]
+    pub greyscale: f32,
     /// Whether words that never follow in training are left out of the softmax (logit adjustment).
     #[serde(default)]
     pub adjust_text: bool,
@@ -236,6 +240,12 @@ impl Recipe {
             "data.symbol_substitution",
             "0 to 1",
             &d.symbol_substitution.to_string(),
+        )?;
+        check(
+            (0.0..=1.0).contains(&d.greyscale),
+            "data.greyscale",
+            "0 to 1",
+            &d.greyscale.to_string(),
         )?;
         let substituted = d.symbol_substitution > 0.0;
         let extra = if substituted { EXTRA_TAGS } else { 0 };
