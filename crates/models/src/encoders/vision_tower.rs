@@ -9,7 +9,7 @@ use super::vit::{check_heads, check_size};
 use crate::capability::Pictures;
 use crate::error::{Error, expect};
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use vlm_nn::ops::{self, Activation};
 use vlm_nn::weights::{Init, Weights};
 use vlm_nn::{
@@ -369,21 +369,9 @@ impl VisionTower {
         &self,
         x: Tensor<3>,
         keys: &KeyMask,
-        mut trace: Option<&mut Vec<Tensor<3>>>,
+        trace: Option<&mut Vec<Tensor<3>>>,
     ) -> VisionStates {
-        let mut x = match &self.pre_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        for block in &self.blocks {
-            if let Some(trace) = &mut trace {
-                trace.push(x.clone());
-            }
-            x = block.masked(x, keys, None);
-        }
-        if let Some(trace) = &mut trace {
-            trace.push(x.clone());
-        }
+        let x = self.run(x, keys, trace);
         let [b, t, d] = x.dims();
         let class = |x: Tensor<3>| x.narrow(1, 0, 1).reshape([b, d]);
         let mean = |x: Tensor<3>| x.narrow(1, 1, t - 1).mean_dim(1).reshape([b, d]);
@@ -407,6 +395,62 @@ impl VisionTower {
             pooled,
             embeds,
         }
+    }
+
+    /// The first norm, if there is one, and the blocks.
+    fn run(
+        &self,
+        x: Tensor<3>,
+        keys: &KeyMask,
+        mut trace: Option<&mut Vec<Tensor<3>>>,
+    ) -> Tensor<3> {
+        let mut x = match &self.pre_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        for block in &self.blocks {
+            if let Some(trace) = &mut trace {
+                trace.push(x.clone());
+            }
+            x = block.masked(x, keys, None);
+        }
+        if let Some(trace) = &mut trace {
+            trace.push(x.clone());
+        }
+        x
+    }
+
+    /// Hidden states of all tokens after the last block, the class token first if there is one, of pictures of any
+    /// size.
+    ///
+    /// # Shapes
+    /// `pixel_values: [B, C, H, W]`; gives `[B, T, D]`.
+    pub fn hidden_states(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        self.run(self.embed(pixel_values), &KeyMask::default(), None)
+    }
+
+    /// What the first block reads, and every block's output.
+    ///
+    /// # Shapes
+    /// As [`Self::hidden_states`], one more than blocks.
+    pub fn trace(&self, pixel_values: Tensor<4>) -> Vec<Tensor<3>> {
+        let mut trace = Vec::new();
+        let x = self.embed(pixel_values);
+        self.run(x, &KeyMask::default(), Some(&mut trace));
+        trace
+    }
+
+    /// The final norm on every token, as what attends to a picture reads it.
+    ///
+    /// # Shapes
+    /// `x` from [`Self::hidden_states`]; gives the same.
+    pub fn normalized(&self, x: Tensor<3>) -> Tensor<3> {
+        self.post_norm.forward(x)
+    }
+
+    /// Where the tower lies.
+    pub fn device(&self) -> Device {
+        self.position.val().device()
     }
 
     /// One vector per picture, not normalised to unit length, of pictures of any size.
