@@ -38,10 +38,11 @@ struct Record<'a> {
 
 pub fn run(args: &AskArgs, common: &Common) -> anyhow::Result<Outcome> {
     let vlm = args.model.load(common)?;
+    vlm.processor()?;
     let question = args.question.trim();
     // a bad question is told before any picture is opened
     vlm.question_prompt(question)?;
-    let unknown = vlm.unknown_words(question)?;
+    let unknown = vlm.text()?.unknown_words(question)?;
     if !unknown.is_empty() && !common.quiet {
         complain(format_args!(
             "note: question: {} does not know: {}",
@@ -55,7 +56,7 @@ pub fn run(args: &AskArgs, common: &Common) -> anyhow::Result<Outcome> {
         vlm.name(),
         common,
         |image| Ok(vlm.answer(&[image], &[(0, question)])?.swap_remove(0)),
-        |done, several| {
+        |done| {
             let record = Record {
                 image: done.image,
                 question,
@@ -64,12 +65,7 @@ pub fn run(args: &AskArgs, common: &Common) -> anyhow::Result<Outcome> {
                 model: vlm.name(),
                 ms: done.ms,
             };
-            let text = if several {
-                format!("{}: {}", done.image, done.result.text)
-            } else {
-                done.result.text.clone()
-            };
-            output.result(&record, &text)
+            output.result(&record, &done.line(&done.result.text))
         },
     )
 }

@@ -103,6 +103,10 @@ struct Record<'a> {
 
 pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
     let vlm = args.model.load(common)?;
+    // what the model lacks is told before any picture is opened
+    vlm.model().generate()?;
+    vlm.text()?;
+    vlm.processor()?;
     let options = args.decoding.options();
     let mut output = Output::new(common.json);
     input::each_picture(
@@ -110,19 +114,14 @@ pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
         vlm.name(),
         common,
         |image| Ok(vlm.caption(&[image], &options)?.swap_remove(0)),
-        |done, several| {
+        |done| {
             let record = Record {
                 image: done.image,
                 caption: &done.result.text,
                 model: vlm.name(),
                 ms: done.ms,
             };
-            let text = if several {
-                format!("{}: {}", done.image, done.result.text)
-            } else {
-                done.result.text.clone()
-            };
-            output.result(&record, &text)
+            output.result(&record, &done.line(&done.result.text))
         },
     )
 }

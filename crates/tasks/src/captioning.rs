@@ -44,14 +44,15 @@ impl Vlm {
         if images.is_empty() {
             return Ok(Vec::new());
         }
+        let model = self.model().generate()?;
+        let special = self.text()?.special()?;
         let options_for_model = Options {
             strategy: options.strategy,
             max_new_tokens: options.max_new_tokens,
-            eos: self.special().eos,
-            banned: self.special().banned(),
+            eos: special.eos,
+            banned: special.banned(),
         };
-        let prompt = self.special().caption_prompt();
-        let model = self.model().generate()?;
+        let prompt = special.caption_prompt();
         let texts: Vec<Generated> = if matches!(options.strategy, Strategy::Beam { .. }) {
             let mut texts = Vec::with_capacity(images.len());
             for image in images {
@@ -75,7 +76,7 @@ impl Vlm {
             .into_iter()
             .map(|g| {
                 Ok(Caption {
-                    text: as_written(&self.tokenizer().decode(&g.ids)?),
+                    text: as_written(&self.text()?.tokenizer().decode(&g.ids)?),
                     log_probability: g.log_probability,
                 })
             })

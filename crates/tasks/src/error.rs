@@ -1,5 +1,19 @@
 use std::path::PathBuf;
 
+/// A part of a model that is not among its files.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{model}: expected {files}, which has {part}, found none; {hint}")]
+pub struct Missing {
+    /// The model.
+    pub model: String,
+    /// What the part is.
+    pub part: &'static str,
+    /// The files that would hold it.
+    pub files: &'static str,
+    /// Where it is usually found.
+    pub hint: &'static str,
+}
+
 /// What can go wrong in a task.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,8 +41,11 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// A part that a model can do without, but not for what was asked.
+    #[error(transparent)]
+    Missing(#[from] Missing),
     /// A text that the model cannot take.
-    #[error("question: expected at most {expected} tokens, found {found}")]
+    #[error("text: expected at most {expected} tokens, found {found}")]
     TooLong {
         /// Tokens that fit.
         expected: usize,

@@ -1,7 +1,7 @@
-//! A model with everything it needs to work on files: tokenizer, picture processor, prompts.
+//! A model with what it needs to work on files: tokenizer, picture processor, prompts.
 
-use crate::Error;
-use crate::prompt::SpecialIds;
+use crate::files::{self, ModelFiles, file};
+use crate::{Error, Missing, TextSide};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::path::Path;
 use vlm_data::image::{Image, ImageProcessor, PreprocessorConfig, ProcessorKind};
@@ -9,18 +9,6 @@ use vlm_data::text::Tokenizer;
 use vlm_models::capability::Pictures;
 use vlm_models::families::Model;
 use vlm_nn::weights::Checkpoint;
-
-/// The names of the files of a model directory.
-pub mod file {
-    /// The family and its sizes.
-    pub const CONFIG: &str = "config.json";
-    /// The weights.
-    pub const WEIGHTS: &str = "model.safetensors";
-    /// The vocabulary.
-    pub const TOKENIZER: &str = "tokenizer.json";
-    /// What is done to pictures.
-    pub const PREPROCESSOR: &str = "preprocessor_config.json";
-}
 
 /// The contents of a model directory.
 #[derive(Clone, Copy, Debug)]
@@ -35,48 +23,38 @@ pub struct Files<'a> {
     pub preprocessor: &'a [u8],
 }
 
-/// A vision-language model, ready for pictures and words.
+/// A vision-language model, ready for pictures and words as far as its files go.
 pub struct Vlm {
     name: String,
     model: Model,
-    tokenizer: Tokenizer,
-    special: SpecialIds,
-    processor: ImageProcessor,
+    text: Result<TextSide, Missing>,
+    processor: Result<ImageProcessor, Missing>,
     device: Device,
 }
 
 impl Vlm {
-    /// Loads a model directory; its path is the model's name.
+    /// Loads a model's directory or its single file of weights; the path is the model's name.
     ///
     /// # Errors
-    /// A file that is missing, damaged, or does not fit the others; the error names it.
-    pub fn load(directory: &Path) -> Result<Self, Error> {
-        let read = |file: &str| {
-            let path = directory.join(file);
-            std::fs::read(&path).map_err(|e| Error::Model {
-                place: path.display().to_string(),
-                expected: "a readable file of a model directory".to_owned(),
-                found: e.to_string(),
-            })
-        };
-        let config = read(file::CONFIG)?;
-        let config = String::from_utf8(config).map_err(|e| Error::Model {
-            place: directory.join(file::CONFIG).display().to_string(),
-            expected: "JSON".to_owned(),
-            found: e.to_string(),
-        })?;
-        let (weights, tokenizer, preprocessor) = (
-            read(file::WEIGHTS)?,
-            read(file::TOKENIZER)?,
-            read(file::PREPROCESSOR)?,
-        );
-        let files = Files {
-            config: &config,
-            weights: &weights,
-            tokenizer: &tokenizer,
-            preprocessor: &preprocessor,
-        };
-        Self::from_files(&directory.display().to_string(), files)
+    /// Config or weights that are missing; any file that is damaged or does not fit the others. The error names it.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        Self::from_model_files(&ModelFiles::at(path)?)
+    }
+
+    /// Loads a model from where its parts lie.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_model_files(files: &ModelFiles) -> Result<Self, Error> {
+        let device = Device::flex();
+        let model = files.model(&device)?;
+        Ok(Self {
+            name: files.name().to_owned(),
+            text: files.text(&model)?,
+            processor: files.processor()?,
+            model,
+            device,
+        })
     }
 
     /// A model from the contents of its files; `name` stands for their directory in errors.
@@ -84,34 +62,19 @@ impl Vlm {
     /// # Errors
     /// Contents that are damaged or do not fit each other.
     pub fn from_files(name: &str, files: Files) -> Result<Self, Error> {
-        let device = Device::flex();
-        let place = |file: &str| Path::new(name).join(file);
-        let in_file = |file: &str, source| Error::InFile {
-            path: place(file),
-            source,
-        };
-        let weights_place = place(file::WEIGHTS).display().to_string();
-        let checkpoint =
-            Checkpoint::parse(files.weights, &weights_place).map_err(vlm_models::Error::from)?;
-        let model = Model::load(files.config, checkpoint, &device).map_err(|e| match e {
-            e @ vlm_models::Error::Weights(_) => Error::Capability(e),
-            e => in_file(file::CONFIG, e),
-        })?;
-        let tokenizer = Tokenizer::from_bytes(
-            files.tokenizer,
-            &place(file::TOKENIZER).display().to_string(),
-        )?;
+        let place = |file: &str| Path::new(name).join(file).display().to_string();
+        let checkpoint = Checkpoint::parse(files.weights, &place(file::WEIGHTS))
+            .map_err(vlm_models::Error::from)?;
+        let config = place(file::CONFIG);
+        let model = files::model(config.as_ref(), files.config, checkpoint, &Device::flex())?;
+        let tokenizer = Tokenizer::from_bytes(files.tokenizer, &place(file::TOKENIZER))?;
         let processor = PreprocessorConfig::from_json(
             files.preprocessor,
-            &place(file::PREPROCESSOR).display().to_string(),
+            &place(file::PREPROCESSOR),
             ProcessorKind::Vit,
         )?;
-        Self::from_parts(
-            name,
-            model,
-            tokenizer,
-            ImageProcessor::from_config(processor),
-        )
+        let processor = ImageProcessor::from_config(processor);
+        Self::from_parts(name, model, tokenizer, processor)
     }
 
     /// Joins parts that exist already, as training does to evaluate.
@@ -124,20 +87,11 @@ impl Vlm {
         tokenizer: Tokenizer,
         processor: ImageProcessor,
     ) -> Result<Self, Error> {
-        if tokenizer.id_bound() > model.texts().vocab_size {
-            return Err(Error::Model {
-                place: format!("{name}: {}", file::TOKENIZER),
-                expected: format!("at most vocab_size = {} ids", model.texts().vocab_size),
-                found: tokenizer.id_bound().to_string(),
-            });
-        }
-        let special = SpecialIds::of(&tokenizer)?;
         Ok(Self {
             name: name.to_owned(),
+            text: Ok(TextSide::new(name, tokenizer, &model)?),
             model,
-            tokenizer,
-            special,
-            processor,
+            processor: Ok(processor),
             device: Device::flex(),
         })
     }
@@ -152,14 +106,21 @@ impl Vlm {
         &self.model
     }
 
-    /// The vocabulary.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    /// How words become tokens.
+    ///
+    /// # Errors
+    /// A model without a vocabulary.
+    pub fn text(&self) -> Result<&TextSide, Error> {
+        self.text.as_ref().map_err(|missing| missing.clone().into())
     }
 
-    /// The special tokens.
-    pub fn special(&self) -> SpecialIds {
-        self.special
+    /// How pictures become pixels.
+    ///
+    /// # Errors
+    /// A model whose files do not say it.
+    pub fn processor(&self) -> Result<&ImageProcessor, Error> {
+        let processor = self.processor.as_ref();
+        processor.map_err(|missing| missing.clone().into())
     }
 
     /// Pictures as the model takes them.
@@ -170,12 +131,13 @@ impl Vlm {
     /// # Errors
     /// A picture that the processor refuses, or that it does not bring to the model's size.
     pub fn pictures(&self, images: &[&Image]) -> Result<Pictures, Error> {
+        let processor = self.processor()?;
         let size = self.model.pictures();
         let c = size.num_channels;
         let side = size.image_size.unwrap_or_default();
         let mut data = Vec::with_capacity(images.len() * c * side * side);
         for image in images {
-            let pixels = self.processor.process(image)?;
+            let pixels = processor.process(image)?;
             if (pixels.channels, pixels.height, pixels.width) != (c, side, side) {
                 return Err(Error::Model {
                     place: format!("{}: {}", self.name, file::PREPROCESSOR),
@@ -187,15 +149,5 @@ impl Vlm {
         }
         let data = TensorData::new(data, [images.len(), c, side, side]);
         Ok(Pictures::Fixed(Tensor::from_data(data, &self.device)))
-    }
-
-    /// Words of a text that the vocabulary lacks.
-    ///
-    /// # Errors
-    /// Text that cannot be tokenized.
-    pub fn unknown_words(&self, text: &str) -> Result<Vec<String>, Error> {
-        Ok(self
-            .tokenizer
-            .unknown_words(&crate::prompt::plain_words(text))?)
     }
 }

@@ -37,13 +37,14 @@ impl Vlm {
             let prompt = self.question_prompt(question)?;
             by_length.entry(prompt.len()).or_default().push((i, prompt));
         }
+        let model = self.model().generate()?;
+        let special = self.text()?.special()?;
         let options = Options {
             strategy: Strategy::Greedy,
             max_new_tokens: MAX_ANSWER,
-            eos: self.special().eos,
-            banned: self.special().banned(),
+            eos: special.eos,
+            banned: special.banned(),
         };
-        let model = self.model().generate()?;
         let memory = model.encode(&self.pictures(images)?)?; // [B, N, D]
         let mut answers = vec![None; questions.len()];
         for group in by_length.into_values() {
@@ -55,7 +56,7 @@ impl Vlm {
             let texts = generate(&mut *decoding, &prompts, &options);
             for (row, text) in rows.into_iter().zip(texts) {
                 answers[row] = Some(Answer {
-                    text: self.tokenizer().decode(&text.ids)?,
+                    text: self.text()?.tokenizer().decode(&text.ids)?,
                     confidence: text.log_probability.exp(),
                 });
             }
@@ -71,7 +72,10 @@ impl Vlm {
     /// # Errors
     /// An empty or overlong question.
     pub fn question_prompt(&self, question: &str) -> Result<Vec<u32>, Error> {
-        let prompt = self.special().question_prompt(self.tokenizer(), question)?;
+        let text = self.text()?;
+        let prompt = text
+            .special()?
+            .question_prompt(text.tokenizer(), question)?;
         // the two tokens around the words
         if prompt.len() <= 2 {
             return Err(Error::EmptyQuestion);

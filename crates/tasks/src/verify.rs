@@ -1,0 +1,240 @@
+//! A model against its reference implementation: golden files, and how far apart the numbers are.
+//!
+//! A golden file is a safetensors file with the arguments of the reference's forward pass as `in.NAME` and its results as
+//! `out.NAME`. [`Vlm::verify`] computes every result and compares it.
+
+use crate::Error;
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::BTreeMap;
+use std::path::Path;
+use vlm_models::reference::{Inputs, Numbers, Outputs, Value};
+
+/// Differences up to this share of an output's largest value are taken for rounding.
+pub const TOLERANCE: f64 = 1e-4;
+
+/// Arguments and results of a reference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Golden {
+    /// Tensors named `in.`, without that.
+    pub inputs: BTreeMap<String, Value>,
+    /// Tensors named `out.`, without that.
+    pub outputs: BTreeMap<String, Value>,
+    /// What the file says of itself, where it does.
+    pub about: Option<String>,
+}
+
+impl Golden {
+    /// Reads a golden file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no safetensors file; a tensor of another name or of a number type that is not
+    /// understood; no result to compare.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        let refuse = |expected: &str, found: String| Error::Model {
+            place: name.clone(),
+            expected: expected.to_owned(),
+            found,
+        };
+        let is_file = std::fs::metadata(path).map(|m| m.is_file());
+        if let Ok(false) = is_file {
+            return Err(refuse("a golden file", "no regular file".to_owned()));
+        }
+        let bytes = std::fs::read(path).map_err(|e| refuse("a golden file", e.to_string()))?;
+        Self::parse(&bytes, &name)
+    }
+
+    fn parse(bytes: &[u8], name: &str) -> Result<Self, Error> {
+        let refuse = |expected: &str, found: String| Error::Model {
+            place: name.to_owned(),
+            expected: expected.to_owned(),
+            found,
+        };
+        let broken = |e: safetensors::SafeTensorError| refuse("a safetensors file", e.to_string());
+        let file = SafeTensors::deserialize(bytes).map_err(broken)?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        let metadata = header.metadata().as_ref();
+        let mut golden = Self {
+            inputs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            about: metadata.and_then(|m| m.get("golden")).cloned(),
+        };
+        for (key, view) in file.iter() {
+            let (tensors, short) = match (key.strip_prefix("in."), key.strip_prefix("out.")) {
+                (Some(short), _) => (&mut golden.inputs, short),
+                (_, Some(short)) => (&mut golden.outputs, short),
+                _ => return Err(refuse("tensors named in.NAME or out.NAME", key.to_owned())),
+            };
+            let numbers = numbers(&view).ok_or_else(|| {
+                let found = format!("{key} of {:?}", view.dtype());
+                refuse("floats, integers or booleans", found)
+            })?;
+            let shape = view.shape().to_vec();
+            tensors.insert(short.to_owned(), Value { shape, numbers });
+        }
+        if golden.outputs.is_empty() {
+            return Err(refuse("a tensor named out.NAME", "none".to_owned()));
+        }
+        Ok(golden)
+    }
+}
+
+fn numbers(view: &TensorView) -> Option<Numbers> {
+    fn floats<const N: usize>(data: &[u8], number: fn([u8; N]) -> f32) -> Numbers {
+        let numbers = data.as_chunks::<N>().0.iter();
+        Numbers::Floats(numbers.map(|bytes| number(*bytes)).collect())
+    }
+    fn integers<const N: usize>(data: &[u8], number: fn([u8; N]) -> i64) -> Numbers {
+        let numbers = data.as_chunks::<N>().0.iter();
+        Numbers::Integers(numbers.map(|bytes| number(*bytes)).collect())
+    }
+    let data = view.data();
+    Some(match view.dtype() {
+        Dtype::F64 => floats(data, |b| f64::from_le_bytes(b) as f32),
+        Dtype::F32 => floats(data, f32::from_le_bytes),
+        Dtype::F16 => floats(data, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => floats(data, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::I64 => integers(data, i64::from_le_bytes),
+        Dtype::I32 => integers(data, |b| i32::from_le_bytes(b).into()),
+        Dtype::I16 => integers(data, |b| i16::from_le_bytes(b).into()),
+        Dtype::I8 => integers(data, |b| i8::from_le_bytes(b).into()),
+        // ids beyond 2^63 occur in no model
+        Dtype::U64 => integers(data, |b| {
+            u64::from_le_bytes(b).try_into().unwrap_or(i64::MAX)
+        }),
+        Dtype::U32 => integers(data, |b| u32::from_le_bytes(b).into()),
+        Dtype::U16 => integers(data, |b| u16::from_le_bytes(b).into()),
+        Dtype::U8 | Dtype::BOOL => integers(data, |[b]: [u8; 1]| b.into()),
+        _ => return None,
+    })
+}
+
+/// How one output compares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// The output's name.
+    pub name: String,
+    /// The reference's shape.
+    pub shape: Vec<usize>,
+    /// The largest absolute difference, where it can be said.
+    pub max_abs: Option<f64>,
+    /// That as a share of the reference's largest value, where it can be said.
+    pub max_rel: Option<f64>,
+    /// Why the output is not the reference's; none if it is.
+    pub failure: Option<String>,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verification {
+    /// One for each output of the golden file, in the order of their names.
+    pub comparisons: Vec<Comparison>,
+    /// Arguments that the family does not know, which were ignored.
+    pub ignored: Vec<String>,
+}
+
+impl Verification {
+    /// Whether every output is the reference's.
+    pub fn is_equal(&self) -> bool {
+        self.comparisons.iter().all(|c| c.failure.is_none())
+    }
+}
+
+/// Compares results with a golden file's. Floats may differ by `tolerance` times the largest value of the reference's
+/// tensor, integers not at all.
+pub fn compare(golden: &Golden, outputs: &Outputs, tolerance: f64) -> Vec<Comparison> {
+    let each = golden.outputs.iter();
+    each.map(|(name, expected)| compare_one(name, expected, outputs.get(name), tolerance))
+        .collect()
+}
+
+fn compare_one(name: &str, expected: &Value, found: Option<&Value>, tolerance: f64) -> Comparison {
+    let mut comparison = Comparison {
+        name: name.to_owned(),
+        shape: expected.shape.clone(),
+        max_abs: None,
+        max_rel: None,
+        failure: None,
+    };
+    let Some(found) = found else {
+        comparison.failure = Some("the model does not produce it from these inputs".to_owned());
+        return comparison;
+    };
+    // a single number may come with or without a dimension
+    let squeezed = |v: &Value| match v.shape.as_slice() {
+        [1] => Vec::new(),
+        shape => shape.to_vec(),
+    };
+    if squeezed(expected) != squeezed(found) {
+        let shapes = (&expected.shape, &found.shape);
+        comparison.failure = Some(format!(
+            "expected shape {:?}, found {:?}",
+            shapes.0, shapes.1
+        ));
+        return comparison;
+    }
+    let exact = [expected, found]
+        .iter()
+        .any(|v| matches!(v.numbers, Numbers::Integers(_)));
+    let (expected, found) = (as_floats(expected), as_floats(found));
+    let (mut largest, mut max_abs) = (0.0f64, 0.0f64);
+    for (i, (&e, &f)) in expected.iter().zip(&found).enumerate() {
+        if e.is_nan() || f.is_nan() {
+            let who = if f.is_nan() { "found" } else { "expected" };
+            comparison.failure = Some(format!("NaN {who} at {i}"));
+            return comparison;
+        }
+        // masks hold infinities, which equal each other
+        if e == f {
+            if e.is_finite() {
+                largest = largest.max(e.abs());
+            }
+            continue;
+        }
+        largest = largest.max(if e.is_finite() { e.abs() } else { 0.0 });
+        max_abs = max_abs.max((e - f).abs());
+    }
+    // a tensor of zeros has no scale of its own
+    let max_rel = if max_abs == 0.0 {
+        0.0
+    } else if largest > 0.0 {
+        max_abs / largest
+    } else {
+        max_abs
+    };
+    comparison.max_abs = Some(max_abs);
+    comparison.max_rel = Some(max_rel);
+    comparison.failure = if exact && max_abs > 0.0 {
+        let differing = expected.iter().zip(&found).filter(|(e, f)| e != f).count();
+        Some(format!("{differing} of {} integers differ", expected.len()))
+    } else if !exact && max_rel > tolerance {
+        Some(format!("beyond the tolerance {tolerance:.0e}"))
+    } else {
+        None
+    };
+    comparison
+}
+
+/// In `f64`, which holds every id and every f32 exactly.
+fn as_floats(value: &Value) -> Vec<f64> {
+    match &value.numbers {
+        Numbers::Floats(v) => v.iter().map(|&x| x.into()).collect(),
+        Numbers::Integers(v) => v.iter().map(|&x| x as f64).collect(),
+    }
+}
+
+impl crate::Vlm {
+    /// Computes what a golden file has results for, and compares.
+    ///
+    /// # Errors
+    /// Inputs that the model refuses, or a family without a reference implementation.
+    pub fn verify(&self, golden: &Golden, tolerance: f64) -> Result<Verification, Error> {
+        let inputs = Inputs::new(golden.inputs.clone());
+        let outputs = self.model().reference()?.outputs(&inputs)?;
+        Ok(Verification {
+            comparisons: compare(golden, &outputs, tolerance),
+            ignored: inputs.unread().into_iter().map(str::to_owned).collect(),
+        })
+    }
+}
