@@ -223,32 +223,33 @@ def resized():
     return cases
 
 
-PROCESSORS = {
-    "CLIPImageProcessor": CLIPImageProcessorPil,
-    "SiglipImageProcessor": SiglipImageProcessorPil,
-    "ViTImageProcessor": ViTImageProcessorPil,
-    "DeiTImageProcessor": DeiTImageProcessorPil,
-    "BlipImageProcessor": BlipImageProcessorPil,
-    "BitImageProcessor": BitImageProcessorPil,
-}
+PROCESSORS = [
+    CLIPImageProcessorPil,
+    SiglipImageProcessorPil,
+    ViTImageProcessorPil,
+    DeiTImageProcessorPil,
+    BlipImageProcessorPil,
+    BitImageProcessorPil,
+]
+PROCESSORS = {kind.__name__: kind for kind in PROCESSORS}
 
 SMALL_CROP = {"crop_size": {"height": 24, "width": 24}}
 CONFIGS = [
-    {"image_processor_type": "CLIPImageProcessor", "size": 32, "crop_size": 32},
-    {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 33}, "crop_size": {"height": 20, "width": 31}},
-    {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 21}, "crop_size": 32},
-    {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 16}, "crop_size": {"height": 40, "width": 9}},
-    {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 20}, "do_normalize": False, **SMALL_CROP},
-    {"image_processor_type": "CLIPImageProcessor", "do_resize": False, "do_rescale": False, **SMALL_CROP},
-    {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 24, "longest_edge": 30}, "do_center_crop": False},
-    {"image_processor_type": "SiglipImageProcessor", "size": {"height": 30, "width": 18}},
-    {"image_processor_type": "SiglipImageProcessor", "size": {"height": 30, "width": 18}, "do_pad": True, "pad_size": {"height": 33, "width": 20}},
-    {"image_processor_type": "ViTImageProcessor", "size": 24, "image_mean": 0.4, "image_std": [0.1, 0.2, 0.3]},
-    {"image_processor_type": "ViTImageProcessor", "size": [24, 17], "resample": 0},
-    {"image_processor_type": "ViTImageProcessor", "size": {"max_height": 20, "max_width": 30}, "resample": 1},
-    {"image_processor_type": "DeiTImageProcessor", "size": 28, "crop_size": 24, "rescale_factor": 0.00392156862745098},
-    {"image_processor_type": "BlipImageProcessor", "size": {"height": 24, "width": 24}, "do_convert_rgb": True},
-    {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 26}, "resample": 4, **SMALL_CROP},
+    {"image_processor_type": "CLIPImageProcessorPil", "size": 32, "crop_size": 32},
+    {"image_processor_type": "CLIPImageProcessorPil", "size": {"shortest_edge": 33}, "crop_size": {"height": 20, "width": 31}},
+    {"image_processor_type": "CLIPImageProcessorPil", "size": {"shortest_edge": 21}, "crop_size": 32},
+    {"image_processor_type": "CLIPImageProcessorPil", "size": {"shortest_edge": 16}, "crop_size": {"height": 40, "width": 9}},
+    {"image_processor_type": "CLIPImageProcessorPil", "size": {"shortest_edge": 20}, "do_normalize": False, **SMALL_CROP},
+    {"image_processor_type": "CLIPImageProcessorPil", "do_resize": False, "do_rescale": False, **SMALL_CROP},
+    {"image_processor_type": "CLIPImageProcessorPil", "size": {"shortest_edge": 24, "longest_edge": 30}, "do_center_crop": False},
+    {"image_processor_type": "SiglipImageProcessorPil", "size": {"height": 30, "width": 18}},
+    {"image_processor_type": "SiglipImageProcessorPil", "size": {"height": 30, "width": 18}, "do_pad": True, "pad_size": {"height": 33, "width": 20}},
+    {"image_processor_type": "ViTImageProcessorPil", "size": 24, "image_mean": 0.4, "image_std": [0.1, 0.2, 0.3]},
+    {"image_processor_type": "ViTImageProcessorPil", "size": [24, 17], "resample": 0},
+    {"image_processor_type": "ViTImageProcessorPil", "size": {"max_height": 20, "max_width": 30}, "resample": 1},
+    {"image_processor_type": "DeiTImageProcessorPil", "size": 28, "crop_size": 24, "rescale_factor": 0.00392156862745098},
+    {"image_processor_type": "BlipImageProcessorPil", "size": {"height": 24, "width": 24}, "do_convert_rgb": True},
+    {"image_processor_type": "BitImageProcessorPil", "size": {"shortest_edge": 26}, "resample": 4, **SMALL_CROP},
 ]
 
 

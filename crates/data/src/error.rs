@@ -132,6 +132,22 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// A directory without the files that are needed.
+    #[error("{name}: expected {expected}, found none of them")]
+    Missing {
+        /// Directory.
+        name: String,
+        /// Names of the files.
+        expected: String,
+    },
+    /// A processor that makes another kind of input.
+    #[error("image processor: expected {expected}, found {found}")]
+    Processor {
+        /// What was asked for.
+        expected: &'static str,
+        /// What the processor makes.
+        found: &'static str,
+    },
     /// A record of a data file.
     #[error("{name}:{line}: {field}: expected {expected}, found {found}")]
     Record {

@@ -1,4 +1,5 @@
-//! Writing files so that a good one is never replaced by half of another.
+//! Reading files within a limit, and writing them so that a good one is never replaced by half of
+//! another.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -6,6 +7,44 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Error;
+
+/// The largest configuration or vocabulary file that is read. The largest published ones have about
+/// 35 MB.
+const MAX_BYTES: u64 = 512 << 20;
+
+/// The bytes of a configuration or vocabulary file, or `None` where there is no such file.
+///
+/// # Errors
+/// No regular file, too large, or unreadable.
+pub(crate) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let failed = |source| Error::io(path, "read", source);
+    // Asked before opening: to open a named pipe would wait for its writer.
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let name = || path.display().to_string();
+    if !meta.is_file() {
+        let found = if meta.is_dir() {
+            "a directory"
+        } else {
+            "a device or pipe"
+        };
+        return Err(Error::NotAFile {
+            name: name(),
+            found,
+        });
+    }
+    if meta.len() > MAX_BYTES {
+        return Err(Error::TooManyBytes {
+            name: name(),
+            found: meta.len().to_string(),
+            limit: MAX_BYTES,
+        });
+    }
+    fs::read(path).map(Some).map_err(failed)
+}
 
 /// Writes `path` whole or not at all.
 ///

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use vlm_data::image::{
-    self, Filter, Image, ImageProcessor, Limits, PreprocessorConfig, ProcessorKind,
+    self, Filter, Image, ImageProcessor, Limits, PreprocessorConfig, ProcessorKind, Resampler,
 };
 
 fn testdata() -> PathBuf {
@@ -68,7 +68,8 @@ fn every_filter_resizes_bit_for_bit_like_pillow() {
         let number = |i: usize| case[i].as_u64().unwrap();
         let image = noise(number(0) as u32, number(1) as u32, number(2));
         let filter = Filter::from_pil(number(5)).unwrap();
-        let found = image::resize(&image, number(3) as u32, number(4) as u32, filter).unwrap();
+        let (width, height) = (number(3) as u32, number(4) as u32);
+        let found = image::resize(&image, width, height, filter, Resampler::Pillow).unwrap();
         if fnv1a(found.into_rgb()) != case[6] {
             wrong.push(format!("{case} {filter:?}"));
         }

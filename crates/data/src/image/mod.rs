@@ -1,24 +1,33 @@
 //! Pictures: from encoded bytes to the tensor that a model was trained on.
 //!
 //! The reference throughout is what the field's checkpoints were made with: Pillow's decoding
-//! (`transformers.image_utils.load_image`), Pillow's resampling and the Hugging Face image
-//! processors.
+//! (`transformers.image_utils.load_image`), Pillow's or torchvision's resampling, the Hugging Face
+//! image processors, and the transforms of the authors' own repositories.
+//!
+//! Every pipeline is given the picture that [`decode`] makes, RGB and upright. Pipelines of
+//! torchvision transforms, given a picture that still has a palette or alpha, would resize it so:
+//! their references are such that convert first.
 
+mod config;
 mod crop;
 mod decode;
 mod gif;
 mod jpeg;
 mod normalize;
+mod open_clip;
 mod orientation;
 mod preprocess;
 mod resize;
+mod size;
 mod tiff;
 
-pub use crop::center_crop_offset;
+pub use config::{PatchLimit, PreprocessorConfig, ProcessorKind};
+pub use crop::{CropRounding, center_crop_offset};
 pub use decode::{Limits, decode, read};
-pub use normalize::Normalize;
-pub use preprocess::{ImageProcessor, PixelValues, PreprocessorConfig, ProcessorKind, Size};
-pub use resize::{Filter, Region, resize, resize_region};
+pub use normalize::{Arithmetic, Normalize};
+pub use preprocess::{ImageInputs, ImageProcessor, PatchValues, PixelValues};
+pub use resize::{Filter, Region, Resampler, resize, resize_region};
+pub use size::Size;
 
 use crate::Error;
 

@@ -1,16 +1,19 @@
-//! Pillow's resampling, bit for bit.
+//! Pillow's and torchvision's resampling, bit for bit.
 //!
-//! Pillow's `Resample.c` (8 bits a channel): an antialiased filter whose support grows with the
-//! reduction, coefficients in 22-bit fixed point, one pass in each direction, each rounded to
-//! 8 bits. Every output pixel depends on the input alone, so that any region of the result
-//! can be computed without the rest.
+//! Both use an antialiased filter whose support grows with the reduction, fixed-point coefficients
+//! and one pass in each direction, each rounded to 8 bits. Pillow's `Resample.c` keeps 22 fraction
+//! bits. PyTorch (`UpSampleKernelAVXAntialias.h`, which `torchvision.transforms.v2` calls for 8-bit
+//! tensors) keeps as many as let the largest coefficient fit in 16 bits, and always begins
+//! horizontally. Every output pixel depends on the input alone, so that any region of the
+//! result can be computed without the rest.
 
 use rayon::prelude::*;
 
 use super::Image;
 use crate::Error;
 
-/// Fraction bits of a coefficient: 32 minus 8 of the sample minus 2 for overshoot and sign.
+/// Fraction bits of Pillow's coefficients, and at most of PyTorch's: 32 minus 8 of the sample minus 2
+/// for overshoot and sign.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Below this many multiplications threads cost more than they bring.
@@ -34,6 +37,17 @@ pub enum Filter {
     Box,
     /// PIL 5: Hamming-windowed sinc over 1 pixel to each side.
     Hamming,
+}
+
+/// Whose arithmetic a picture is resized with: the results differ by one grey level at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resampler {
+    /// `PIL.Image.Image.resize`.
+    #[default]
+    Pillow,
+    /// `torchvision.transforms.v2.functional.resize` of an 8-bit tensor on a CPU. It has no Box and no
+    /// Hamming filter, so these two are Pillow's.
+    Torchvision,
 }
 
 impl Filter {
@@ -61,7 +75,7 @@ impl Filter {
         }
     }
 
-    fn weight(self, x: f64) -> f64 {
+    fn weight(self, x: f64, resampler: Resampler) -> f64 {
         fn sinc(x: f64) -> f64 {
             if x == 0.0 {
                 return 1.0;
@@ -88,6 +102,8 @@ impl Filter {
                 const A: f64 = -0.5;
                 if distance < 1.0 {
                     ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0
+                } else if distance < 2.0 && resampler == Resampler::Torchvision {
+                    ((A * distance - 5.0 * A) * distance + 8.0 * A) * distance - 4.0 * A
                 } else if distance < 2.0 {
                     (((distance - 5.0) * distance + 8.0) * distance - 4.0) * A
                 } else {
@@ -118,27 +134,33 @@ pub struct Region {
     pub height: u32,
 }
 
-/// Resizes to `width` × `height` pixels, as `PIL.Image.Image.resize((width, height), filter)`.
+/// Resizes to `width` × `height` pixels with the arithmetic of `resampler`.
 ///
 /// # Errors
 /// [`Error::Resize`] where a side is 0 or the result exceeds 100 megapixels.
 ///
 /// ```
-/// use vlm_data::image::{Filter, Image, resize};
+/// use vlm_data::image::{Filter, Image, Resampler, resize};
 /// let white = Image::from_rgb(8, 6, vec![255; 8 * 6 * 3])?;
-/// let small = resize(&white, 4, 3, Filter::Bicubic)?;
+/// let small = resize(&white, 4, 3, Filter::Bicubic, Resampler::Pillow)?;
 /// assert_eq!((small.width(), small.height()), (4, 3));
 /// assert!(small.rgb().iter().all(|&v| v == 255));
 /// # Ok::<(), vlm_data::Error>(())
 /// ```
-pub fn resize(image: &Image, width: u32, height: u32, filter: Filter) -> Result<Image, Error> {
+pub fn resize(
+    image: &Image,
+    width: u32,
+    height: u32,
+    filter: Filter,
+    resampler: Resampler,
+) -> Result<Image, Error> {
     let whole = Region {
         left: 0,
         top: 0,
         width,
         height,
     };
-    resize_region(image, width.into(), height.into(), whole, filter)
+    resize_region(image, width.into(), height.into(), whole, filter, resampler)
 }
 
 /// The part `region` of the picture resized to `width` × `height`, without computing the rest:
@@ -152,6 +174,7 @@ pub fn resize_region(
     height: u64,
     region: Region,
     filter: Filter,
+    resampler: Resampler,
 ) -> Result<Image, Error> {
     let refuse = |reason: &str| Error::Resize {
         from_width: image.width,
@@ -163,7 +186,7 @@ pub fn resize_region(
     if width == 0 || height == 0 || region.width == 0 || region.height == 0 {
         return Err(refuse("expected at least one pixel a side"));
     }
-    // Pillow counts sides in C's int.
+    // Both count sides in C's int.
     if width.max(height) > i32::MAX as u64 {
         return Err(refuse("expected sides below 2^31"));
     }
@@ -178,11 +201,15 @@ pub fn resize_region(
     if u64::from(region.width) * u64::from(region.height) > MAX_OUTPUT_PIXELS {
         return Err(refuse("expected at most 100 megapixels"));
     }
+    let resampler = match filter {
+        Filter::Box | Filter::Hamming => Resampler::Pillow,
+        _ => resampler,
+    };
     let (out_w, out_h) = (region.width as usize, region.height as usize);
     let (in_w, in_h) = (image.width as usize, image.height as usize);
     if filter == Filter::Nearest && (width, height) != (in_w as u64, in_h as u64) {
-        let columns = nearest(image.width, width, region.left, out_w);
-        let rows = nearest(image.height, height, region.top, out_h);
+        let columns = nearest(image.width, width, region.left, out_w, resampler);
+        let rows = nearest(image.height, height, region.top, out_h, resampler);
         let mut rgb = Vec::with_capacity(out_w * out_h * 3);
         for row in rows {
             for &column in &columns {
@@ -194,9 +221,9 @@ pub fn resize_region(
     }
 
     let across = (width != u64::from(image.width))
-        .then(|| Taps::new(image.width, width, region.left, out_w, filter));
+        .then(|| Taps::new(image.width, width, region.left, out_w, filter, resampler));
     let down = (height != u64::from(image.height))
-        .then(|| Taps::new(image.height, height, region.top, out_h, filter));
+        .then(|| Taps::new(image.height, height, region.top, out_h, filter, resampler));
     // Only what the passes will read takes part in them.
     let (left, columns) = across
         .as_ref()
@@ -218,7 +245,9 @@ pub fn resize_region(
         (None, None) => source.to_vec(),
         (Some(across), None) => horizontal_pass(source, &across),
         (None, Some(down)) => vertical_pass(source, &down),
-        (Some(across), Some(down)) if vertical_first((in_w, in_h), (width, height)) => {
+        (Some(across), Some(down))
+            if resampler == Resampler::Pillow && vertical_first((in_w, in_h), (width, height)) =>
+        {
             let flat = vertical_pass(source, &down);
             horizontal_pass(View::packed(&flat, source.width, out_h), &across)
         }
@@ -270,8 +299,15 @@ impl<'a> View<'a> {
     }
 }
 
-/// The samples that `ImagingScaleAffine` (Geometry.c) takes, `count` of them from output `start`.
-fn nearest(side: u32, output: u64, start: u64, count: usize) -> Vec<usize> {
+/// The samples that `ImagingScaleAffine` (Geometry.c) or PyTorch's `nearest` takes, `count` of them
+/// from output `start`.
+fn nearest(side: u32, output: u64, start: u64, count: usize, resampler: Resampler) -> Vec<usize> {
+    let last = side as usize - 1;
+    if resampler == Resampler::Torchvision {
+        let step = side as f32 / output as f32;
+        let sample = |index: u64| ((index as f32 * step) as usize).min(last);
+        return (start..start + count as u64).map(sample).collect();
+    }
     let step = f64::from(side) / output as f64;
     // Pillow adds the step up instead of multiplying, and its rounding errors decide ties.
     let mut position = step * 0.5;
@@ -280,11 +316,82 @@ fn nearest(side: u32, output: u64, start: u64, count: usize) -> Vec<usize> {
     }
     (0..count)
         .map(|_| {
-            let sample = (position as usize).min(side as usize - 1);
+            let sample = (position as usize).min(last);
             position += step;
             sample
         })
         .collect()
+}
+
+/// How one side is sampled, before weights are rounded.
+struct Sampling {
+    side: u32,
+    output: u64,
+    filter: Filter,
+    resampler: Resampler,
+    /// Input samples for one output sample.
+    scale: f64,
+    /// The most input samples that an output sample reads.
+    stride: usize,
+}
+
+impl Sampling {
+    fn new(side: u32, output: u64, filter: Filter, resampler: Resampler) -> Self {
+        let scale = f64::from(side) / output as f64;
+        let support = filter.support() * scale.max(1.0);
+        Self {
+            side,
+            output,
+            filter,
+            resampler,
+            scale,
+            stride: (support.ceil() as usize * 2 + 1).min(side as usize),
+        }
+    }
+
+    /// The first input sample that output `index` reads, and how many; their weights, of sum 1, go to
+    /// the beginning of `weights`.
+    fn weights(&self, index: u64, weights: &mut [f64]) -> (usize, usize) {
+        let filter_scale = self.scale.max(1.0);
+        let support = self.filter.support() * filter_scale;
+        let inverse = 1.0 / filter_scale;
+        let center = (index as f64 + 0.5) * self.scale;
+        // Conversions truncate towards zero and saturate, as C's after its clamping.
+        let first = (center - support + 0.5).max(0.0) as usize;
+        let end = ((center + support + 0.5).max(0.0) as usize).min(self.side as usize);
+        let length = (end - first).min(self.stride);
+        let mut total = 0.0;
+        for (x, weight) in weights[..length].iter_mut().enumerate() {
+            let distance = ((x + first) as f64 - center + 0.5) * inverse;
+            *weight = self.filter.weight(distance, self.resampler);
+            total += *weight;
+        }
+        if total != 0.0 {
+            for weight in &mut weights[..length] {
+                *weight /= total;
+            }
+        }
+        (first, length)
+    }
+
+    /// Pillow's is fixed; PyTorch's lets the largest of all outputs' weights fit in 16 bits. Of a side
+    /// of more than 2¹⁷ outputs only both ends are looked at, where the largest weights are.
+    fn fraction_bits(&self) -> u32 {
+        const END: u64 = 1 << 16;
+        if self.resampler == Resampler::Pillow {
+            return PRECISION_BITS;
+        }
+        let mut weights = vec![0.0; self.stride];
+        let mut largest = 0.0f64;
+        let second_end = self.output.saturating_sub(END).max(END);
+        for index in (0..self.output.min(END)).chain(second_end..self.output) {
+            let (_, length) = self.weights(index, &mut weights);
+            largest = weights[..length].iter().copied().fold(largest, f64::max);
+        }
+        (0..PRECISION_BITS)
+            .find(|bits| (0.5 + largest * f64::from(1u32 << (bits + 1))) as i32 >= 1 << 15)
+            .unwrap_or(PRECISION_BITS)
+    }
 }
 
 /// For each output sample: where its input samples begin, how many, and their weights.
@@ -294,37 +401,31 @@ struct Taps {
     /// `stride` fixed-point weights for each output sample.
     weights: Vec<i32>,
     stride: usize,
+    /// Fraction bits of the weights.
+    bits: u32,
 }
 
 impl Taps {
-    /// `precompute_coeffs` and `normalize_coeffs_8bpc` for `count` outputs from output `start`.
-    fn new(side: u32, output: u64, start: u64, count: usize, filter: Filter) -> Self {
-        let scale = f64::from(side) / output as f64;
-        let filter_scale = scale.max(1.0);
-        let support = filter.support() * filter_scale;
-        let stride = (support.ceil() as usize * 2 + 1).min(side as usize);
-        let inverse = 1.0 / filter_scale;
+    /// The weights for `count` outputs from output `start`: Pillow's `precompute_coeffs` and
+    /// `normalize_coeffs_8bpc`, or PyTorch's `compute_index_ranges_int16_weights`.
+    fn new(
+        side: u32,
+        output: u64,
+        start: u64,
+        count: usize,
+        filter: Filter,
+        resampler: Resampler,
+    ) -> Self {
+        let sampling = Sampling::new(side, output, filter, resampler);
+        let bits = sampling.fraction_bits();
+        let stride = sampling.stride;
         let mut bounds = Vec::with_capacity(count);
         let mut weights = vec![0; count * stride];
         let mut exact = vec![0.0; stride];
         for (index, taps) in weights.chunks_exact_mut(stride).enumerate() {
-            let center = ((start + index as u64) as f64 + 0.5) * scale;
-            // Conversions truncate towards zero and saturate, as C's after its clamping.
-            let first = (center - support + 0.5).max(0.0) as usize;
-            let end = ((center + support + 0.5).max(0.0) as usize).min(side as usize);
-            let length = end - first;
-            let mut total = 0.0;
-            for (x, weight) in exact[..length].iter_mut().enumerate() {
-                *weight = filter.weight(((x + first) as f64 - center + 0.5) * inverse);
-                total += *weight;
-            }
-            for (tap, weight) in taps.iter_mut().zip(&exact[..length]) {
-                let share = if total != 0.0 {
-                    weight / total
-                } else {
-                    *weight
-                };
-                let fixed = share * f64::from(1u32 << PRECISION_BITS);
+            let (first, length) = sampling.weights(start + index as u64, &mut exact);
+            for (tap, &share) in taps.iter_mut().zip(&exact[..length]) {
+                let fixed = share * f64::from(1u32 << bits);
                 *tap = (fixed + if share < 0.0 { -0.5 } else { 0.5 }) as i32;
             }
             bounds.push((first, length));
@@ -333,7 +434,13 @@ impl Taps {
             bounds,
             weights,
             stride,
+            bits,
         }
+    }
+
+    /// One half, for rounding.
+    fn half(&self) -> i32 {
+        1 << (self.bits - 1)
     }
 
     /// First input sample that any output reads, and how many follow.
@@ -363,10 +470,8 @@ impl Taps {
     }
 }
 
-const HALF: i32 = 1 << (PRECISION_BITS - 1);
-
-fn clip(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+fn clip(sum: i32, bits: u32) -> u8 {
+    (sum >> bits).clamp(0, 255) as u8
 }
 
 /// `[rows, in_w, 3]` to `[rows, outputs, 3]`.
@@ -377,13 +482,13 @@ fn horizontal_pass(source: View<'_>, taps: &Taps) -> Vec<u8> {
         let row = source.row(y);
         for (pixel, (first, weights)) in out.chunks_exact_mut(3).zip(taps.iter()) {
             let samples = &row[first * 3..(first + weights.len()) * 3];
-            let mut sum = [HALF; 3];
+            let mut sum = [taps.half(); 3];
             for (sample, &weight) in samples.chunks_exact(3).zip(weights) {
                 sum[0] += i32::from(sample[0]) * weight;
                 sum[1] += i32::from(sample[1]) * weight;
                 sum[2] += i32::from(sample[2]) * weight;
             }
-            pixel.copy_from_slice(&sum.map(clip));
+            pixel.copy_from_slice(&sum.map(|sum| clip(sum, taps.bits)));
         }
     };
     if source.rows * taps.weights.len() * 3 >= PARALLEL_WORK {
@@ -400,14 +505,14 @@ fn vertical_pass(source: View<'_>, taps: &Taps) -> Vec<u8> {
     let mut out = vec![0; taps.bounds.len() * width];
     let one_row = |(y, out): (usize, &mut [u8])| {
         let (first, weights) = taps.get(y);
-        let mut sums = vec![HALF; width];
+        let mut sums = vec![taps.half(); width];
         for (row, &weight) in weights.iter().enumerate() {
             for (sum, &sample) in sums.iter_mut().zip(source.row(first + row)) {
                 *sum += i32::from(sample) * weight;
             }
         }
         for (out, sum) in out.iter_mut().zip(sums) {
-            *out = clip(sum);
+            *out = clip(sum, taps.bits);
         }
     };
     if taps.weights.len() * width >= PARALLEL_WORK {

@@ -6,9 +6,7 @@ use tokenizers::{ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString
 
 use crate::Error;
 use crate::error::one_line;
-
-/// The largest `tokenizer.json` that is read. The largest published ones have about 35 MB.
-const MAX_BYTES: u64 = 512 << 20;
+use crate::files::read_small;
 
 /// A tokenizer in the format of Hugging Face's `tokenizers`: one `tokenizer.json` holds
 /// normalisation, splitting, vocabulary and merges.
@@ -25,25 +23,9 @@ impl Tokenizer {
     /// # Errors
     /// Where the file is missing, no file, unreadable, or no tokenizer; the message names it.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::io(path, "read", source);
-        let meta = std::fs::metadata(path).map_err(failed)?;
         let name = path.display().to_string();
-        if !meta.is_file() {
-            let found = if meta.is_dir() {
-                "a directory"
-            } else {
-                "a device or pipe"
-            };
-            return Err(Error::NotAFile { name, found });
-        }
-        if meta.len() > MAX_BYTES {
-            return Err(Error::TooManyBytes {
-                name,
-                found: meta.len().to_string(),
-                limit: MAX_BYTES,
-            });
-        }
-        let bytes = std::fs::read(path).map_err(failed)?;
+        let bytes = read_small(path)?
+            .ok_or_else(|| Error::io(path, "read", std::io::ErrorKind::NotFound.into()))?;
         Self::from_bytes(&bytes, &name)
     }
 
