@@ -44,6 +44,12 @@ pub enum Error {
     /// A part that a model can do without, but not for what was asked.
     #[error(transparent)]
     Missing(#[from] Missing),
+    /// No weights.
+    #[error("{found}")]
+    Weights {
+        /// What was looked for, and what was there.
+        found: String,
+    },
     /// A text that the model cannot take.
     #[error("text: expected at most {expected} tokens, found {found}")]
     TooLong {

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use vlm_data::image::{ImageProcessor, PreprocessorConfig, ProcessorKind};
 use vlm_data::text::Tokenizer;
 use vlm_models::families::Model;
-use vlm_nn::weights::Checkpoint;
+use vlm_nn::weights::{Checkpoint, weights_file};
 
 /// The names of the files of a model directory.
 pub mod file {
     /// The family and its sizes.
     pub const CONFIG: &str = "config.json";
+    /// The same in open_clip's layout.
+    pub const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
     /// The weights.
     pub const WEIGHTS: &str = "model.safetensors";
     /// The vocabulary.
@@ -21,12 +23,24 @@ pub mod file {
     pub const PREPROCESSOR: &str = "preprocessor_config.json";
 }
 
+/// Who wrote a model's files, and so what is assumed where they are silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `config.json`, as `transformers` and this program write it.
+    HuggingFace,
+    /// `open_clip_config.json`.
+    OpenClip,
+    /// A checkpoint alone, as authors release it with their code: names and shapes of its tensors tell the rest.
+    Original,
+}
+
 /// The files of a model. Only what is asked for is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFiles {
     name: String,
     directory: PathBuf,
-    weights: Option<PathBuf>,
+    layout: Layout,
+    weights: Result<PathBuf, String>,
     tokenizer: PathBuf,
 }
 
@@ -43,16 +57,28 @@ impl ModelFiles {
             found: e.to_string(),
         })?;
         let (directory, weights) = if kind.is_dir() {
-            (path.to_owned(), None)
+            let weights = weights_file(path).map_err(|e| e.to_string());
+            (path.to_owned(), weights)
         } else {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
-            (parent.to_owned(), Some(path.to_owned()))
+            (parent.to_owned(), Ok(path.to_owned()))
+        };
+        // a repository may hold a model in two layouts: the name of the weights decides
+        let named = weights.as_ref().ok().and_then(|w| w.file_name());
+        let open_clip_weights = named.is_some_and(|n| n.to_string_lossy().starts_with("open_clip"));
+        let has = |file| directory.join(file).exists();
+        let layout = match (has(file::CONFIG), has(file::OPEN_CLIP_CONFIG)) {
+            (true, true) if open_clip_weights => Layout::OpenClip,
+            (true, _) => Layout::HuggingFace,
+            (false, true) => Layout::OpenClip,
+            (false, false) => Layout::Original,
         };
         Ok(Self {
             name,
             tokenizer: directory.clone(),
             directory,
+            layout,
             weights,
         })
     }
@@ -69,24 +95,45 @@ impl ModelFiles {
         &self.name
     }
 
+    /// Who wrote the files.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The tensors of the weights, of which only names and shapes are read yet.
+    ///
+    /// # Errors
+    /// No file of weights, several, or one that cannot be read or is damaged.
+    pub fn checkpoint(&self) -> Result<Checkpoint, Error> {
+        let path = self.weights.as_ref().map_err(|found| Error::Weights {
+            found: found.clone(),
+        })?;
+        Ok(Checkpoint::open(path).map_err(vlm_models::Error::from)?)
+    }
+
     /// The network with its weights.
     ///
     /// # Errors
     /// A file that is missing or damaged, a config that is not understood, weights that do not fill the model.
     pub fn model(&self, device: &Device) -> Result<Model, Error> {
-        let path = self.directory.join(file::CONFIG);
+        let config = match self.layout {
+            Layout::HuggingFace => file::CONFIG,
+            Layout::OpenClip => file::OPEN_CLIP_CONFIG,
+            Layout::Original => {
+                return Err(Error::Model {
+                    place: self.directory.join(file::CONFIG).display().to_string(),
+                    expected: "a readable file of a model".to_owned(),
+                    found: "none".to_owned(),
+                });
+            }
+        };
+        let path = self.directory.join(config);
         let config = String::from_utf8(read(&path)?).map_err(|e| Error::Model {
             place: path.display().to_string(),
             expected: "JSON".to_owned(),
             found: e.to_string(),
         })?;
-        let weights = match &self.weights {
-            Some(path) => path.clone(),
-            None => self.directory.join(file::WEIGHTS),
-        };
-        let checkpoint = Checkpoint::parse(&read(&weights)?, &weights.display().to_string())
-            .map_err(vlm_models::Error::from)?;
-        model(&path, &config, checkpoint, device)
+        model(&path, &config, self.checkpoint()?, device)
     }
 
     /// The text side, where there is a vocabulary.
@@ -107,26 +154,41 @@ impl ModelFiles {
         Ok(Ok(TextSide::new(&self.name, tokenizer, model)?))
     }
 
-    /// What is done to pictures, where the files say it.
+    /// What is done to pictures, where the files or the authors' code say it.
     ///
     /// # Errors
     /// A file that is damaged or not understood.
-    pub fn processor(&self) -> Result<Result<ImageProcessor, Missing>, Error> {
-        let path = self.directory.join(file::PREPROCESSOR);
-        if !path.exists() {
-            return Ok(Err(Missing {
-                model: self.name.clone(),
-                part: "what is done to pictures",
-                files: file::PREPROCESSOR,
-                hint: "publishers put it beside the weights",
-            }));
+    pub fn processor(&self, model: &Model) -> Result<Result<ImageProcessor, Missing>, Error> {
+        let kind = self.processor_kind(model);
+        if let Some(found) = ImageProcessor::find(&self.directory, kind)? {
+            return Ok(Ok(found));
         }
-        let config = PreprocessorConfig::from_json(
-            &read(&path)?,
-            &path.display().to_string(),
-            ProcessorKind::Vit,
-        )?;
-        Ok(Ok(ImageProcessor::from_config(config)))
+        if self.layout == Layout::Original {
+            let mut config = PreprocessorConfig::defaults(kind);
+            if let Some(side) = model.pictures().image_size.and_then(|s| s.try_into().ok()) {
+                config = config.with_size(side);
+            }
+            return Ok(Ok(ImageProcessor::from_config(config)));
+        }
+        Ok(Err(Missing {
+            model: self.name.clone(),
+            part: "what is done to pictures",
+            files: file::PREPROCESSOR,
+            hint: "publishers put it beside the weights",
+        }))
+    }
+
+    /// What a file that names no processor class is read as, and what is assumed without one.
+    fn processor_kind(&self, model: &Model) -> ProcessorKind {
+        let published = match model {
+            Model::Coca(_) => return ProcessorKind::Vit,
+            Model::Clip(_) => ProcessorKind::Clip,
+            Model::Siglip(_) => ProcessorKind::Siglip,
+        };
+        match self.layout {
+            Layout::HuggingFace => published,
+            Layout::OpenClip | Layout::Original => ProcessorKind::OpenClip,
+        }
     }
 }
 

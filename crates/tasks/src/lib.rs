@@ -39,7 +39,7 @@ mod vqa;
 
 pub use captioning::{Caption, CaptionOptions};
 pub use error::{Error, Missing};
-pub use files::{ModelFiles, file};
+pub use files::{Layout, ModelFiles, file};
 pub use text::TextSide;
 pub use vlm::{Files, Vlm};
 pub use vqa::Answer;

@@ -94,15 +94,54 @@ impl TextSide {
             Format::Own(special) => Tokens::padded(&rows, special.pad),
             Format::Published { full: false } => Tokens::padded(&rows, 0),
             Format::Published { full: true } => {
-                let pad = ["<pad>", "</s>"];
-                let pad = pad.iter().find_map(|t| self.tokenizer.token_to_id(t));
+                let pad = self.pad();
                 let fill = |mut row: Vec<u32>| {
-                    row.resize(self.size.max_positions, pad.unwrap_or_default());
+                    row.resize(self.size.max_positions, pad);
                     row
                 };
                 Tokens::new(rows.into_iter().map(fill).collect(), None)?
             }
         })
+    }
+
+    /// Texts as the tokenizer gives them, padded or cut to `length`, or else padded to the longest, whatever the model
+    /// takes. What is cut keeps its last token, which ends texts.
+    ///
+    /// # Errors
+    /// Text that cannot be tokenized.
+    pub(crate) fn tokens_of_length(
+        &self,
+        texts: &[&str],
+        length: Option<usize>,
+    ) -> Result<Tokens, Error> {
+        let pad = match self.format {
+            Format::Own(special) => special.pad,
+            Format::Published { .. } => self.pad(),
+        };
+        let mut rows = Vec::with_capacity(texts.len());
+        for text in texts {
+            let mut row = self.tokenizer.encode_with_special_tokens(text)?;
+            if let (Some(length), Some(&last)) = (length, row.last())
+                && row.len() > length
+                && length > 0
+            {
+                row.truncate(length);
+                row[length - 1] = last;
+            }
+            rows.push(row);
+        }
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let length = length.unwrap_or(longest);
+        let mask = |row: &Vec<u32>| (0..length).map(|i| i < row.len()).collect();
+        let mask = rows.iter().map(mask).collect();
+        rows.iter_mut().for_each(|row| row.resize(length, pad));
+        Ok(Tokens::new(rows, Some(mask))?)
+    }
+
+    fn pad(&self) -> u32 {
+        let names = ["<pad>", "[PAD]", "</s>"];
+        let known = names.iter().find_map(|t| self.tokenizer.token_to_id(t));
+        known.unwrap_or_default()
     }
 
     fn row(&self, text: &str) -> Result<Vec<u32>, Error> {

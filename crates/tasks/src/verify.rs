@@ -3,11 +3,13 @@
 //! A golden file is a safetensors file with the arguments of the reference's forward pass as `in.NAME` and its results as
 //! `out.NAME`. [`Vlm::verify`] computes every result and compares it.
 
-use crate::Error;
+use crate::vlm::PictureBatch;
+use crate::{Error, Vlm};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
 use std::path::Path;
+use vlm_data::image::{self, Image, Limits};
 use vlm_models::reference::{Inputs, Numbers, Outputs, Value};
 
 /// Differences up to this share of an output's largest value are taken for rounding.
@@ -141,15 +143,15 @@ impl Verification {
     }
 }
 
-/// Compares results with a golden file's. Floats may differ by `tolerance` times the largest value of the reference's
-/// tensor, integers not at all.
-pub fn compare(golden: &Golden, outputs: &Outputs, tolerance: f64) -> Vec<Comparison> {
-    let each = golden.outputs.iter();
-    each.map(|(name, expected)| compare_one(name, expected, outputs.get(name), tolerance))
-        .collect()
-}
-
-fn compare_one(name: &str, expected: &Value, found: Option<&Value>, tolerance: f64) -> Comparison {
+/// Compares a result with the reference's. Floats may differ by `tolerance` times the largest value of the reference's
+/// tensor and by `slack` beside that, integers not at all.
+fn compare(
+    name: &str,
+    expected: &Value,
+    found: Option<&Value>,
+    tolerance: f64,
+    slack: f64,
+) -> Comparison {
     let mut comparison = Comparison {
         name: name.to_owned(),
         shape: expected.shape.clone(),
@@ -196,19 +198,13 @@ fn compare_one(name: &str, expected: &Value, found: Option<&Value>, tolerance: f
         max_abs = max_abs.max((e - f).abs());
     }
     // a tensor of zeros has no scale of its own
-    let max_rel = if max_abs == 0.0 {
-        0.0
-    } else if largest > 0.0 {
-        max_abs / largest
-    } else {
-        max_abs
-    };
+    let scale = if largest > 0.0 { largest } else { 1.0 };
     comparison.max_abs = Some(max_abs);
-    comparison.max_rel = Some(max_rel);
+    comparison.max_rel = Some(max_abs / scale);
     comparison.failure = if exact && max_abs > 0.0 {
         let differing = expected.iter().zip(&found).filter(|(e, f)| e != f).count();
         Some(format!("{differing} of {} integers differ", expected.len()))
-    } else if !exact && max_rel > tolerance {
+    } else if !exact && max_abs > tolerance * scale + slack {
         Some(format!("beyond the tolerance {tolerance:.0e}"))
     } else {
         None
@@ -224,17 +220,156 @@ fn as_floats(value: &Value) -> Vec<f64> {
     }
 }
 
-impl crate::Vlm {
+/// Bytes of encoded pictures or of text: `NAME`, or `NAME.0`, `NAME.1` and so on.
+fn take_bytes(inputs: &mut BTreeMap<String, Value>, name: &str) -> Result<Vec<Vec<u8>>, Error> {
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for key in inputs.keys() {
+        if let Some(rest) = key.strip_prefix(name) {
+            let place = match rest.strip_prefix('.') {
+                Some(number) => number.parse().ok(),
+                None if rest.is_empty() => Some(0),
+                None => None,
+            };
+            found.extend(place.map(|place| (place, key.clone())));
+        }
+    }
+    found.sort();
+    let each = found.into_iter().map(|(_, key)| {
+        let value = inputs.remove(&key).expect("a key of the map");
+        let bytes = match &value.numbers {
+            Numbers::Integers(v) => v.iter().map(|&b| u8::try_from(b).ok()).collect(),
+            Numbers::Floats(_) => None,
+        };
+        bytes.ok_or_else(|| Error::Model {
+            place: format!("in.{key}"),
+            expected: "bytes".to_owned(),
+            found: "other numbers".to_owned(),
+        })
+    });
+    each.collect()
+}
+
+impl Vlm {
     /// Computes what a golden file has results for, and compares.
     ///
+    /// Encoded pictures (`image_bytes`) go through the model's own processor and text (`text_utf8`) through its
+    /// tokenizer; what they give is compared where the file has it and is read by the model where the file has no
+    /// `pixel_values` or `input_ids` of its own. Pixels may differ by one grey level, those of a JPEG by two, because
+    /// decoders do.
+    ///
     /// # Errors
-    /// Inputs that the model refuses, or a family without a reference implementation.
+    /// Inputs that the model refuses, a processor or tokenizer that is asked for and missing, or a family without a
+    /// reference implementation.
     pub fn verify(&self, golden: &Golden, tolerance: f64) -> Result<Verification, Error> {
-        let inputs = Inputs::new(golden.inputs.clone());
-        let outputs = self.model().reference()?.outputs(&inputs)?;
+        let mut inputs = golden.inputs.clone();
+        let mut prepared = Outputs::new();
+        let mut pixel_slack = 0.0;
+        let pictures = take_bytes(&mut inputs, "image_bytes")?;
+        if !pictures.is_empty() {
+            pixel_slack = self.prepare_pictures(&pictures, &mut prepared)?;
+        }
+        let texts = take_bytes(&mut inputs, "text_utf8")?;
+        if !texts.is_empty() {
+            self.prepare_texts(&texts, golden, &mut prepared)?;
+        }
+        for (name, value) in &prepared {
+            inputs.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let inputs = Inputs::new(inputs);
+        let needs_model = golden.outputs.keys().any(|k| !prepared.contains_key(k));
+        let mut outputs = Outputs::new();
+        if needs_model {
+            outputs = self.model().reference()?.outputs(&inputs)?;
+        }
+        let unread = inputs.unread().into_iter();
+        let ignored = unread.filter(|name| !prepared.contains_key(*name));
+        let ignored = ignored.map(str::to_owned).collect();
+        outputs.extend(prepared.clone());
+        let each = golden.outputs.iter().map(|(name, expected)| {
+            let pixels = name == PIXELS && prepared.contains_key(name);
+            let slack = if pixels { pixel_slack } else { 0.0 };
+            compare(name, expected, outputs.get(name), tolerance, slack)
+        });
         Ok(Verification {
-            comparisons: compare(golden, &outputs, tolerance),
-            ignored: inputs.unread().into_iter().map(str::to_owned).collect(),
+            comparisons: each.collect(),
+            ignored,
         })
     }
+
+    /// Encoded pictures as `pixel_values` and what goes with them; tells by how much a pixel may differ.
+    fn prepare_pictures(&self, files: &[Vec<u8>], prepared: &mut Outputs) -> Result<f64, Error> {
+        let limits = Limits::default();
+        let each = files.iter().enumerate();
+        let images: Vec<Image> = each
+            .map(|(i, bytes)| image::decode(bytes, &format!("in.image_bytes.{i}"), &limits))
+            .collect::<Result<_, _>>()?;
+        let images: Vec<&Image> = images.iter().collect();
+        let processor = self.processor()?;
+        let integers = |shape: &[usize], numbers: Vec<i64>| Value {
+            shape: shape.to_vec(),
+            numbers: Numbers::Integers(numbers),
+        };
+        let count = images.len();
+        let (shape, data) = match PictureBatch::new(processor, &images)? {
+            PictureBatch::Fixed {
+                shape: [c, h, w],
+                data,
+            } => (vec![count, c, h, w], data),
+            PictureBatch::Patches {
+                patches,
+                spatial_shapes,
+                mask,
+                data,
+            } => {
+                let mask = mask.into_iter().map(i64::from).collect();
+                let mask = integers(&[count, patches], mask);
+                prepared.insert("pixel_attention_mask".to_owned(), mask);
+                let sides = spatial_shapes.iter().flatten().map(|&s| s as i64).collect();
+                prepared.insert("spatial_shapes".to_owned(), integers(&[count, 2], sides));
+                (vec![count, patches, data.len() / (count * patches)], data)
+            }
+        };
+        let numbers = Numbers::Floats(data);
+        prepared.insert(PIXELS.to_owned(), Value { shape, numbers });
+        let is_jpeg = files.iter().any(|f| f.starts_with(&[0xff, 0xd8]));
+        let config = processor.config();
+        let (_, std) = config.normalize.unwrap_or(([0.0; 3], [1.0; 3]));
+        let narrowest = std.into_iter().map(f64::abs).fold(f64::INFINITY, f64::min);
+        let level = config.rescale.unwrap_or(1.0).abs() / narrowest;
+        Ok(level * if is_jpeg { 2.0 } else { 1.0 })
+    }
+
+    /// Texts as `input_ids` and `attention_mask`. How long rows are is an argument of the reference's call, which the
+    /// golden file tells by its shapes.
+    fn prepare_texts(
+        &self,
+        texts: &[Vec<u8>],
+        golden: &Golden,
+        prepared: &mut Outputs,
+    ) -> Result<(), Error> {
+        let texts: Vec<&str> = texts
+            .iter()
+            .map(|bytes| {
+                std::str::from_utf8(bytes).map_err(|e| Error::Model {
+                    place: "in.text_utf8".to_owned(),
+                    expected: "UTF-8".to_owned(),
+                    found: e.to_string(),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let asked = ["input_ids", "attention_mask"];
+        let asked = asked.iter().find_map(|name| golden.outputs.get(*name));
+        let length = asked.and_then(|value| value.shape.last().copied());
+        let tokens = self.text()?.tokens_of_length(&texts, length)?;
+        prepared.insert("input_ids".to_owned(), Value::ids(tokens.rows()));
+        let mask: Vec<Vec<u32>> = tokens
+            .mask()
+            .iter()
+            .map(|row| row.iter().map(|&token| token.into()).collect())
+            .collect();
+        prepared.insert("attention_mask".to_owned(), Value::ids(&mask));
+        Ok(())
+    }
 }
+
+const PIXELS: &str = "pixel_values";

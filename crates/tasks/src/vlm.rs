@@ -4,7 +4,7 @@ use crate::files::{self, ModelFiles, file};
 use crate::{Error, Missing, TextSide};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::path::Path;
-use vlm_data::image::{Image, ImageProcessor, PreprocessorConfig, ProcessorKind};
+use vlm_data::image::{Image, ImageInputs, ImageProcessor, PreprocessorConfig, ProcessorKind};
 use vlm_data::text::Tokenizer;
 use vlm_models::capability::Pictures;
 use vlm_models::families::Model;
@@ -51,7 +51,7 @@ impl Vlm {
         Ok(Self {
             name: files.name().to_owned(),
             text: files.text(&model)?,
-            processor: files.processor()?,
+            processor: files.processor(&model)?,
             model,
             device,
         })
@@ -126,28 +126,124 @@ impl Vlm {
     /// Pictures as the model takes them.
     ///
     /// # Shapes
-    /// Gives `[B, C, H, W]`.
+    /// Gives `[B, C, H, W]`, or patches `[B, N, P * P * C]` of a processor that keeps the aspect ratio.
     ///
     /// # Errors
     /// A picture that the processor refuses, or that it does not bring to the model's size.
     pub fn pictures(&self, images: &[&Image]) -> Result<Pictures, Error> {
-        let processor = self.processor()?;
-        let size = self.model.pictures();
-        let c = size.num_channels;
-        let side = size.image_size.unwrap_or_default();
-        let mut data = Vec::with_capacity(images.len() * c * side * side);
-        for image in images {
-            let pixels = processor.process(image)?;
-            if (pixels.channels, pixels.height, pixels.width) != (c, side, side) {
+        let batch = PictureBatch::new(self.processor()?, images)?;
+        if let PictureBatch::Fixed { shape, .. } = &batch {
+            let size = self.model.pictures();
+            let fits = size
+                .image_size
+                .is_none_or(|side| shape[1..] == [side, side]);
+            if !fits || shape[0] != size.num_channels {
+                let side = size.image_size.unwrap_or_default();
                 return Err(Error::Model {
                     place: format!("{}: {}", self.name, file::PREPROCESSOR),
-                    expected: format!("pictures of {c} x {side} x {side} for the model"),
-                    found: format!("{} x {} x {}", pixels.channels, pixels.height, pixels.width),
+                    expected: format!(
+                        "pictures of {} x {side} x {side} for the model",
+                        size.num_channels
+                    ),
+                    found: format!("{} x {} x {}", shape[0], shape[1], shape[2]),
                 });
             }
-            data.extend(pixels.data);
         }
-        let data = TensorData::new(data, [images.len(), c, side, side]);
-        Ok(Pictures::Fixed(Tensor::from_data(data, &self.device)))
+        Ok(batch.to_device(&self.device))
+    }
+}
+
+/// Pictures after the processor, one after the other.
+pub(crate) enum PictureBatch {
+    /// Of one size.
+    Fixed {
+        /// Channels, rows and columns of each.
+        shape: [usize; 3],
+        data: Vec<f32>,
+    },
+    /// Patches of a number and size that are the same for all.
+    Patches {
+        patches: usize,
+        spatial_shapes: Vec<[usize; 2]>,
+        mask: Vec<u8>,
+        data: Vec<f32>,
+    },
+}
+
+impl PictureBatch {
+    /// At least one picture through the processor.
+    pub(crate) fn new(processor: &ImageProcessor, images: &[&Image]) -> Result<Self, Error> {
+        let mut batch: Option<Self> = None;
+        for image in images {
+            match (processor.inputs(image)?, &mut batch) {
+                (ImageInputs::Pixels(p), None) => {
+                    let shape = [p.channels, p.height, p.width];
+                    let data = p.data;
+                    batch = Some(Self::Fixed { shape, data });
+                }
+                (ImageInputs::Pixels(p), Some(Self::Fixed { shape, data })) => {
+                    let found = [p.channels, p.height, p.width];
+                    if found != *shape {
+                        return Err(Error::Model {
+                            place: "pictures".to_owned(),
+                            expected: format!("{shape:?} for all, as for the first"),
+                            found: format!("{found:?}"),
+                        });
+                    }
+                    data.extend(p.data);
+                }
+                (ImageInputs::Patches(p), None) => {
+                    batch = Some(Self::Patches {
+                        patches: p.mask.len(),
+                        spatial_shapes: vec![p.spatial_shape],
+                        mask: p.mask,
+                        data: p.data,
+                    });
+                }
+                (
+                    ImageInputs::Patches(p),
+                    Some(Self::Patches {
+                        spatial_shapes,
+                        mask,
+                        data,
+                        ..
+                    }),
+                ) => {
+                    spatial_shapes.push(p.spatial_shape);
+                    mask.extend(p.mask);
+                    data.extend(p.data);
+                }
+                _ => unreachable!("a processor makes pixels or patches, not both"),
+            }
+        }
+        batch.ok_or_else(|| Error::Model {
+            place: "pictures".to_owned(),
+            expected: "at least one".to_owned(),
+            found: "none".to_owned(),
+        })
+    }
+
+    fn to_device(self, device: &Device) -> Pictures {
+        match self {
+            Self::Fixed { shape, data } => {
+                let [c, h, w] = shape;
+                let count = data.len() / (c * h * w);
+                let data = TensorData::new(data, [count, c, h, w]);
+                Pictures::Fixed(Tensor::from_data(data, device))
+            }
+            Self::Patches {
+                patches,
+                spatial_shapes,
+                data,
+                ..
+            } => {
+                let width = data.len() / (patches * spatial_shapes.len());
+                let data = TensorData::new(data, [spatial_shapes.len(), patches, width]);
+                Pictures::Patches {
+                    pixel_values: Tensor::from_data(data, device),
+                    spatial_shapes,
+                }
+            }
+        }
     }
 }
