@@ -10,6 +10,7 @@ mod doctor;
 mod embed;
 mod eval;
 mod input;
+mod inspect;
 mod matching;
 mod models;
 mod output;
@@ -70,6 +71,7 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Models(models::ModelsArgs),
+    Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
@@ -118,6 +120,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Train(args) => train::run(args, &cli.common),
         Command::Eval(args) => eval::run(args, &cli.common),
         Command::Models(args) => models::run(args, &cli.common),
+        Command::Inspect(args) => inspect::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
         Command::Bench(args) => bench::run(args, &cli.common),
         Command::Doctor(args) => doctor::run(args, &cli.common),

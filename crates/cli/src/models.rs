@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use vlm_data::image::Image;
+use vlm_tasks::inspect::abilities;
 use vlm_tasks::table::Table;
 use vlm_tasks::{ModelFiles, Vlm, builtin, file};
 
@@ -133,21 +134,13 @@ fn describe(name: &str) -> anyhow::Result<Record> {
             .len()
     };
     let model = vlm.model();
-    let abilities = [
-        ("caption", model.generate().is_ok()),
-        ("ask", model.generate().is_ok()),
-        (
-            "embed",
-            model.embed_image().is_ok() && model.embed_text().is_ok(),
-        ),
-    ];
     Ok(Record {
         model: name.to_owned(),
         family: model.family(),
         parameters: model.parameters(),
         bytes,
         image_size: model.pictures().image_size,
-        can: abilities.iter().filter(|a| a.1).map(|a| a.0).collect(),
+        can: abilities(model),
         trained_on: is_builtin.then_some(builtin::TRAINED_ON),
     })
 }

@@ -120,11 +120,8 @@ impl ModelFiles {
             Layout::HuggingFace => file::CONFIG,
             Layout::OpenClip => file::OPEN_CLIP_CONFIG,
             Layout::Original => {
-                return Err(Error::Model {
-                    place: self.directory.join(file::CONFIG).display().to_string(),
-                    expected: "a readable file of a model".to_owned(),
-                    found: "none".to_owned(),
-                });
+                let checkpoint = self.checkpoint()?;
+                return Ok(Model::recognise(checkpoint, device)?);
             }
         };
         let path = self.directory.join(config);

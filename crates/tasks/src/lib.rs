@@ -28,6 +28,7 @@ mod error;
 pub mod evaluate;
 mod files;
 pub mod gguf;
+pub mod inspect;
 pub mod metrics;
 pub mod prompt;
 pub mod similarity;
