@@ -51,8 +51,10 @@ pub enum Error {
         found: String,
     },
     /// A text that the model cannot take.
-    #[error("text: expected at most {expected} tokens, found {found}")]
+    #[error("{place}: expected at most {expected} tokens, found {found}")]
     TooLong {
+        /// What the text is.
+        place: &'static str,
         /// Tokens that fit.
         expected: usize,
         /// Tokens given.

@@ -157,6 +157,7 @@ impl TextSide {
         let most = self.size.max_positions;
         if row.len() > most {
             return Err(Error::TooLong {
+                place: "text",
                 expected: most.saturating_sub(around),
                 found: row.len() - around,
             });

@@ -83,6 +83,7 @@ impl Vlm {
         let most = self.model().texts().max_positions.saturating_sub(2);
         if prompt.len() > most {
             return Err(Error::TooLong {
+                place: "question",
                 expected: most.saturating_sub(2),
                 found: prompt.len() - 2,
             });

@@ -54,12 +54,12 @@ fn a_model_that_cannot_be_used_is_one_line_that_names_file_and_key() {
                 let bytes = fs::read(&path).unwrap();
                 fs::write(path, &bytes[..bytes.len() - 100]).unwrap();
             },
-            &["model.safetensors", "expected a safetensors file"],
+            &["model.safetensors", "expected safetensors"],
         ),
         (
             "weights that are something else",
             |m| fs::write(m.join("model.safetensors"), "weights").unwrap(),
-            &["model.safetensors", "expected a safetensors file"],
+            &["model.safetensors", "expected safetensors"],
         ),
         (
             "a tensor of another name",
