@@ -25,5 +25,5 @@ pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::LayerNorm;
 pub use patch::{ConvStem, PatchEmbedding};
-pub use position::sin_cos_2d;
+pub use position::{interpolated_2d, sin_cos_2d};
 pub use transformer::{Block, DecoderBlock, TransformerConfig};

@@ -6,10 +6,10 @@
 use super::vit::{check_heads, check_size};
 use crate::error::{Error, expect};
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use vlm_nn::ops::{self, Activation, AttentionOptions};
 use vlm_nn::weights::{Init, Weights};
-use vlm_nn::{Block, LayerNorm, Linear, Mlp, TransformerConfig};
+use vlm_nn::{Block, LayerNorm, Linear, Mlp, TransformerConfig, interpolated_2d};
 
 /// How the patches become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,27 +191,80 @@ impl VisionTower {
         }
     }
 
-    /// Hidden states of all tokens after the last block, the class token first if there is one.
+    /// Where the tower lies.
+    pub fn device(&self) -> Device {
+        self.position.val().device()
+    }
+
+    /// Patches, positions and the first norm, if there is one: what the first block reads. Pixels beyond a whole number
+    /// of patches are left out; for another number of patches the positions are interpolated.
     ///
     /// # Shapes
-    /// `pixel_values: [B, C, H, W]` of the config's size; gives `[B, N, D]` or `[B, 1 + N, D]`.
-    pub fn hidden_states(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        let b = pixel_values.dims()[0];
-        let mut x = self
-            .patch
-            .forward(ops::patchify(pixel_values, self.patch_size)); // [B, N, D]
+    /// `pixel_values: [B, C, H, W]`; gives `[B, N, D]` or `[B, 1 + N, D]`.
+    ///
+    /// # Panics
+    /// If a picture is smaller than a patch.
+    pub fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        let [b, _, h, w] = pixel_values.dims();
+        let p = self.patch_size;
+        let grid = [h / p, w / p];
+        let pixels = pixel_values.narrow(2, 0, grid[0] * p);
+        let pixels = pixels.narrow(3, 0, grid[1] * p);
+        let mut x = self.patch.forward(ops::patchify(pixels, p)); // [B, N, D]
         if let Some(class) = &self.class {
             let class: Tensor<3> = class.val().unsqueeze(); // [1, 1, D]
             x = Tensor::cat(vec![class.repeat_dim(0, b), x], 1); // [B, 1 + N, D]
         }
-        x = x + self.position.val().unsqueeze();
-        if let Some(norm) = &self.pre_norm {
-            x = norm.forward(x);
+        x = x + self.positions(grid).unsqueeze();
+        match &self.pre_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
         }
-        for block in &self.blocks {
-            x = block.forward(x, None);
+    }
+
+    /// Position embeddings for so many rows and columns of patches, the class token's first if there is one.
+    fn positions(&self, grid: [usize; 2]) -> Tensor<2> {
+        let table = self.position.val();
+        let classes = usize::from(self.class.is_some());
+        let patches = table.dims()[0] - classes;
+        let side = patches.isqrt();
+        if [side; 2] == grid {
+            return table;
         }
-        x
+        let patches = table.clone().narrow(0, classes, patches);
+        let patches = interpolated_2d(patches, [side; 2], grid);
+        if classes == 0 {
+            return patches;
+        }
+        Tensor::cat(vec![table.narrow(0, 0, classes), patches], 0)
+    }
+
+    /// Hidden states of all tokens after the last block, the class token first if there is one.
+    ///
+    /// # Shapes
+    /// As [`Self::embed`].
+    pub fn hidden_states(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        let x = self.embed(pixel_values);
+        self.blocks
+            .iter()
+            .fold(x, |x, block| block.forward(x, None))
+    }
+
+    /// [`Self::embed`] and every block's output.
+    pub fn trace(&self, pixel_values: Tensor<4>) -> Vec<Tensor<3>> {
+        let mut states = vec![self.embed(pixel_values)];
+        for (i, block) in self.blocks.iter().enumerate() {
+            states.push(block.forward(states[i].clone(), None));
+        }
+        states
+    }
+
+    /// The final norm on every token, as what attends to a picture reads it.
+    ///
+    /// # Shapes
+    /// `x` from [`Self::hidden_states`]; gives the same.
+    pub fn normalized(&self, x: Tensor<3>) -> Tensor<3> {
+        self.post_norm.forward(x)
     }
 
     /// One vector per picture, not normalised to unit length.

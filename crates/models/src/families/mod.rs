@@ -1,5 +1,6 @@
 //! One file per family: its config, composition, weight names and loss.
 
+pub mod blip;
 pub mod clip;
 pub mod coca;
 pub mod qwen2;
@@ -15,6 +16,8 @@ use vlm_nn::weights::{Checkpoint, Weights};
 /// A model of any family.
 #[derive(Debug)]
 pub enum Model {
+    /// Captioning, question answering and retrieval with one kind of text model.
+    Blip(blip::Blip),
     /// Contrastive captioner.
     Coca(coca::Coca),
     /// Contrastive language-image pre-training.
@@ -67,6 +70,7 @@ impl Model {
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
                 Ok(Self::Coca(filled(checkpoint, device, build)?))
             }
+            Some(blip::MODEL_TYPE) => Ok(Self::Blip(blip::Blip::load(config, checkpoint, device)?)),
             Some(clip::MODEL_TYPE) => {
                 let config = clip::ClipConfig::parse(config)?;
                 let build = |w: &mut Weights| clip::Clip::new(w, &config);
@@ -87,7 +91,7 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"clip\", \"coca\" or \"siglip\"".to_owned(),
+                expected: "\"blip\", \"clip\", \"coca\" or \"siglip\"".to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
             }),
         }
@@ -111,6 +115,7 @@ impl Model {
     /// The family's name, as in `model_type`.
     pub fn family(&self) -> &'static str {
         match self {
+            Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(_) => clip::MODEL_TYPE,
             Self::Siglip(_) => siglip::MODEL_TYPE,
@@ -120,6 +125,7 @@ impl Model {
     /// What pictures must be.
     pub fn pictures(&self) -> PictureSize {
         let (num_channels, image_size) = match self {
+            Self::Blip(m) => (m.config().vision.num_channels, m.config().vision.image_size),
             Self::Coca(m) => {
                 let vision = &m.config().vision_config;
                 (vision.num_channels, vision.image_size)
@@ -136,6 +142,10 @@ impl Model {
     /// What texts must be.
     pub fn texts(&self) -> TextSize {
         let (vocab_size, max_positions) = match self {
+            Self::Blip(m) => (
+                m.config().text.vocab_size,
+                m.config().text.max_position_embeddings,
+            ),
             Self::Coca(m) => {
                 let text = &m.config().text_config;
                 (text.vocab_size, text.max_position_embeddings)
@@ -158,6 +168,7 @@ impl Model {
     /// The number of parameters.
     pub fn parameters(&self) -> usize {
         match self {
+            Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) => m.num_params(),
             Self::Siglip(m) => m.num_params(),
@@ -176,27 +187,35 @@ impl Model {
     /// A family without a language-model head.
     pub fn generate(&self) -> Result<&dyn Generate, Error> {
         match self {
+            Self::Blip(m) => m.can_caption().map(|()| m as _),
             Self::Coca(m) => Ok(m),
-            _ => self.unsupported("write text", "coca"),
+            _ => self.unsupported("write text", "blip and coca"),
         }
     }
 
     /// # Errors
     /// A family that does not read questions before it answers.
     pub fn answer_question(&self) -> Result<&dyn AnswerQuestion, Error> {
-        self.unsupported("answer questions", "coca")
+        match self {
+            Self::Blip(m) => m.can_answer().map(|()| m as _),
+            _ => self.unsupported("answer questions", "blip and coca"),
+        }
     }
 
     /// # Errors
     /// A family without an image-text matching head.
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
-        self.unsupported("judge pairs", "none")
+        match self {
+            Self::Blip(m) => m.can_judge().map(|()| m as _),
+            _ => self.unsupported("judge pairs", "blip"),
+        }
     }
 
     /// # Errors
     /// A family without a contrastive space.
     pub fn embed_image(&self) -> Result<&dyn EmbedImage, Error> {
         match self {
+            Self::Blip(m) => m.can_embed().map(|()| m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) => Ok(m),
             Self::Siglip(m) => Ok(m),
@@ -207,6 +226,7 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_text(&self) -> Result<&dyn EmbedText, Error> {
         match self {
+            Self::Blip(m) => m.can_embed().map(|()| m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) => Ok(m),
             Self::Siglip(m) => Ok(m),
@@ -217,7 +237,10 @@ impl Model {
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
-            Self::Coca(_) => self.unsupported("be compared with a reference", "clip and siglip"),
+            Self::Coca(_) => {
+                self.unsupported("be compared with a reference", "blip, clip and siglip")
+            }
+            Self::Blip(m) => Ok(m),
             Self::Clip(m) => Ok(m),
             Self::Siglip(m) => Ok(m),
         }
