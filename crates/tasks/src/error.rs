@@ -51,17 +51,15 @@ pub enum Error {
         found: String,
     },
     /// A text that the model cannot take.
-    #[error("{place}: expected at most {expected} tokens, found {found}")]
+    #[error("expected a text of at most {expected} tokens, found {found}")]
     TooLong {
-        /// What the text is.
-        place: &'static str,
         /// Tokens that fit.
         expected: usize,
         /// Tokens given.
         found: usize,
     },
     /// A question without words.
-    #[error("question: expected some words, found none")]
+    #[error("expected a question of some words, found none")]
     EmptyQuestion,
     /// Scoring.
     #[error(transparent)]

@@ -177,14 +177,15 @@ impl ModelFiles {
 
     /// What a file that names no processor class is read as, and what is assumed without one.
     fn processor_kind(&self, model: &Model) -> ProcessorKind {
-        let published = match model {
+        let (published, own) = match model {
             Model::Coca(_) => return ProcessorKind::Vit,
-            Model::Clip(_) => ProcessorKind::Clip,
-            Model::Siglip(_) => ProcessorKind::Siglip,
+            Model::Blip(_) => (ProcessorKind::Blip, ProcessorKind::SquareTransforms),
+            Model::Clip(_) => (ProcessorKind::Clip, ProcessorKind::OpenClip),
+            Model::Siglip(_) => (ProcessorKind::Siglip, ProcessorKind::OpenClip),
         };
         match self.layout {
             Layout::HuggingFace => published,
-            Layout::OpenClip | Layout::Original => ProcessorKind::OpenClip,
+            Layout::OpenClip | Layout::Original => own,
         }
     }
 }

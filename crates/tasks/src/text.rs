@@ -1,12 +1,13 @@
-//! The text side of a model: how words become the tokens that its family reads.
+//! The text side of a model: how words become the tokens that its family reads, and what it writes becomes words.
 
 use crate::Error;
 use crate::prompt::{self, SpecialIds};
 use vlm_data::text::Tokenizer;
 use vlm_models::capability::Tokens;
 use vlm_models::families::{Model, TextSize};
+use vlm_models::generate::{Options, Strategy};
 
-/// A tokenizer with its family's rules.
+/// A vocabulary with its family's rules.
 #[derive(Clone, Debug)]
 pub struct TextSide {
     tokenizer: Tokenizer,
@@ -23,6 +24,10 @@ enum Format {
     Published {
         /// Whether every text is filled to the model's number of positions, and the padding read like text.
         full: bool,
+        /// Tokens that begin and end what the decoder writes, where there is one.
+        written: Option<(u32, u32)>,
+        /// What a caption begins with where the user gives nothing.
+        caption: &'static str,
     },
 }
 
@@ -40,10 +45,24 @@ impl TextSide {
                 found: tokenizer.id_bound().to_string(),
             });
         }
+        let read_only = |full| Format::Published {
+            full,
+            written: None,
+            caption: "",
+        };
         let format = match model {
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
-            Model::Siglip(_) => Format::Published { full: true },
-            Model::Clip(_) => Format::Published { full: false },
+            Model::Siglip(_) => read_only(true),
+            Model::Clip(_) => read_only(false),
+            Model::Blip(m) => Format::Published {
+                full: false,
+                written: Some((m.config().bos_token_id, m.config().sep_token_id)),
+                // the authors' layout has this token, and its training this prompt
+                caption: match m.config().enc_token_id {
+                    Some(_) => "a picture of ",
+                    None => "",
+                },
+            },
         };
         Ok(Self {
             tokenizer,
@@ -57,27 +76,12 @@ impl TextSide {
         &self.tokenizer
     }
 
-    /// The special tokens of our own models.
-    ///
-    /// # Errors
-    /// A family that has others.
-    pub fn special(&self) -> Result<SpecialIds, Error> {
-        match self.format {
-            Format::Own(special) => Ok(special),
-            Format::Published { .. } => Err(Error::Model {
-                place: "tokenizer".to_owned(),
-                expected: "the special tokens of this program's own models".to_owned(),
-                found: "those of a published family".to_owned(),
-            }),
-        }
-    }
-
     /// What stands around a label where the user gives no template.
     pub fn label_template(&self) -> &'static str {
         match self.format {
             Format::Own(_) => "a picture of a {}",
-            Format::Published { full: false } => "a photo of a {}.",
-            Format::Published { full: true } => "This is a photo of {}.",
+            Format::Published { full: false, .. } => "a photo of a {}.",
+            Format::Published { full: true, .. } => "This is a photo of {}.",
         }
     }
 
@@ -91,16 +95,14 @@ impl TextSide {
             .map(|t| self.row(t))
             .collect::<Result<_, _>>()?;
         Ok(match self.format {
-            Format::Own(special) => Tokens::padded(&rows, special.pad),
-            Format::Published { full: false } => Tokens::padded(&rows, 0),
-            Format::Published { full: true } => {
-                let pad = self.pad();
+            Format::Published { full: true, .. } => {
                 let fill = |mut row: Vec<u32>| {
-                    row.resize(self.size.max_positions, pad);
+                    row.resize(self.size.max_positions, self.pad());
                     row
                 };
                 Tokens::new(rows.into_iter().map(fill).collect(), None)?
             }
+            _ => Tokens::padded(&rows, self.pad()),
         })
     }
 
@@ -114,10 +116,6 @@ impl TextSide {
         texts: &[&str],
         length: Option<usize>,
     ) -> Result<Tokens, Error> {
-        let pad = match self.format {
-            Format::Own(special) => special.pad,
-            Format::Published { .. } => self.pad(),
-        };
         let mut rows = Vec::with_capacity(texts.len());
         for text in texts {
             let mut row = self.tokenizer.encode_with_special_tokens(text)?;
@@ -134,14 +132,20 @@ impl TextSide {
         let length = length.unwrap_or(longest);
         let mask = |row: &Vec<u32>| (0..length).map(|i| i < row.len()).collect();
         let mask = rows.iter().map(mask).collect();
+        let pad = self.pad();
         rows.iter_mut().for_each(|row| row.resize(length, pad));
         Ok(Tokens::new(rows, Some(mask))?)
     }
 
     fn pad(&self) -> u32 {
-        let names = ["<pad>", "[PAD]", "</s>"];
-        let known = names.iter().find_map(|t| self.tokenizer.token_to_id(t));
-        known.unwrap_or_default()
+        match self.format {
+            Format::Own(special) => special.pad,
+            Format::Published { .. } => {
+                let names = ["<pad>", "[PAD]", "</s>"];
+                let known = names.iter().find_map(|t| self.tokenizer.token_to_id(t));
+                known.unwrap_or_default()
+            }
+        }
     }
 
     fn row(&self, text: &str) -> Result<Vec<u32>, Error> {
@@ -157,12 +161,118 @@ impl TextSide {
         let most = self.size.max_positions;
         if row.len() > most {
             return Err(Error::TooLong {
-                place: "text",
                 expected: most.saturating_sub(around),
                 found: row.len() - around,
             });
         }
         Ok(row)
+    }
+
+    /// What a caption is the continuation of.
+    ///
+    /// # Errors
+    /// Text that cannot be tokenized, or that leaves no room for more.
+    pub fn caption_prompt(&self, beginning: Option<&str>) -> Result<Vec<u32>, Error> {
+        let ids = match self.format {
+            Format::Own(special) => {
+                let mut ids = special.caption_prompt();
+                let beginning = prompt::plain_words(beginning.unwrap_or_default());
+                ids.extend(self.tokenizer.encode(&beginning)?);
+                ids
+            }
+            Format::Published {
+                written, caption, ..
+            } => {
+                let mut ids: Vec<u32> = written.iter().map(|&(begin, _)| begin).collect();
+                ids.extend(self.tokenizer.encode(beginning.unwrap_or(caption))?);
+                ids
+            }
+        };
+        let most = self.size.max_positions.saturating_sub(1);
+        if ids.len() > most {
+            return Err(Error::TooLong {
+                expected: most.saturating_sub(1),
+                found: ids.len() - 1,
+            });
+        }
+        Ok(ids)
+    }
+
+    /// A question as the model reads it: with what stands before the answer where the same decoder reads and writes, by
+    /// itself where an encoder reads it.
+    ///
+    /// # Errors
+    /// An empty or overlong question, or one that cannot be tokenized.
+    pub fn question(&self, question: &str) -> Result<Vec<u32>, Error> {
+        let Format::Own(special) = self.format else {
+            if question.trim().is_empty() {
+                return Err(Error::EmptyQuestion);
+            }
+            return self.row(question);
+        };
+        let ids = special.question_prompt(&self.tokenizer, question)?;
+        // the two tokens around the words
+        if ids.len() <= 2 {
+            return Err(Error::EmptyQuestion);
+        }
+        let most = self.size.max_positions.saturating_sub(2);
+        if ids.len() > most {
+            return Err(Error::TooLong {
+                expected: most.saturating_sub(2),
+                found: ids.len() - 2,
+            });
+        }
+        Ok(ids)
+    }
+
+    /// What an answer is the continuation of, where an encoder reads the question.
+    pub(crate) fn answer_prompt(&self) -> Vec<u32> {
+        match self.format {
+            Format::Own(_) => Vec::new(),
+            Format::Published { written, .. } => written.iter().map(|&(begin, _)| begin).collect(),
+        }
+    }
+
+    /// The tokens of an answer, its end included.
+    ///
+    /// # Errors
+    /// Text that cannot be tokenized.
+    pub(crate) fn answer(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let mut ids = match self.format {
+            Format::Own(_) => self.tokenizer.encode(&prompt::plain_words(text))?,
+            Format::Published { .. } => self.tokenizer.encode(text)?,
+        };
+        ids.push(self.end());
+        Ok(ids)
+    }
+
+    /// The token that ends what is written.
+    fn end(&self) -> u32 {
+        match self.format {
+            Format::Own(special) => special.eos,
+            Format::Published { written, .. } => written.map_or(0, |(_, end)| end),
+        }
+    }
+
+    /// How texts of the family are written.
+    pub(crate) fn writing(&self, strategy: Strategy, max_new_tokens: usize) -> Options {
+        Options {
+            strategy,
+            max_new_tokens,
+            eos: self.end(),
+            banned: match self.format {
+                Format::Own(special) => special.banned(),
+                Format::Published { .. } => Vec::new(),
+            },
+        }
+    }
+
+    /// Written tokens as people write them: no space before a punctuation mark.
+    ///
+    /// # Errors
+    /// Ids beyond the vocabulary.
+    pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        Ok(as_written(&self.tokenizer.decode(ids)?))
     }
 
     /// Words of a text that the vocabulary lacks.
@@ -175,5 +285,31 @@ impl TextSide {
             Format::Published { .. } => text.to_owned(),
         };
         Ok(self.tokenizer.unknown_words(&plain)?)
+    }
+}
+
+fn as_written(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        if !written.is_empty() && !word.starts_with([',', '.', ';', ':', '?', '!']) {
+            written.push(' ');
+        }
+        written += word;
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn punctuation_follows_its_word() {
+        assert_eq!(
+            as_written("a ring , a star and a cross"),
+            "a ring, a star and a cross"
+        );
+        assert_eq!(as_written(", what ? !"), ", what?!");
+        assert_eq!(as_written(""), "");
     }
 }
