@@ -85,7 +85,8 @@ fn expand(arguments: &[OsString]) -> anyhow::Result<Vec<Result<Input, String>>> 
     Ok(inputs)
 }
 
-fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>, String> {
+/// The picture files of a directory, in the order of their names.
+pub fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let failed = |e: std::io::Error| format!("{}: cannot read: {e}", directory.display());
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {

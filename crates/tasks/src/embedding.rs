@@ -13,6 +13,9 @@ impl Vlm {
     /// # Errors
     /// A picture that cannot be prepared, or a model without a shared space.
     pub fn embed_images(&self, images: &[&Image]) -> Result<Vec<Vec<f32>>, Error> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
         let vectors = self
             .model()
             .embed_image()?

@@ -20,7 +20,8 @@ pub struct RetrievalScores {
     pub median_rank: f64,
 }
 
-/// Recall of queries with the scores of all candidates; `belongs(query, candidate)` tells what is right.
+/// Recall of queries with the scores of all candidates, one row for each query and one row held at a time;
+/// `belongs(query, candidate)` tells what is right.
 ///
 /// A query counts as answered by the best of what belongs to it, as is usual where a picture has several captions. Wrong
 /// candidates that score the same count as better, so that a model that tells nothing apart finds nothing.
@@ -28,12 +29,16 @@ pub struct RetrievalScores {
 /// # Errors
 /// [`MetricError::NoItems`] for no queries.
 pub fn score_retrieval(
-    scores: &[Vec<f32>],
+    scores: impl IntoIterator<Item = Vec<f32>>,
     belongs: impl Fn(usize, usize) -> bool,
     bootstrap: &Bootstrap,
 ) -> Result<RetrievalScores, MetricError> {
-    let rank = |(query, scores): (usize, &Vec<f32>)| rank_of_best(scores, |c| belongs(query, c));
-    let mut ranks: Vec<usize> = scores.iter().enumerate().map(rank).collect();
+    let mut candidates = 0;
+    let mut ranks = Vec::new();
+    for (query, scores) in scores.into_iter().enumerate() {
+        candidates = candidates.max(scores.len());
+        ranks.push(rank_of_best(&scores, |c| belongs(query, c)));
+    }
     let share = |k| {
         let hits = hits(&ranks, k);
         bootstrap.mean(&hits).ok_or(MetricError::NoItems)
@@ -44,8 +49,8 @@ pub fn score_retrieval(
     // a query to which nothing belongs is never answered
     let place = |i: usize| ranks[i].saturating_add(1) as f64;
     Ok(RetrievalScores {
-        n: scores.len(),
-        candidates: scores.iter().map(Vec::len).max().unwrap_or(0),
+        n: ranks.len(),
+        candidates,
         recall_at_1,
         recall_at_5,
         recall_at_10,
@@ -80,7 +85,7 @@ mod tests {
             vec![0.9, 0.8, 0.1, 0.7, 0.0, 0.0],
             vec![0.0; 6],
         ];
-        let found = score_retrieval(&scores, |q, c| c / 2 == q, &Bootstrap::default()).unwrap();
+        let found = score_retrieval(scores, |q, c| c / 2 == q, &Bootstrap::default()).unwrap();
         assert_eq!((found.n, found.candidates), (3, 6));
         assert!((found.recall_at_1.estimate - 1.0 / 3.0).abs() < 1e-12);
         // ties are lost: four others are as good as those of the last query
@@ -91,11 +96,11 @@ mod tests {
     #[test]
     fn what_has_no_answer_or_only_nan_is_not_found() {
         let bootstrap = Bootstrap::default();
-        let none = score_retrieval(&[vec![0.5, 0.6]], |_, _| false, &bootstrap).unwrap();
+        let none = score_retrieval([vec![0.5, 0.6]], |_, _| false, &bootstrap).unwrap();
         assert_eq!(none.recall_at_10.estimate, 0.0);
-        let nan = score_retrieval(&[vec![f32::NAN, 0.6]], |_, c| c == 0, &bootstrap).unwrap();
+        let nan = score_retrieval([vec![f32::NAN, 0.6]], |_, c| c == 0, &bootstrap).unwrap();
         assert_eq!(nan.recall_at_10.estimate, 0.0);
-        let empty = score_retrieval(&[], |_, _| true, &bootstrap);
+        let empty = score_retrieval([], |_, _| true, &bootstrap);
         assert_eq!(empty, Err(MetricError::NoItems));
     }
 }
