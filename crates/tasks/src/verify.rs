@@ -275,6 +275,13 @@ impl Vlm {
         for (name, value) in &prepared {
             inputs.entry(name.clone()).or_insert_with(|| value.clone());
         }
+        if let Some((name, value)) = inputs.iter().find(|(_, v)| v.shape.contains(&0)) {
+            return Err(Error::Model {
+                place: format!("in.{name}"),
+                expected: "at least one number".to_owned(),
+                found: format!("shape {:?}", value.shape),
+            });
+        }
         let inputs = Inputs::new(inputs);
         let needs_model = golden.outputs.keys().any(|k| !prepared.contains_key(k));
         let mut outputs = Outputs::new();
