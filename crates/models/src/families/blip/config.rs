@@ -442,6 +442,8 @@ impl BlipConfig {
             hidden_act: Activation::Gelu,
             patch_bias: true,
             pre_norm: false,
+            layer_scale: None,
+            naflex: false,
             pooling: VisionPooling::ClassToken,
             projection_dim: None,
         };
@@ -547,6 +549,8 @@ impl VisionJson {
             hidden_act: activation("vision_config.hidden_act", act)?,
             patch_bias: true,
             pre_norm: false,
+            layer_scale: None,
+            naflex: false,
             pooling: VisionPooling::ClassToken,
             projection_dim: None,
         })
