@@ -9,9 +9,7 @@ of the reference's forward pass (or of `generate`, where there is `in.max_new_to
 gradients.safetensors, where there is one, holds the gradients of `forward.golden.safetensors`'s loss by published name,
 and `steps`, the losses of ten steps of AdamW (learning rate 0.01, weight decay 0.05 on everything) from there on.
 
-`original.pth` and `original.safetensors` hold the weights of such a model under the names of the authors' own code
-(github.com/salesforce/BLIP); their goldens are computed by reference/blip_original.py, which knows nothing of
-transformers.
+The authors' own layout has a script of its own, reference/blip_original.py.
 """
 
 import json
@@ -82,12 +80,12 @@ def run(path, model, **inputs):
         golden(path, inputs, results(model(**inputs)))
 
 
-def generate(path, model, tokens, **inputs):
+def generate(path, model, tokens, options={}, **inputs):
     with torch.no_grad():
         ids = model.generate(**{k: v.clone() if torch.is_tensor(v) else v for k, v in inputs.items()},
-                             max_new_tokens=tokens, do_sample=False)
+                             max_new_tokens=tokens, do_sample=False, **options)
     print(path, ids.tolist())
-    golden(path, inputs | {"max_new_tokens": tokens}, {"generated_ids": ids})
+    golden(path, inputs | options | {"max_new_tokens": tokens}, {"generated_ids": ids})
 
 
 def train(directory, model, **inputs):
@@ -124,6 +122,8 @@ def captioning():
     # padded in front
     generate("captioning/left_prompt", model, 5, pixel_values=pixels, attention_mask=MASK.flip(1),
              input_ids=torch.tensor([[17, 5, 9, 14, 6, 3], [0, 0, 17, 8, 11, 3]]))
+    for name, options in (("beam", dict(num_beams=3)), ("long_beam", dict(num_beams=4, length_penalty=3.0))):
+        generate(f"captioning/{name}", model, 8, options, pixel_values=pixels, input_ids=IDS[:, :3])
     # larger and smaller than the config's pictures, and not square
     for name, size in (("large", (12, 16)), ("small", (4, 9))):
         run(f"captioning/{name}", model, pixel_values=normal(1, 3, *size, seed=3), input_ids=IDS[:1],

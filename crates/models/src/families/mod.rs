@@ -20,7 +20,7 @@ use vlm_nn::weights::{Checkpoint, Rule, Weights};
 #[derive(Debug)]
 pub enum Model {
     /// Captioning, question answering and retrieval with one kind of text model.
-    Blip(blip::Blip),
+    Blip(Box<blip::Blip>),
     /// Contrastive captioner.
     Coca(coca::Coca),
     /// Contrastive language-image pre-training, or half of it.
@@ -96,7 +96,10 @@ impl Model {
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
                 Ok(Self::Coca(filled(checkpoint, device, build)?))
             }
-            Some(blip::MODEL_TYPE) => Ok(Self::Blip(blip::Blip::load(config, checkpoint, device)?)),
+            Some(blip::MODEL_TYPE) => {
+                let model = blip::Blip::load(config, checkpoint, device)?;
+                Ok(Self::Blip(Box::new(model)))
+            }
             Some(clip::MODEL_TYPE | clip::VISION_MODEL_TYPE | clip::TEXT_MODEL_TYPE) => {
                 let config = clip::parse(config)?;
                 let checkpoint = clip::translated(prefixed(checkpoint, &config));
@@ -131,10 +134,16 @@ impl Model {
             let config = clip::openai_config(&checkpoint)?;
             return Self::dual_encoder(&config, clip::openai_translated(checkpoint), device);
         }
+        if blip::recognised(&checkpoint) {
+            let model = blip::Blip::from_original(checkpoint, device)?;
+            return Ok(Self::Blip(Box::new(model)));
+        }
         let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
-            expected: "a config.json beside it, or the tensor names of OpenAI's CLIP".to_owned(),
+            expected:
+                "a config.json beside it, or the tensor names of OpenAI's CLIP or of BLIP's authors"
+                    .to_owned(),
             found: format!("{} ...", some.join(", ")),
         })
     }
@@ -244,7 +253,7 @@ impl Model {
     /// A family without a language-model head.
     pub fn generate(&self) -> Result<&dyn Generate, Error> {
         match self {
-            Self::Blip(m) => m.can_caption().map(|()| m as _),
+            Self::Blip(m) => m.can_caption().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             _ => self.unsupported("write text", "blip and coca"),
         }
@@ -254,7 +263,7 @@ impl Model {
     /// A family that does not read questions before it answers.
     pub fn answer_question(&self) -> Result<&dyn AnswerQuestion, Error> {
         match self {
-            Self::Blip(m) => m.can_answer().map(|()| m as _),
+            Self::Blip(m) => m.can_answer().map(|()| &**m as _),
             _ => self.unsupported("answer questions", "blip and coca"),
         }
     }
@@ -263,7 +272,7 @@ impl Model {
     /// A family without an image-text matching head.
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
         match self {
-            Self::Blip(m) => m.can_judge().map(|()| m as _),
+            Self::Blip(m) => m.can_judge().map(|()| &**m as _),
             _ => self.unsupported("judge pairs", "blip"),
         }
     }
@@ -272,7 +281,7 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_image(&self) -> Result<&dyn EmbedImage, Error> {
         match self {
-            Self::Blip(m) => m.can_embed().map(|()| m as _),
+            Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
             _ => self.unsupported("embed pictures", "coca, clip and siglip"),
@@ -283,7 +292,7 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_text(&self) -> Result<&dyn EmbedText, Error> {
         match self {
-            Self::Blip(m) => m.can_embed().map(|()| m as _),
+            Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
             _ => self.unsupported("embed text", "coca, clip and siglip"),
@@ -297,7 +306,7 @@ impl Model {
             Self::Coca(_) => {
                 self.unsupported("be compared with a reference", "blip, clip and siglip")
             }
-            Self::Blip(m) => Ok(m),
+            Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
         }
     }

@@ -472,6 +472,7 @@ impl BlipConfig {
                 from_layer: 0,
                 memory_width: width,
             }),
+            padding_idx: Some(0),
             pooler: false,
         };
         let projection_dim = if task.has_shared_space() {
@@ -522,6 +523,7 @@ impl TextJson {
                     from_layer: 0,
                     memory_width: vision_width,
                 }),
+            padding_idx: Some(self.pad_token_id.unwrap_or(0) as usize),
             pooler: task == BlipTask::Contrastive,
         })
     }

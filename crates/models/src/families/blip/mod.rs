@@ -196,8 +196,7 @@ impl Blip {
     fn captioner(&self) -> Result<&BertDecoder, Error> {
         let reads_pictures = self.config.task != BlipTask::QuestionAnswering;
         let decoder = self.decoder.as_ref().filter(|_| reads_pictures);
-        self.part(&decoder, "write captions")
-            .map(|decoder| *decoder)
+        self.part(&decoder, "write captions").copied()
     }
 
     /// The encoder of questions and the decoder that reads them.
@@ -205,7 +204,7 @@ impl Blip {
         let answers = self.config.task == BlipTask::QuestionAnswering;
         let parts = self.text.as_ref().zip(self.decoder.as_ref());
         self.part(&parts.filter(|_| answers), "answer questions")
-            .map(|parts| *parts)
+            .copied()
     }
 
     fn pixels(&self, pictures: &Pictures) -> Result<Tensor<4>, Error> {

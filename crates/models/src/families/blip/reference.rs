@@ -19,7 +19,7 @@ use crate::capability::{Pictures, Tokens};
 use crate::decoders::BertDecoder;
 use crate::error::{Error, expect};
 use crate::generate::{Options, Strategy, generate};
-use crate::reference::{Inputs, Outputs, Reference, Value};
+use crate::reference::{Inputs, Numbers, Outputs, Reference, Value};
 use burn::tensor::Tensor;
 use vlm_nn::KeyMask;
 
@@ -110,8 +110,15 @@ impl Blip {
             format!("1 to {vocab}"),
             beams,
         )?;
-        let penalty = inputs.floats::<1>("length_penalty", &self.device())?;
-        let penalty = penalty.map_or(1.0, |x| x.into_scalar::<f32>());
+        let penalty = match inputs.get("length_penalty").map(|value| &value.numbers) {
+            None => 1.0,
+            Some(Numbers::Floats(x)) if x.len() == 1 => x[0],
+            Some(Numbers::Integers(x)) if x.len() == 1 => x[0] as f32,
+            Some(other) => {
+                expect(false, "length_penalty", "one number", format!("{other:?}"))?;
+                1.0
+            }
+        };
         let options = Options {
             strategy: if beams == 1 {
                 Strategy::Greedy
