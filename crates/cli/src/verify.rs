@@ -64,6 +64,13 @@ pub fn run(args: &VerifyArgs, common: &Common) -> anyhow::Result<Outcome> {
         if let Some(about) = &golden.about {
             complain(format_args!("note: {}: {about}", args.golden.display()));
         }
+        if let Some(first) = golden.others.first() {
+            complain(format_args!(
+                "note: {}: {} tensors are neither in. nor out. and not compared, {first} first",
+                args.golden.display(),
+                golden.others.len(),
+            ));
+        }
         for name in &found.ignored {
             complain(format_args!(
                 "note: in.{name}: {} does not know it, ignored",

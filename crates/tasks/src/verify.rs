@@ -22,6 +22,8 @@ pub struct Golden {
     pub inputs: BTreeMap<String, Value>,
     /// Tensors named `out.`, without that.
     pub outputs: BTreeMap<String, Value>,
+    /// Names of other tensors, such as gradients, which are not compared.
+    pub others: Vec<String>,
     /// What the file says of itself, where it does.
     pub about: Option<String>,
 }
@@ -30,8 +32,8 @@ impl Golden {
     /// Reads a golden file.
     ///
     /// # Errors
-    /// A file that cannot be read or is no safetensors file; a tensor of another name or of a number type that is not
-    /// understood; no result to compare.
+    /// A file that cannot be read or is no safetensors file; a tensor of a number type that is not understood; no result
+    /// to compare.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let name = path.display().to_string();
         let refuse = |expected: &str, found: String| Error::Model {
@@ -60,13 +62,17 @@ impl Golden {
         let mut golden = Self {
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            others: Vec::new(),
             about: metadata.and_then(|m| m.get("golden")).cloned(),
         };
         for (key, view) in file.iter() {
             let (tensors, short) = match (key.strip_prefix("in."), key.strip_prefix("out.")) {
                 (Some(short), _) => (&mut golden.inputs, short),
                 (_, Some(short)) => (&mut golden.outputs, short),
-                _ => return Err(refuse("tensors named in.NAME or out.NAME", key.to_owned())),
+                _ => {
+                    golden.others.push(key.to_owned());
+                    continue;
+                }
             };
             let numbers = numbers(&view).ok_or_else(|| {
                 let found = format!("{key} of {:?}", view.dtype());
@@ -76,7 +82,11 @@ impl Golden {
             tensors.insert(short.to_owned(), Value { shape, numbers });
         }
         if golden.outputs.is_empty() {
-            return Err(refuse("a tensor named out.NAME", "none".to_owned()));
+            let found = match golden.others.first() {
+                Some(other) => format!("none, but {other}"),
+                None => "none".to_owned(),
+            };
+            return Err(refuse("a tensor named out.NAME", found));
         }
         Ok(golden)
     }

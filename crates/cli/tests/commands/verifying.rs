@@ -160,7 +160,8 @@ fn golden_files_that_cannot_be_used_are_one_clear_line() {
     let (model, golden) = captioning();
     let place = tempfile::tempdir().unwrap();
     let mut misnamed = golden.clone();
-    misnamed.floats("pixel_values", &[1], &[0.0]);
+    misnamed.0.retain(|name, _| name.starts_with("in."));
+    misnamed.floats("output.logits", &[1], &[0.0]);
     let mut inputs_only = golden.clone();
     inputs_only.0.retain(|name, _| name.starts_with("in."));
     let mut flat = golden.clone();
@@ -174,7 +175,7 @@ fn golden_files_that_cannot_be_used_are_one_clear_line() {
     let mut no_text = golden.clone();
     no_text.bytes("in.text_utf8", b"\xff\xfe");
     let cases = [
-        ("misnamed", misnamed, "in.NAME or out.NAME"),
+        ("misnamed", misnamed, "none, but output.logits"),
         ("inputs_only", inputs_only, "out.NAME"),
         ("flat", flat, "pixel_values: expected 4 dimensions"),
         ("empty", empty, "in.pixel_values"),
