@@ -3,6 +3,7 @@
 use crate::models::ModelArg;
 use crate::output::Output;
 use crate::{Common, Outcome, input};
+use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -23,6 +24,9 @@ pub struct CaptionArgs {
     /// Pictures: files, directories, patterns, or - for stdin
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<OsString>,
+    /// Let every caption go on from this beginning, which is not repeated
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
     #[command(flatten)]
     model: ModelArg,
     #[command(flatten)]
@@ -103,26 +107,31 @@ struct Record<'a> {
 
 pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
     let vlm = args.model.load(common)?;
+    // what the model lacks is told before any picture is opened
+    vlm.model().generate()?;
+    vlm.processor()?;
+    let prompt = args.prompt.as_deref();
+    vlm.text()?
+        .caption_prompt(prompt)
+        .map_err(|e| anyhow!("--prompt: {e}"))?;
     let options = args.decoding.options();
     let mut output = Output::new(common.json);
     input::each_picture(
         &args.images,
         vlm.name(),
         common,
-        |image| Ok(vlm.caption(&[image], &options)?.swap_remove(0)),
-        |done, several| {
+        |image| {
+            let mut captions = vlm.caption_from(prompt, &[image], &options)?;
+            Ok(captions.swap_remove(0))
+        },
+        |done| {
             let record = Record {
                 image: done.image,
                 caption: &done.result.text,
                 model: vlm.name(),
                 ms: done.ms,
             };
-            let text = if several {
-                format!("{}: {}", done.image, done.result.text)
-            } else {
-                done.result.text.clone()
-            };
-            output.result(&record, &text)
+            output.result(&record, &done.line(&done.result.text))
         },
     )
 }

@@ -85,7 +85,8 @@ fn expand(arguments: &[OsString]) -> anyhow::Result<Vec<Result<Input, String>>> 
     Ok(inputs)
 }
 
-fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>, String> {
+/// The picture files of a directory, in the order of their names.
+pub fn pictures_in(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let failed = |e: std::io::Error| format!("{}: cannot read: {e}", directory.display());
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
@@ -133,16 +134,28 @@ pub struct Done<'a, T> {
     pub result: T,
     /// Milliseconds from opening the file to the result.
     pub ms: f64,
+    several: bool,
+}
+
+impl<T> Done<'_, T> {
+    /// A result of one line, which says whose it is where there is more than one picture.
+    pub fn line(&self, text: &str) -> String {
+        if self.several {
+            format!("{}: {text}", self.image)
+        } else {
+            text.to_owned()
+        }
+    }
 }
 
 /// Does `work` on every picture that the arguments name and hands the result to `emit`. A picture that fails is
-/// complained about and counted. `emit` is also told whether there is more than one picture.
+/// complained about and counted.
 pub fn each_picture<T>(
     arguments: &[OsString],
     model: &str,
     common: &Common,
     mut work: impl FnMut(&Image) -> Result<T, vlm_tasks::Error>,
-    mut emit: impl FnMut(Done<T>, bool) -> std::io::Result<()>,
+    mut emit: impl FnMut(Done<T>) -> std::io::Result<()>,
 ) -> anyhow::Result<Outcome> {
     let inputs = expand(arguments)?;
     let several = inputs.len() > 1;
@@ -173,8 +186,9 @@ pub fn each_picture<T>(
                     image: &name,
                     result,
                     ms: milliseconds(begun.elapsed()),
+                    several,
                 };
-                emit(done, several)?;
+                emit(done)?;
             }
             Err(error) => {
                 complain(format_args!("{name}: {error}"));

@@ -4,14 +4,19 @@
 mod ask;
 mod bench;
 mod caption;
+mod classify;
 mod completions;
 mod doctor;
+mod embed;
 mod eval;
 mod input;
+mod inspect;
+mod matching;
 mod models;
 mod output;
 mod precision;
 mod train;
+mod verify;
 mod world;
 
 use clap::{Args, Parser, Subcommand};
@@ -59,10 +64,15 @@ struct Common {
 enum Command {
     Caption(caption::CaptionArgs),
     Ask(ask::AskArgs),
+    Classify(classify::ClassifyArgs),
+    Match(matching::MatchArgs),
+    Embed(embed::EmbedArgs),
     World(world::WorldArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Models(models::ModelsArgs),
+    Inspect(inspect::InspectArgs),
+    Verify(verify::VerifyArgs),
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
@@ -103,10 +113,15 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Caption(args) => caption::run(args, &cli.common),
         Command::Ask(args) => ask::run(args, &cli.common),
+        Command::Classify(args) => classify::run(args, &cli.common),
+        Command::Match(args) => matching::run(args, &cli.common),
+        Command::Embed(args) => embed::run(args, &cli.common),
         Command::World(args) => world::run(args, &cli.common),
         Command::Train(args) => train::run(args, &cli.common),
         Command::Eval(args) => eval::run(args, &cli.common),
         Command::Models(args) => models::run(args, &cli.common),
+        Command::Inspect(args) => inspect::run(args, &cli.common),
+        Command::Verify(args) => verify::run(args, &cli.common),
         Command::Bench(args) => bench::run(args, &cli.common),
         Command::Doctor(args) => doctor::run(args, &cli.common),
         Command::Completions(args) => completions::run::<Cli>(args),

@@ -6,17 +6,21 @@ use crate::{Common, Outcome};
 use anyhow::{anyhow, bail};
 use clap::Args;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use vlm_data::image::Image;
+use vlm_tasks::inspect::abilities;
 use vlm_tasks::table::Table;
-use vlm_tasks::{Vlm, builtin, file};
+use vlm_tasks::{ModelFiles, Vlm, builtin, file};
 
 /// The model to use.
 #[derive(Args)]
 pub struct ModelArg {
-    /// A built-in model, or a directory with config.json and model.safetensors
-    #[arg(long, value_name = "NAME|DIR", default_value = builtin::VLM_TINY)]
+    /// A built-in model, a model's directory, or a file of weights
+    #[arg(long, value_name = "MODEL", default_value = builtin::VLM_TINY)]
     model: String,
+    /// Take the vocabulary from this directory
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
     /// Arithmetic of matrix products; auto takes bf16 where the processor has it in hardware
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     precision: PrecisionArg,
@@ -26,25 +30,41 @@ impl ModelArg {
     /// Loads it and sets the arithmetic.
     pub fn load(&self, common: &Common) -> anyhow::Result<Vlm> {
         set_precision(self.precision, common);
-        load(&self.model)
+        load(&self.model, self.tokenizer.as_deref())
     }
 }
 
-fn load(name: &str) -> anyhow::Result<Vlm> {
+/// A built-in model, or one from its files; the vocabulary may lie elsewhere.
+pub fn load(name: &str, tokenizer: Option<&Path>) -> anyhow::Result<Vlm> {
     if builtin::NAMES.contains(&name) {
+        if tokenizer.is_some() {
+            bail!("--tokenizer: {name} has its own vocabulary");
+        }
         return Ok(Vlm::builtin()?);
     }
-    if !Path::new(name).is_dir() {
+    let mut files = locate(name)?;
+    if let Some(directory) = tokenizer {
+        files = files.with_tokenizer(directory);
+    }
+    let vlm = Vlm::from_model_files(&files)?;
+    // a picture processor that does not fit the model is told before any picture is opened
+    if vlm.processor().is_ok() {
+        let probe = Image::from_rgb(4, 3, vec![0; 4 * 3 * 3])?;
+        vlm.pictures(&[&probe])?;
+    }
+    Ok(vlm)
+}
+
+/// The files of a model that is not built in.
+pub fn locate(name: &str) -> anyhow::Result<ModelFiles> {
+    let path = Path::new(name);
+    if !path.exists() {
         bail!(
-            "--model: expected {} or the directory of a model, found {name:?}",
+            "--model: expected {}, a model's directory or a file of weights, found {name:?}",
             builtin::NAMES.join(", ")
         );
     }
-    let vlm = Vlm::load(Path::new(name))?;
-    // a picture processor that does not fit the model is told before any picture is opened
-    let probe = Image::from_rgb(4, 3, vec![0; 4 * 3 * 3])?;
-    vlm.pictures(&[&probe])?;
-    Ok(vlm)
+    Ok(ModelFiles::at(path)?)
 }
 
 /// List the built-in models, or describe one
@@ -103,7 +123,7 @@ pub fn run(args: &ModelsArgs, common: &Common) -> anyhow::Result<Outcome> {
 }
 
 fn describe(name: &str) -> anyhow::Result<Record> {
-    let vlm = load(name)?;
+    let vlm = load(name, None)?;
     let is_builtin = builtin::NAMES.contains(&name);
     let bytes = if is_builtin {
         builtin::WEIGHTS_BYTES
@@ -114,21 +134,13 @@ fn describe(name: &str) -> anyhow::Result<Record> {
             .len()
     };
     let model = vlm.model();
-    let abilities = [
-        ("caption", model.generate().is_ok()),
-        ("ask", model.generate().is_ok()),
-        (
-            "embed",
-            model.embed_image().is_ok() && model.embed_text().is_ok(),
-        ),
-    ];
     Ok(Record {
         model: name.to_owned(),
         family: model.family(),
         parameters: model.parameters(),
         bytes,
         image_size: model.pictures().image_size,
-        can: abilities.iter().filter(|a| a.1).map(|a| a.0).collect(),
+        can: abilities(model),
         trained_on: is_builtin.then_some(builtin::TRAINED_ON),
     })
 }

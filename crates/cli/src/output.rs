@@ -73,6 +73,11 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// A share or cosine with as many digits as mean something.
+pub fn rounded(number: f32) -> f64 {
+    (f64::from(number) * 1e6).round() / 1e6
+}
+
 /// Milliseconds to a tenth.
 pub fn milliseconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1e4).round() / 10.0

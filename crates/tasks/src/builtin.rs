@@ -2,6 +2,7 @@
 
 use crate::{Error, Files, Vlm};
 use vlm_data::image::Image;
+use vlm_nn::weights::Checkpoint;
 
 /// The built-in model.
 pub const VLM_TINY: &str = "vlm-tiny";
@@ -20,6 +21,11 @@ const WEIGHTS: &[u8] = include_bytes!("../../../models/vlm-tiny/model.safetensor
 
 /// Size of the weights in bytes.
 pub const WEIGHTS_BYTES: u64 = WEIGHTS.len() as u64;
+
+/// The tensors of the built-in model.
+pub(crate) fn checkpoint() -> Result<Checkpoint, Error> {
+    Ok(Checkpoint::parse(WEIGHTS, VLM_TINY).map_err(vlm_models::Error::from)?)
+}
 
 impl Vlm {
     /// The built-in model.

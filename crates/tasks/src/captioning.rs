@@ -2,7 +2,7 @@
 
 use crate::{Error, Vlm};
 use vlm_data::image::Image;
-use vlm_models::generate::{Generated, Options, Strategy, generate};
+use vlm_models::generate::{Generated, Strategy, generate};
 
 /// A generated caption.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,71 +41,44 @@ impl Vlm {
         images: &[&Image],
         options: &CaptionOptions,
     ) -> Result<Vec<Caption>, Error> {
+        self.caption_from(None, images, options)
+    }
+
+    /// As [`Self::caption`], where every caption goes on from a given beginning, which it does not repeat.
+    ///
+    /// # Errors
+    /// As [`Self::caption`]; a beginning that cannot be tokenized or is too long.
+    pub fn caption_from(
+        &self,
+        beginning: Option<&str>,
+        images: &[&Image],
+        options: &CaptionOptions,
+    ) -> Result<Vec<Caption>, Error> {
         if images.is_empty() {
             return Ok(Vec::new());
         }
-        let options_for_model = Options {
-            strategy: options.strategy,
-            max_new_tokens: options.max_new_tokens,
-            eos: self.special().eos,
-            banned: self.special().banned(),
+        let (model, text) = (self.model().generate()?, self.text()?);
+        let prompt = text.caption_prompt(beginning)?;
+        let writing = text.writing(options.strategy, options.max_new_tokens);
+        // beam search looks at one picture at a time
+        let at_once = match options.strategy {
+            Strategy::Beam { .. } => 1,
+            _ => images.len(),
         };
-        let prompt = self.special().caption_prompt();
-        let model = self.model().generate()?;
-        let texts: Vec<Generated> = if matches!(options.strategy, Strategy::Beam { .. }) {
-            let mut texts = Vec::with_capacity(images.len());
-            for image in images {
-                let mut decoding = model.decode(model.encode(&self.pictures(&[image])?)?);
-                texts.extend(generate(
-                    &mut *decoding,
-                    std::slice::from_ref(&prompt),
-                    &options_for_model,
-                ));
-            }
-            texts
-        } else {
+        let mut captions: Vec<Generated> = Vec::with_capacity(images.len());
+        for images in images.chunks(at_once) {
             let mut decoding = model.decode(model.encode(&self.pictures(images)?)?);
-            generate(
-                &mut *decoding,
-                &vec![prompt; images.len()],
-                &options_for_model,
-            )
-        };
-        texts
+            let prompts = vec![prompt.clone(); images.len()];
+            captions.extend(generate(&mut *decoding, &prompts, &writing));
+        }
+        captions
             .into_iter()
             .map(|g| {
                 Ok(Caption {
-                    text: as_written(&self.tokenizer().decode(&g.ids)?),
+                    text: text.decode(&g.ids)?,
                     log_probability: g.log_probability,
                 })
             })
             .collect()
-    }
-}
-
-/// A decoded text as people write it: no space before a punctuation mark.
-fn as_written(text: &str) -> String {
-    let mut written = String::with_capacity(text.len());
-    for word in text.split_whitespace() {
-        if !written.is_empty() && !word.starts_with([',', '.', ';', ':', '?', '!']) {
-            written.push(' ');
-        }
-        written += word;
-    }
-    written
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn punctuation_follows_its_word() {
-        assert_eq!(
-            as_written("a ring , a star and a cross"),
-            "a ring, a star and a cross"
-        );
-        assert_eq!(as_written(", what ? !"), ", what?!");
-        assert_eq!(as_written(""), "");
     }
 }

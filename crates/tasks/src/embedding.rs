@@ -3,7 +3,9 @@
 use crate::{Error, Vlm};
 use burn::tensor::Tensor;
 use vlm_data::image::Image;
-use vlm_models::capability::Tokens;
+
+/// Texts that go through the model at once.
+const TEXT_BATCH: usize = 64;
 
 impl Vlm {
     /// A unit vector for each picture.
@@ -11,6 +13,9 @@ impl Vlm {
     /// # Errors
     /// A picture that cannot be prepared, or a model without a shared space.
     pub fn embed_images(&self, images: &[&Image]) -> Result<Vec<Vec<f32>>, Error> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
         let vectors = self
             .model()
             .embed_image()?
@@ -23,21 +28,12 @@ impl Vlm {
     /// # Errors
     /// Text that cannot be tokenized or is too long, or a model without a shared space.
     pub fn embed_texts(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, Error> {
-        let special = self.special();
-        let mut all = Vec::with_capacity(texts.len());
-        for text in texts {
-            let ids = special.caption_example(self.tokenizer(), text)?.ids;
-            let most = self.model().texts().max_positions;
-            if ids.len() > most {
-                return Err(Error::TooLong {
-                    expected: most.saturating_sub(2),
-                    found: ids.len() - 2,
-                });
-            }
-            all.push(ids);
+        let (side, model) = (self.text()?, self.model().embed_text()?);
+        let mut vectors = Vec::with_capacity(texts.len());
+        for batch in texts.chunks(TEXT_BATCH) {
+            vectors.extend(rows(model.embed_text(&side.tokens(batch)?)?));
         }
-        let texts = Tokens::padded(&all, special.pad);
-        Ok(rows(self.model().embed_text()?.embed_text(&texts)?))
+        Ok(vectors)
     }
 }
 

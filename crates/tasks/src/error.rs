@@ -1,5 +1,19 @@
 use std::path::PathBuf;
 
+/// A part of a model that is not among its files.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{model}: expected {files}, which has {part}, found none; {hint}")]
+pub struct Missing {
+    /// The model.
+    pub model: String,
+    /// What the part is.
+    pub part: &'static str,
+    /// The files that would hold it.
+    pub files: &'static str,
+    /// Where it is usually found.
+    pub hint: &'static str,
+}
+
 /// What can go wrong in a task.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,8 +41,17 @@ pub enum Error {
         /// What is there.
         found: String,
     },
+    /// A part that a model can do without, but not for what was asked.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// No weights.
+    #[error("{found}")]
+    Weights {
+        /// What was looked for, and what was there.
+        found: String,
+    },
     /// A text that the model cannot take.
-    #[error("question: expected at most {expected} tokens, found {found}")]
+    #[error("expected a text of at most {expected} tokens, found {found}")]
     TooLong {
         /// Tokens that fit.
         expected: usize,
@@ -36,7 +59,7 @@ pub enum Error {
         found: usize,
     },
     /// A question without words.
-    #[error("question: expected some words, found none")]
+    #[error("expected a question of some words, found none")]
     EmptyQuestion,
     /// Scoring.
     #[error(transparent)]

@@ -1,26 +1,14 @@
-//! A model with everything it needs to work on files: tokenizer, picture processor, prompts.
+//! A model with what it needs to work on files: tokenizer, picture processor, prompts.
 
-use crate::Error;
-use crate::prompt::SpecialIds;
+use crate::files::{self, ModelFiles, file};
+use crate::{Error, Missing, TextSide};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::path::Path;
-use vlm_data::image::{Image, ImageProcessor, PreprocessorConfig, ProcessorKind};
+use vlm_data::image::{Image, ImageInputs, ImageProcessor, PreprocessorConfig, ProcessorKind};
 use vlm_data::text::Tokenizer;
 use vlm_models::capability::Pictures;
 use vlm_models::families::Model;
 use vlm_nn::weights::Checkpoint;
-
-/// The names of the files of a model directory.
-pub mod file {
-    /// The family and its sizes.
-    pub const CONFIG: &str = "config.json";
-    /// The weights.
-    pub const WEIGHTS: &str = "model.safetensors";
-    /// The vocabulary.
-    pub const TOKENIZER: &str = "tokenizer.json";
-    /// What is done to pictures.
-    pub const PREPROCESSOR: &str = "preprocessor_config.json";
-}
 
 /// The contents of a model directory.
 #[derive(Clone, Copy, Debug)]
@@ -35,48 +23,38 @@ pub struct Files<'a> {
     pub preprocessor: &'a [u8],
 }
 
-/// A vision-language model, ready for pictures and words.
+/// A vision-language model, ready for pictures and words as far as its files go.
 pub struct Vlm {
     name: String,
     model: Model,
-    tokenizer: Tokenizer,
-    special: SpecialIds,
-    processor: ImageProcessor,
+    text: Result<TextSide, Missing>,
+    processor: Result<ImageProcessor, Missing>,
     device: Device,
 }
 
 impl Vlm {
-    /// Loads a model directory; its path is the model's name.
+    /// Loads a model's directory or its single file of weights; the path is the model's name.
     ///
     /// # Errors
-    /// A file that is missing, damaged, or does not fit the others; the error names it.
-    pub fn load(directory: &Path) -> Result<Self, Error> {
-        let read = |file: &str| {
-            let path = directory.join(file);
-            std::fs::read(&path).map_err(|e| Error::Model {
-                place: path.display().to_string(),
-                expected: "a readable file of a model directory".to_owned(),
-                found: e.to_string(),
-            })
-        };
-        let config = read(file::CONFIG)?;
-        let config = String::from_utf8(config).map_err(|e| Error::Model {
-            place: directory.join(file::CONFIG).display().to_string(),
-            expected: "JSON".to_owned(),
-            found: e.to_string(),
-        })?;
-        let (weights, tokenizer, preprocessor) = (
-            read(file::WEIGHTS)?,
-            read(file::TOKENIZER)?,
-            read(file::PREPROCESSOR)?,
-        );
-        let files = Files {
-            config: &config,
-            weights: &weights,
-            tokenizer: &tokenizer,
-            preprocessor: &preprocessor,
-        };
-        Self::from_files(&directory.display().to_string(), files)
+    /// Config or weights that are missing; any file that is damaged or does not fit the others. The error names it.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        Self::from_model_files(&ModelFiles::at(path)?)
+    }
+
+    /// Loads a model from where its parts lie.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_model_files(files: &ModelFiles) -> Result<Self, Error> {
+        let device = Device::flex();
+        let model = files.model(&device)?;
+        Ok(Self {
+            name: files.name().to_owned(),
+            text: files.text(&model)?,
+            processor: files.processor(&model)?,
+            model,
+            device,
+        })
     }
 
     /// A model from the contents of its files; `name` stands for their directory in errors.
@@ -84,34 +62,19 @@ impl Vlm {
     /// # Errors
     /// Contents that are damaged or do not fit each other.
     pub fn from_files(name: &str, files: Files) -> Result<Self, Error> {
-        let device = Device::flex();
-        let place = |file: &str| Path::new(name).join(file);
-        let in_file = |file: &str, source| Error::InFile {
-            path: place(file),
-            source,
-        };
-        let weights_place = place(file::WEIGHTS).display().to_string();
-        let checkpoint =
-            Checkpoint::parse(files.weights, &weights_place).map_err(vlm_models::Error::from)?;
-        let model = Model::load(files.config, checkpoint, &device).map_err(|e| match e {
-            e @ vlm_models::Error::Weights(_) => Error::Capability(e),
-            e => in_file(file::CONFIG, e),
-        })?;
-        let tokenizer = Tokenizer::from_bytes(
-            files.tokenizer,
-            &place(file::TOKENIZER).display().to_string(),
-        )?;
+        let place = |file: &str| Path::new(name).join(file).display().to_string();
+        let checkpoint = Checkpoint::parse(files.weights, &place(file::WEIGHTS))
+            .map_err(vlm_models::Error::from)?;
+        let config = place(file::CONFIG);
+        let model = files::model(config.as_ref(), files.config, checkpoint, &Device::flex())?;
+        let tokenizer = Tokenizer::from_bytes(files.tokenizer, &place(file::TOKENIZER))?;
         let processor = PreprocessorConfig::from_json(
             files.preprocessor,
-            &place(file::PREPROCESSOR).display().to_string(),
+            &place(file::PREPROCESSOR),
             ProcessorKind::Vit,
         )?;
-        Self::from_parts(
-            name,
-            model,
-            tokenizer,
-            ImageProcessor::from_config(processor),
-        )
+        let processor = ImageProcessor::from_config(processor);
+        Self::from_parts(name, model, tokenizer, processor)
     }
 
     /// Joins parts that exist already, as training does to evaluate.
@@ -124,20 +87,11 @@ impl Vlm {
         tokenizer: Tokenizer,
         processor: ImageProcessor,
     ) -> Result<Self, Error> {
-        if tokenizer.id_bound() > model.texts().vocab_size {
-            return Err(Error::Model {
-                place: format!("{name}: {}", file::TOKENIZER),
-                expected: format!("at most vocab_size = {} ids", model.texts().vocab_size),
-                found: tokenizer.id_bound().to_string(),
-            });
-        }
-        let special = SpecialIds::of(&tokenizer)?;
         Ok(Self {
             name: name.to_owned(),
+            text: Ok(TextSide::new(name, tokenizer, &model)?),
             model,
-            tokenizer,
-            special,
-            processor,
+            processor: Ok(processor),
             device: Device::flex(),
         })
     }
@@ -152,50 +106,144 @@ impl Vlm {
         &self.model
     }
 
-    /// The vocabulary.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    /// How words become tokens.
+    ///
+    /// # Errors
+    /// A model without a vocabulary.
+    pub fn text(&self) -> Result<&TextSide, Error> {
+        self.text.as_ref().map_err(|missing| missing.clone().into())
     }
 
-    /// The special tokens.
-    pub fn special(&self) -> SpecialIds {
-        self.special
+    /// How pictures become pixels.
+    ///
+    /// # Errors
+    /// A model whose files do not say it.
+    pub fn processor(&self) -> Result<&ImageProcessor, Error> {
+        let processor = self.processor.as_ref();
+        processor.map_err(|missing| missing.clone().into())
     }
 
     /// Pictures as the model takes them.
     ///
     /// # Shapes
-    /// Gives `[B, C, H, W]`.
+    /// Gives `[B, C, H, W]`, or patches `[B, N, P * P * C]` of a processor that keeps the aspect ratio.
     ///
     /// # Errors
     /// A picture that the processor refuses, or that it does not bring to the model's size.
     pub fn pictures(&self, images: &[&Image]) -> Result<Pictures, Error> {
-        let size = self.model.pictures();
-        let c = size.num_channels;
-        let side = size.image_size.unwrap_or_default();
-        let mut data = Vec::with_capacity(images.len() * c * side * side);
-        for image in images {
-            let pixels = self.processor.process(image)?;
-            if (pixels.channels, pixels.height, pixels.width) != (c, side, side) {
+        let batch = PictureBatch::new(self.processor()?, images)?;
+        if let PictureBatch::Fixed { shape, .. } = &batch {
+            let size = self.model.pictures();
+            let fits = size
+                .image_size
+                .is_none_or(|side| shape[1..] == [side, side]);
+            if !fits || shape[0] != size.num_channels {
+                let side = size.image_size.unwrap_or_default();
                 return Err(Error::Model {
                     place: format!("{}: {}", self.name, file::PREPROCESSOR),
-                    expected: format!("pictures of {c} x {side} x {side} for the model"),
-                    found: format!("{} x {} x {}", pixels.channels, pixels.height, pixels.width),
+                    expected: format!(
+                        "pictures of {} x {side} x {side} for the model",
+                        size.num_channels
+                    ),
+                    found: format!("{} x {} x {}", shape[0], shape[1], shape[2]),
                 });
             }
-            data.extend(pixels.data);
         }
-        let data = TensorData::new(data, [images.len(), c, side, side]);
-        Ok(Pictures::Fixed(Tensor::from_data(data, &self.device)))
+        Ok(batch.to_device(&self.device))
+    }
+}
+
+/// Pictures after the processor, one after the other.
+pub(crate) enum PictureBatch {
+    /// Of one size.
+    Fixed {
+        /// Channels, rows and columns of each.
+        shape: [usize; 3],
+        data: Vec<f32>,
+    },
+    /// Patches of a number and size that are the same for all.
+    Patches {
+        patches: usize,
+        spatial_shapes: Vec<[usize; 2]>,
+        mask: Vec<u8>,
+        data: Vec<f32>,
+    },
+}
+
+impl PictureBatch {
+    /// At least one picture through the processor.
+    pub(crate) fn new(processor: &ImageProcessor, images: &[&Image]) -> Result<Self, Error> {
+        let mut batch: Option<Self> = None;
+        for image in images {
+            match (processor.inputs(image)?, &mut batch) {
+                (ImageInputs::Pixels(p), None) => {
+                    let shape = [p.channels, p.height, p.width];
+                    let data = p.data;
+                    batch = Some(Self::Fixed { shape, data });
+                }
+                (ImageInputs::Pixels(p), Some(Self::Fixed { shape, data })) => {
+                    let found = [p.channels, p.height, p.width];
+                    if found != *shape {
+                        return Err(Error::Model {
+                            place: "pictures".to_owned(),
+                            expected: format!("{shape:?} for all, as for the first"),
+                            found: format!("{found:?}"),
+                        });
+                    }
+                    data.extend(p.data);
+                }
+                (ImageInputs::Patches(p), None) => {
+                    batch = Some(Self::Patches {
+                        patches: p.mask.len(),
+                        spatial_shapes: vec![p.spatial_shape],
+                        mask: p.mask,
+                        data: p.data,
+                    });
+                }
+                (
+                    ImageInputs::Patches(p),
+                    Some(Self::Patches {
+                        spatial_shapes,
+                        mask,
+                        data,
+                        ..
+                    }),
+                ) => {
+                    spatial_shapes.push(p.spatial_shape);
+                    mask.extend(p.mask);
+                    data.extend(p.data);
+                }
+                _ => unreachable!("a processor makes pixels or patches, not both"),
+            }
+        }
+        batch.ok_or_else(|| Error::Model {
+            place: "pictures".to_owned(),
+            expected: "at least one".to_owned(),
+            found: "none".to_owned(),
+        })
     }
 
-    /// Words of a text that the vocabulary lacks.
-    ///
-    /// # Errors
-    /// Text that cannot be tokenized.
-    pub fn unknown_words(&self, text: &str) -> Result<Vec<String>, Error> {
-        Ok(self
-            .tokenizer
-            .unknown_words(&crate::prompt::plain_words(text))?)
+    fn to_device(self, device: &Device) -> Pictures {
+        match self {
+            Self::Fixed { shape, data } => {
+                let [c, h, w] = shape;
+                let count = data.len() / (c * h * w);
+                let data = TensorData::new(data, [count, c, h, w]);
+                Pictures::Fixed(Tensor::from_data(data, device))
+            }
+            Self::Patches {
+                patches,
+                spatial_shapes,
+                data,
+                ..
+            } => {
+                let width = data.len() / (patches * spatial_shapes.len());
+                let data = TensorData::new(data, [spatial_shapes.len(), patches, width]);
+                Pictures::Patches {
+                    pixel_values: Tensor::from_data(data, device),
+                    spatial_shapes,
+                }
+            }
+        }
     }
 }

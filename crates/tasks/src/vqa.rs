@@ -4,7 +4,8 @@ use crate::{Error, Vlm};
 use burn::tensor::{Int, Tensor, TensorData};
 use std::collections::BTreeMap;
 use vlm_data::image::Image;
-use vlm_models::generate::{Options, Strategy, generate};
+use vlm_models::capability::{Pictures, Tokens};
+use vlm_models::generate::{Autoregressive, Strategy, generate};
 
 /// A generated answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,67 +23,197 @@ impl Vlm {
     /// An answer to each question; a question names its picture by its place in `images`.
     ///
     /// # Errors
-    /// An empty or overlong question, a picture that cannot be prepared, or a model that does not write.
+    /// An empty or overlong question, a picture that cannot be prepared, or a model that does not answer.
     pub fn answer(
         &self,
         images: &[&Image],
         questions: &[(usize, &str)],
     ) -> Result<Vec<Answer>, Error> {
-        if questions.is_empty() {
-            return Ok(Vec::new());
-        }
-        // rows that are fed together have the same number of tokens
-        let mut by_length: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
-        for (i, (_, question)) in questions.iter().enumerate() {
-            let prompt = self.question_prompt(question)?;
-            by_length.entry(prompt.len()).or_default().push((i, prompt));
-        }
-        let options = Options {
-            strategy: Strategy::Greedy,
-            max_new_tokens: MAX_ANSWER,
-            eos: self.special().eos,
-            banned: self.special().banned(),
-        };
-        let model = self.model().generate()?;
-        let memory = model.encode(&self.pictures(images)?)?; // [B, N, D]
+        let text = self.text()?;
+        let options = text.writing(Strategy::Greedy, MAX_ANSWER);
         let mut answers = vec![None; questions.len()];
-        for group in by_length.into_values() {
-            let (rows, prompts): (Vec<usize>, Vec<Vec<u32>>) = group.into_iter().unzip();
-            let pictures: Vec<i64> = rows.iter().map(|&i| questions[i].0 as i64).collect();
-            let pictures = TensorData::new(pictures, [rows.len()]);
-            let pictures = Tensor::<1, Int>::from_data(pictures, &memory.device());
-            let mut decoding = model.decode(memory.clone().select(0, pictures));
-            let texts = generate(&mut *decoding, &prompts, &options);
-            for (row, text) in rows.into_iter().zip(texts) {
+        self.each_group(images, questions, |rows, decoding, prompts| {
+            for (&row, written) in rows.iter().zip(generate(decoding, prompts, &options)) {
                 answers[row] = Some(Answer {
-                    text: self.tokenizer().decode(&text.ids)?,
-                    confidence: text.log_probability.exp(),
+                    text: text.decode(&written.ids)?,
+                    confidence: written.log_probability.exp(),
                 });
             }
-        }
+            Ok(())
+        })?;
         Ok(answers
             .into_iter()
             .map(|a| a.expect("every row was fed"))
             .collect())
     }
 
-    /// The tokens that a question is put to the model with.
+    /// The model's log-probability of each choice as the answer to a question, its end included, as ALBEF's authors rank
+    /// answers.
     ///
     /// # Errors
-    /// An empty or overlong question.
-    pub fn question_prompt(&self, question: &str) -> Result<Vec<u32>, Error> {
-        let prompt = self.special().question_prompt(self.tokenizer(), question)?;
-        // the two tokens around the words
-        if prompt.len() <= 2 {
-            return Err(Error::EmptyQuestion);
+    /// As [`Self::answer`]; no choices, or one that cannot be tokenized or is too long.
+    pub fn rank_answers(
+        &self,
+        image: &Image,
+        question: &str,
+        choices: &[&str],
+    ) -> Result<Vec<f64>, Error> {
+        let text = self.text()?;
+        let choices: Vec<Vec<u32>> = choices
+            .iter()
+            .map(|choice| text.answer(choice))
+            .collect::<Result<_, _>>()?;
+        let mut ranked = Vec::new();
+        self.each_group(&[image], &[(0, question)], |_, decoding, prompts| {
+            ranked = log_probabilities(decoding, prompts, &choices)?;
+            Ok(())
+        })?;
+        Ok(ranked)
+    }
+
+    /// Checks that a question can be put to the model.
+    ///
+    /// # Errors
+    /// A model that does not answer; an empty or overlong question.
+    pub fn check_question(&self, question: &str) -> Result<(), Error> {
+        if let Err(cannot) = self.model().answer_question() {
+            // a family may write answers with the decoder that writes captions
+            self.model().generate().map_err(|_| cannot)?;
         }
-        let most = self.model().texts().max_positions.saturating_sub(2);
-        if prompt.len() > most {
-            return Err(Error::TooLong {
-                expected: most.saturating_sub(2),
-                found: prompt.len() - 2,
-            });
+        self.text()?.question(question).map(drop)
+    }
+
+    /// Starts the answers to questions, those with the same number of tokens at once, and hands `work` their places among
+    /// the questions, what decodes them, and what each answer is the continuation of.
+    fn each_group(
+        &self,
+        images: &[&Image],
+        questions: &[(usize, &str)],
+        mut work: impl FnMut(&[usize], &mut dyn Autoregressive, &[Vec<u32>]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if questions.is_empty() {
+            return Ok(());
         }
-        Ok(prompt)
+        // rows that are fed together have the same number of tokens
+        let mut by_length: BTreeMap<usize, (Vec<usize>, Vec<Vec<u32>>)> = BTreeMap::new();
+        let text = self.text()?;
+        for (i, (_, question)) in questions.iter().enumerate() {
+            let ids = text.question(question)?;
+            let (rows, texts) = by_length.entry(ids.len()).or_default();
+            rows.push(i);
+            texts.push(ids);
+        }
+        let images_of = |rows: &[usize]| rows.iter().map(|&i| questions[i].0).collect::<Vec<_>>();
+        let pictures = self.pictures(images)?;
+        if let Ok(model) = self.model().answer_question() {
+            for (rows, ids) in by_length.into_values() {
+                let pictures = select(&pictures, &images_of(&rows));
+                let mut decoding = model.answer(&pictures, &Tokens::new(ids, None)?)?;
+                let prompts = vec![text.answer_prompt(); rows.len()];
+                work(&rows, &mut *decoding, &prompts)?;
+            }
+            return Ok(());
+        }
+        let model = self.model().generate()?;
+        let memory = model.encode(&pictures)?; // [B, N, D]
+        for (rows, prompts) in by_length.into_values() {
+            let places = places(&images_of(&rows), &memory.device());
+            let mut decoding = model.decode(memory.clone().select(0, places));
+            work(&rows, &mut *decoding, &prompts)?;
+        }
+        Ok(())
+    }
+}
+
+fn places(rows: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {
+    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    let count = rows.len();
+    Tensor::from_data(TensorData::new(rows, [count]), device)
+}
+
+/// Pictures at the given places, some of them more than once.
+fn select(pictures: &Pictures, rows: &[usize]) -> Pictures {
+    match pictures {
+        Pictures::Fixed(pixels) => {
+            let places = places(rows, &pixels.device());
+            Pictures::Fixed(pixels.clone().select(0, places))
+        }
+        Pictures::Patches {
+            pixel_values,
+            spatial_shapes,
+        } => Pictures::Patches {
+            pixel_values: pixel_values
+                .clone()
+                .select(0, places(rows, &pixel_values.device())),
+            spatial_shapes: rows.iter().map(|&row| spatial_shapes[row]).collect(),
+        },
+    }
+}
+
+/// The log-probability of each continuation of one prompt.
+fn log_probabilities(
+    decoding: &mut dyn Autoregressive,
+    prompts: &[Vec<u32>],
+    continuations: &[Vec<u32>],
+) -> Result<Vec<f64>, Error> {
+    let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
+    let prompt = prompts.first().map_or(0, Vec::len);
+    if prompt + longest > decoding.max_positions() {
+        return Err(Error::TooLong {
+            expected: decoding.max_positions().saturating_sub(prompt),
+            found: longest,
+        });
+    }
+    let mut sums = vec![0.0; continuations.len()];
+    let mut logits = decoding.feed(prompts);
+    let first = logits.swap_remove(0);
+    decoding.select(&vec![0; continuations.len()]);
+    logits = vec![first; continuations.len()];
+    for step in 0..longest {
+        let rows = continuations.iter().zip(&logits).zip(&mut sums);
+        for ((continuation, logits), sum) in rows {
+            if let Some(&token) = continuation.get(step) {
+                *sum += log_softmax(logits, token);
+            }
+        }
+        if step + 1 < longest {
+            // a row that has ended is fed its end again; nothing looks at what follows
+            let next = |c: &Vec<u32>| vec![c[step.min(c.len() - 1)]];
+            let next: Vec<Vec<u32>> = continuations.iter().map(next).collect();
+            logits = decoding.feed(&next);
+        }
+    }
+    Ok(sums)
+}
+
+fn log_softmax(logits: &[f32], token: u32) -> f64 {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits
+        .iter()
+        .map(|&l| f64::from(l - highest).exp())
+        .sum::<f64>();
+    let logit = logits.get(token as usize).copied();
+    logit.map_or(f64::NEG_INFINITY, |l| f64::from(l - highest) - sum.ln())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vlm_worlds::shapes;
+
+    #[test]
+    fn the_greedy_answer_ranks_first_with_its_own_probability() {
+        let vlm = Vlm::builtin().unwrap();
+        let item = shapes::generate(&shapes::Config::default(), shapes::Split::Test, 3, 1);
+        let p = item.picture;
+        let image = Image::from_rgb(p.width, p.height, p.rgb).unwrap();
+        let question = "how many objects are there?";
+        let answer = vlm.answer(&[&image], &[(0, question)]).unwrap().remove(0);
+        let choices = ["one", "red circle on the left", answer.text.as_str(), "yes"];
+        let ranked = vlm.rank_answers(&image, question, &choices).unwrap();
+        let best = (0..choices.len()).max_by(|&a, &b| ranked[a].total_cmp(&ranked[b]));
+        assert_eq!(best, Some(2), "{ranked:?}");
+        let difference = ranked[2].exp() - answer.confidence;
+        assert!(difference.abs() < 1e-3, "{ranked:?} {answer:?}");
     }
 }

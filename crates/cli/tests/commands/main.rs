@@ -7,4 +7,5 @@ mod pictures;
 mod speed;
 mod support;
 mod training;
+mod verifying;
 mod world;

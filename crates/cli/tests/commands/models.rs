@@ -54,12 +54,12 @@ fn a_model_that_cannot_be_used_is_one_line_that_names_file_and_key() {
                 let bytes = fs::read(&path).unwrap();
                 fs::write(path, &bytes[..bytes.len() - 100]).unwrap();
             },
-            &["model.safetensors", "expected a safetensors file"],
+            &["model.safetensors", "expected safetensors"],
         ),
         (
             "weights that are something else",
             |m| fs::write(m.join("model.safetensors"), "weights").unwrap(),
-            &["model.safetensors", "expected a safetensors file"],
+            &["model.safetensors", "expected safetensors"],
         ),
         (
             "a tensor of another name",
@@ -92,8 +92,8 @@ fn a_model_that_cannot_be_used_is_one_line_that_names_file_and_key() {
         ),
         (
             "another family",
-            |m| edit(&m.join("config.json"), "\"coca\"", "\"blip\""),
-            &["config.json", "model_type", "blip"],
+            |m| edit(&m.join("config.json"), "\"coca\"", "\"cola\""),
+            &["config.json", "model_type", "cola"],
         ),
         (
             "a config that is no JSON",

@@ -224,8 +224,8 @@ fn decoding_options_reach_the_model() {
 fn bad_questions_are_refused_before_any_picture_is_opened() {
     let long = "is there a circle ".repeat(60);
     for (question, words) in [
-        ("", "expected some words"),
-        (long.as_str(), "expected at most"),
+        ("", "expected a question of some words"),
+        (long.as_str(), "at most 92 tokens"),
     ] {
         let ended = run(["ask", question, "missing.png"]).with(2);
         ended.complains(&["question", words]);

@@ -210,3 +210,14 @@ pub fn model() -> PathBuf {
     });
     directory.join("run/model")
 }
+
+/// A file or directory that a reference implementation has written.
+pub fn published(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("../../testdata/models").join(name)
+}
+
+/// Text of a path.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}

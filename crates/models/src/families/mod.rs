@@ -134,10 +134,16 @@ impl Model {
             let config = clip::openai_config(&checkpoint)?;
             return Self::dual_encoder(&config, clip::openai_translated(checkpoint), device);
         }
+        if blip::recognised(&checkpoint) {
+            let model = blip::Blip::from_original(checkpoint, device)?;
+            return Ok(Self::Blip(Box::new(model)));
+        }
         let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
-            expected: "a config.json beside it, or the tensor names of OpenAI's CLIP".to_owned(),
+            expected:
+                "a config.json beside it, or the tensor names of OpenAI's CLIP or of BLIP's authors"
+                    .to_owned(),
             found: format!("{} ...", some.join(", ")),
         })
     }
@@ -297,10 +303,10 @@ impl Model {
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
-            Self::Blip(m) => Ok(&**m),
             Self::Coca(_) => {
                 self.unsupported("be compared with a reference", "blip, clip and siglip")
             }
+            Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
         }
     }

@@ -91,10 +91,14 @@ pub fn weights_file(directory: &Path) -> Result<PathBuf, Error> {
     for entry in entries {
         let path = entry.map_err(|e| io_error(directory, e))?.path();
         let known = ["pt", "pth", "safetensors"];
-        if path
+        let is_known = path
             .extension()
-            .is_some_and(|e| known.iter().any(|k| e == *k))
-        {
+            .is_some_and(|e| known.iter().any(|k| e == *k));
+        // what a reference computed often lies beside the weights
+        let golden = path
+            .file_stem()
+            .is_some_and(|stem| stem.to_string_lossy().ends_with("golden"));
+        if is_known && !golden {
             others.push(path);
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! - [`caption`]: BLEU-1..4, ROUGE-L and CIDEr-D, as the original `pycocoevalcap` scorers compute them
 //! - [`vqa`]: accuracy of short answers, overall and by question type
+//! - [`classification`]: top-1 and top-5 accuracy
+//! - [`retrieval`]: recall at 1, 5 and 10
 //! - [`facts`]: precision, recall and F1 of the facts that captions state, pooled over items
 //! - [`interval`]: bootstrap confidence intervals for all of the above
 //!
@@ -11,17 +13,21 @@
 mod bleu;
 pub mod caption;
 mod cider;
+pub mod classification;
 pub mod facts;
 #[cfg(test)]
 mod golden_tests;
 pub mod interval;
 mod ngram;
+pub mod retrieval;
 mod rouge;
 pub mod vqa;
 
 pub use caption::{CaptionScores, score_captions, score_captions_per_item, tokenise};
+pub use classification::{ClassificationScores, score_classification};
 pub use facts::{FactCounts, FactScores, score_facts};
 pub use interval::{Bootstrap, Interval};
+pub use retrieval::{RetrievalScores, score_retrieval};
 pub use vqa::{TypeScore, VqaItem, VqaScores, answers_match, normalise_answer, score_vqa};
 
 /// Why a set of items cannot be scored.

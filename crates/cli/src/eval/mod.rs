@@ -1,20 +1,24 @@
 //! `vlm eval`
 
+mod retrieval;
+mod zero_shot;
+
 use crate::models::ModelArg;
 use crate::output::{Output, complain};
 use crate::world::progress_bar;
 use crate::{Common, Outcome};
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use vlm_data::datasets::items::{self, Item, QuestionAnswer};
-use vlm_data::image::{self, Limits};
-use vlm_tasks::CaptionOptions;
+use vlm_data::image::{self, Image, Limits};
 use vlm_tasks::evaluate::{CaptionReport, Question, Sample, VqaReport};
 use vlm_tasks::metrics::{Interval, answers_match};
 use vlm_tasks::table::Table;
+use vlm_tasks::{CaptionOptions, Vlm};
 use vlm_worlds::shapes::{Background, Object, RelationFact, Scene};
 
 /// Measure a model on data with known answers
@@ -51,6 +55,8 @@ Exit codes: 0 done; 1 some pictures or records failed, the others are measured; 
 Example:
   vlm eval vqa --data data/test --out answers.jsonl")]
     Vqa(DataArgs),
+    ZeroShot(zero_shot::ZeroShotArgs),
+    Retrieval(retrieval::RetrievalArgs),
 }
 
 #[derive(Args)]
@@ -66,14 +72,29 @@ struct DataArgs {
 }
 
 pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let task = &args.task;
-    let (args, wanted) = match task {
-        Task::Caption(args) => (args, "captions"),
-        Task::Vqa(args) => (args, "questions"),
+    match &args.task {
+        Task::Caption(args) => run_generated(args, Generated::Captions, common),
+        Task::Vqa(args) => run_generated(args, Generated::Answers, common),
+        Task::ZeroShot(args) => zero_shot::run(args, common),
+        Task::Retrieval(args) => retrieval::run(args, common),
+    }
+}
+
+/// What a model writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Generated {
+    Captions,
+    Answers,
+}
+
+fn run_generated(args: &DataArgs, what: Generated, common: &Common) -> anyhow::Result<Outcome> {
+    let wanted = match what {
+        Generated::Captions => "captions",
+        Generated::Answers => "questions",
     };
-    let mut data = Data::open(&args.data, |item| match task {
-        Task::Caption(_) => !item.captions.is_empty(),
-        Task::Vqa(_) => !item.qa.is_empty(),
+    let mut data = Data::open(&args.data, |item| match what {
+        Generated::Captions => !item.captions.is_empty(),
+        Generated::Answers => !item.qa.is_empty(),
     })?;
     if data.items.as_slice().is_empty() && data.failed == 0 {
         bail!(
@@ -91,11 +112,11 @@ pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
     let vlm = args.model.load(common)?;
     let bar = progress_bar(data.items.len() as u64, "pictures", common.quiet);
     let advance = |done: usize| bar.set_position(done as u64);
-    let evaluated = match task {
-        Task::Caption(_) => vlm
+    let evaluated = match what {
+        Generated::Captions => vlm
             .evaluate_captions(&mut data, &CaptionOptions::default(), advance)
             .map(|report| caption_results(&report, &data.done)),
-        Task::Vqa(_) => vlm
+        Generated::Answers => vlm
             .evaluate_vqa(&mut data, advance)
             .map(|report| vqa_results(&report, &data.done)),
     };
@@ -107,24 +128,94 @@ pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
         ));
         return Ok(Outcome::SomeInputsFailed);
     }
-    let mut results = evaluated?;
-    if let Some(path) = &args.out {
+    finish(evaluated?, data.failed, &args.data, &args.out, &vlm, common)
+}
+
+/// Puts the results out.
+fn finish(
+    mut results: Results,
+    failed: usize,
+    data: &Path,
+    out: &Option<PathBuf>,
+    vlm: &Vlm,
+    common: &Common,
+) -> anyhow::Result<Outcome> {
+    if let Some(path) = out {
         vlm_data::files::write_atomically(path, |w| {
             let mut lines = results.predictions.iter();
             lines.try_for_each(|line| writeln!(w, "{line}"))
         })?;
     }
-    results.record["failed"] = json!(data.failed);
+    results.record["failed"] = json!(failed);
     results.record["model"] = json!(vlm.name());
-    results.record["data"] = json!(args.data.display().to_string());
+    results.record["data"] = json!(data.display().to_string());
     let mut output = Output::new(common.json);
     let text = results.table.render(output.is_terminal());
     output.result(&results.record, &text)?;
-    Ok(if data.failed == 0 {
+    Ok(if failed == 0 {
         Outcome::Done
     } else {
         Outcome::SomeInputsFailed
     })
+}
+
+/// Pictures that go through the model at once.
+const BATCH: usize = 16;
+
+/// A unit vector for each picture that can be read; the others are complained about. Tells the places of those that
+/// could.
+fn embed_files(
+    vlm: &Vlm,
+    files: &[&Path],
+    common: &Common,
+) -> anyhow::Result<(Vec<usize>, Vec<Vec<f32>>)> {
+    let bar = progress_bar(files.len() as u64, "pictures", common.quiet);
+    let limits = Limits::default();
+    let (mut read, mut vectors) = (Vec::new(), Vec::new());
+    for (start, batch) in (0..).step_by(BATCH).zip(files.chunks(BATCH)) {
+        let images: Vec<_> = batch
+            .par_iter()
+            .map(|path| image::read(path, &limits))
+            .collect();
+        let mut good: Vec<(usize, &Image)> = Vec::new();
+        for (i, image) in images.iter().enumerate() {
+            match image {
+                Ok(image) => good.push((start + i, image)),
+                Err(error) => complain(format_args!("{error}")),
+            }
+        }
+        let together: Vec<&Image> = good.iter().map(|(_, image)| *image).collect();
+        match vlm.embed_images(&together) {
+            Ok(found) => {
+                vectors.extend(found);
+                read.extend(good.iter().map(|(at, _)| *at));
+            }
+            // one that cannot be prepared does not stop the others
+            Err(_) => {
+                for (at, image) in good {
+                    match vlm.embed_images(&[image]) {
+                        Ok(found) => {
+                            vectors.extend(found);
+                            read.push(at);
+                        }
+                        Err(error) => complain(format_args!("{}: {error}", files[at].display())),
+                    }
+                }
+            }
+        }
+        bar.set_position((start + batch.len()) as u64);
+    }
+    bar.finish_and_clear();
+    Ok((read, vectors))
+}
+
+/// A share and its interval as cells of a table.
+fn percent(share: Interval) -> [String; 2] {
+    let number = |share: f64| format!("{:.1}", 100.0 * share);
+    [
+        format!("{} %", number(share.estimate)),
+        format!("{} to {} %", number(share.low), number(share.high)),
+    ]
 }
 
 /// The items of a directory as samples, loaded one after another. What fails is complained about and counted.
@@ -276,13 +367,8 @@ fn vqa_results(report: &VqaReport, done: &[(String, Vec<QuestionAnswer>)]) -> Re
     let scores = &report.scores;
     let mut table = Table::new(["questions", "n", "accuracy", "95 % interval"]);
     let mut row = |name: &str, n: usize, a: Interval| {
-        let percent = |share: f64| format!("{:.1}", 100.0 * share);
-        table.row([
-            name,
-            &n.to_string(),
-            &format!("{} %", percent(a.estimate)),
-            &format!("{} to {} %", percent(a.low), percent(a.high)),
-        ]);
+        let [share, interval] = percent(a);
+        table.row([name, &n.to_string(), &share, &interval]);
     };
     let mut by_type = serde_json::Map::new();
     for (kind, score) in &scores.by_type {

@@ -1,0 +1,169 @@
+//! `vlm eval retrieval`
+
+use super::{Results, embed_files, finish, percent};
+use crate::models::ModelArg;
+use crate::output::complain;
+use crate::{Common, Outcome};
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use vlm_data::datasets::items::{self, Item};
+use vlm_tasks::metrics::{Bootstrap, RetrievalScores, score_retrieval};
+use vlm_tasks::similarity::dot;
+use vlm_tasks::table::Table;
+
+/// How well pictures are found by their captions, and captions by their pictures
+#[derive(Args)]
+#[command(after_help = "\
+A caption that several pictures have belongs to each of them.
+
+With --json the line on stdout has task, images, texts, text_to_image and image_to_text (each with r1, r5 and r10, their \
+95 % intervals r1_ci95 and so on, and median_rank), failed, model and data.
+
+Exit codes: 0 done; 1 some pictures or records failed, the others are measured; 2 wrong usage, unusable model or data.
+
+Example:
+  vlm world shapes --split test --count 500 --seed 7 --out data/test
+  vlm eval retrieval --data data/test")]
+pub struct RetrievalArgs {
+    /// Directory with items.jsonl and its pictures, as `vlm world` writes them
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Also write what was found for each query to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArg,
+}
+
+/// What is written of each query.
+const BEST: usize = 10;
+
+pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
+    let (mut records, mut failed): (Vec<Item>, usize) = (Vec::new(), 0);
+    for item in items::open(&args.data)? {
+        match item {
+            Ok(item) if item.captions.is_empty() => {}
+            Ok(item) => records.push(item),
+            Err(error) => {
+                complain(format_args!("{error}"));
+                failed += 1;
+            }
+        }
+    }
+    if records.is_empty() {
+        bail!(
+            "{}: expected items with captions, found none",
+            args.data.join(items::FILE_NAME).display()
+        );
+    }
+    let vlm = args.model.load(common)?;
+    vlm.model().embed_text()?;
+    vlm.text()?;
+    vlm.processor()?;
+    let files: Vec<&Path> = records.iter().map(|r| r.image.as_path()).collect();
+    let (read, images) = embed_files(&vlm, &files, common)?;
+    failed += files.len() - read.len();
+    if read.is_empty() {
+        complain(format_args!(
+            "{}: expected at least one readable item, found none",
+            args.data.display()
+        ));
+        return Ok(Outcome::SomeInputsFailed);
+    }
+    // each text once, with the pictures that it belongs to
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut texts: Vec<&str> = Vec::new();
+    let mut pairs: BTreeSet<(usize, usize)> = BTreeSet::new();
+    for (image, &at) in read.iter().enumerate() {
+        for caption in &records[at].captions {
+            let text = *places.entry(caption).or_insert_with(|| {
+                texts.push(caption);
+                texts.len() - 1
+            });
+            pairs.insert((image, text));
+        }
+    }
+    let vectors = vlm.embed_texts(&texts)?;
+    let names: Vec<String> = read
+        .iter()
+        .map(|&at| files[at].display().to_string())
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+
+    let mut predictions: Vec<Value> = Vec::new();
+    let mut search = |queries: &[Vec<f32>],
+                      among: &[Vec<f32>],
+                      (kind, asked): (&str, &[&str]),
+                      found: &[&str],
+                      belongs: &dyn Fn(usize, usize) -> bool| {
+        let rows = queries.iter().enumerate().map(|(i, query)| {
+            let scores: Vec<f32> = among.iter().map(|other| dot(query, other)).collect();
+            if args.out.is_some() {
+                let mut order: Vec<usize> = (0..scores.len()).collect();
+                order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+                let best: Vec<&str> = order.iter().take(BEST).map(|&c| found[c]).collect();
+                let first = order.first().is_some_and(|&c| belongs(i, c));
+                predictions.push(json!({kind: asked[i], "found": best, "correct": first}));
+            }
+            scores
+        });
+        score_retrieval(rows, belongs, &Bootstrap::default())
+    };
+    let to_image = search(
+        &vectors,
+        &images,
+        ("text", &texts),
+        &names,
+        &|text, image| pairs.contains(&(image, text)),
+    )?;
+    let to_text = search(
+        &images,
+        &vectors,
+        ("image", &names),
+        &texts,
+        &|image, text| pairs.contains(&(image, text)),
+    )?;
+
+    let mut table = Table::new(["query", "score", "value", "95 % interval"]);
+    for (direction, scores) in [("text", &to_image), ("image", &to_text)] {
+        table.row([direction, "queries", &scores.n.to_string()]);
+        for (name, share) in recalls(scores) {
+            let [share, interval] = percent(share);
+            table.row([direction, &format!("recall at {name}"), &share, &interval]);
+        }
+        table.row([direction, "median rank", &scores.median_rank.to_string()]);
+    }
+    let results = Results {
+        record: json!({
+            "task": "retrieval",
+            "images": names.len(),
+            "texts": texts.len(),
+            "text_to_image": record(&to_image),
+            "image_to_text": record(&to_text),
+        }),
+        table,
+        predictions,
+    };
+    finish(results, failed, &args.data, &args.out, &vlm, common)
+}
+
+fn recalls(scores: &RetrievalScores) -> [(u32, vlm_tasks::metrics::Interval); 3] {
+    [
+        (1, scores.recall_at_1),
+        (5, scores.recall_at_5),
+        (10, scores.recall_at_10),
+    ]
+}
+
+fn record(scores: &RetrievalScores) -> Value {
+    let mut record = json!({});
+    for (k, share) in recalls(scores) {
+        record[format!("r{k}")] = json!(share.estimate);
+        record[format!("r{k}_ci95")] = json!([share.low, share.high]);
+    }
+    record["median_rank"] = json!(scores.median_rank);
+    record
+}

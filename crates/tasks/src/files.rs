@@ -1,0 +1,215 @@
+//! Where the parts of a model lie: a directory as Hugging Face lays it out, or a single file of weights with its
+//! companions beside it.
+
+use crate::{Error, Missing, TextSide};
+use burn::tensor::Device;
+use std::path::{Path, PathBuf};
+use vlm_data::image::{ImageProcessor, PreprocessorConfig, ProcessorKind};
+use vlm_data::text::Tokenizer;
+use vlm_models::families::Model;
+use vlm_nn::weights::{Checkpoint, weights_file};
+
+/// The names of the files of a model directory.
+pub mod file {
+    /// The family and its sizes.
+    pub const CONFIG: &str = "config.json";
+    /// The same in open_clip's layout.
+    pub const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+    /// The weights.
+    pub const WEIGHTS: &str = "model.safetensors";
+    /// The vocabulary.
+    pub const TOKENIZER: &str = "tokenizer.json";
+    /// What is done to pictures.
+    pub const PREPROCESSOR: &str = "preprocessor_config.json";
+}
+
+/// Who wrote a model's files, and so what is assumed where they are silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `config.json`, as `transformers` and this program write it.
+    HuggingFace,
+    /// `open_clip_config.json`.
+    OpenClip,
+    /// A checkpoint alone, as authors release it with their code: names and shapes of its tensors tell the rest.
+    Original,
+}
+
+/// The files of a model. Only what is asked for is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFiles {
+    name: String,
+    directory: PathBuf,
+    layout: Layout,
+    weights: Result<PathBuf, String>,
+    tokenizer: PathBuf,
+}
+
+impl ModelFiles {
+    /// The files at `path`: a model directory or a single file of weights. The path is the model's name.
+    ///
+    /// # Errors
+    /// Nothing there.
+    pub fn at(path: &Path) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        let kind = std::fs::metadata(path).map_err(|e| Error::Model {
+            place: name.clone(),
+            expected: "a model's directory or file of weights".to_owned(),
+            found: e.to_string(),
+        })?;
+        let (directory, weights) = if kind.is_dir() {
+            let weights = weights_file(path).map_err(|e| e.to_string());
+            (path.to_owned(), weights)
+        } else {
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            (parent.to_owned(), Ok(path.to_owned()))
+        };
+        // a repository may hold a model in two layouts: the name of the weights decides
+        let named = weights.as_ref().ok().and_then(|w| w.file_name());
+        let open_clip_weights = named.is_some_and(|n| n.to_string_lossy().starts_with("open_clip"));
+        let has = |file| directory.join(file).exists();
+        let layout = match (has(file::CONFIG), has(file::OPEN_CLIP_CONFIG)) {
+            (true, true) if open_clip_weights => Layout::OpenClip,
+            (true, _) => Layout::HuggingFace,
+            (false, true) => Layout::OpenClip,
+            (false, false) => Layout::Original,
+        };
+        Ok(Self {
+            name,
+            tokenizer: directory.clone(),
+            directory,
+            layout,
+            weights,
+        })
+    }
+
+    /// Takes the vocabulary from another directory.
+    #[must_use]
+    pub fn with_tokenizer(mut self, directory: &Path) -> Self {
+        directory.clone_into(&mut self.tokenizer);
+        self
+    }
+
+    /// What the model is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who wrote the files.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The tensors of the weights, of which only names and shapes are read yet.
+    ///
+    /// # Errors
+    /// No file of weights, several, or one that cannot be read or is damaged.
+    pub fn checkpoint(&self) -> Result<Checkpoint, Error> {
+        let path = self.weights.as_ref().map_err(|found| Error::Weights {
+            found: found.clone(),
+        })?;
+        Ok(Checkpoint::open(path).map_err(vlm_models::Error::from)?)
+    }
+
+    /// The network with its weights.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, a config that is not understood, weights that do not fill the model.
+    pub fn model(&self, device: &Device) -> Result<Model, Error> {
+        let config = match self.layout {
+            Layout::HuggingFace => file::CONFIG,
+            Layout::OpenClip => file::OPEN_CLIP_CONFIG,
+            Layout::Original => {
+                let checkpoint = self.checkpoint()?;
+                return Ok(Model::recognise(checkpoint, device)?);
+            }
+        };
+        let path = self.directory.join(config);
+        let config = String::from_utf8(read(&path)?).map_err(|e| Error::Model {
+            place: path.display().to_string(),
+            expected: "JSON".to_owned(),
+            found: e.to_string(),
+        })?;
+        model(&path, &config, self.checkpoint()?, device)
+    }
+
+    /// The text side, where there is a vocabulary.
+    ///
+    /// # Errors
+    /// A vocabulary that is damaged or does not fit the model.
+    pub fn text(&self, model: &Model) -> Result<Result<TextSide, Missing>, Error> {
+        let path = self.tokenizer.join(file::TOKENIZER);
+        if !path.exists() {
+            return Ok(Err(Missing {
+                model: self.name.clone(),
+                part: "the vocabulary",
+                files: file::TOKENIZER,
+                hint: "publishers put it beside the weights; or name its directory with --tokenizer",
+            }));
+        }
+        let tokenizer = Tokenizer::from_file(&path)?;
+        Ok(Ok(TextSide::new(&self.name, tokenizer, model)?))
+    }
+
+    /// What is done to pictures, where the files or the authors' code say it.
+    ///
+    /// # Errors
+    /// A file that is damaged or not understood.
+    pub fn processor(&self, model: &Model) -> Result<Result<ImageProcessor, Missing>, Error> {
+        let kind = self.processor_kind(model);
+        if let Some(found) = ImageProcessor::find(&self.directory, kind)? {
+            return Ok(Ok(found));
+        }
+        if self.layout == Layout::Original {
+            let mut config = PreprocessorConfig::defaults(kind);
+            if let Some(side) = model.pictures().image_size.and_then(|s| s.try_into().ok()) {
+                config = config.with_size(side);
+            }
+            return Ok(Ok(ImageProcessor::from_config(config)));
+        }
+        Ok(Err(Missing {
+            model: self.name.clone(),
+            part: "what is done to pictures",
+            files: file::PREPROCESSOR,
+            hint: "publishers put it beside the weights",
+        }))
+    }
+
+    /// What a file that names no processor class is read as, and what is assumed without one.
+    fn processor_kind(&self, model: &Model) -> ProcessorKind {
+        let (published, own) = match model {
+            Model::Coca(_) => return ProcessorKind::Vit,
+            Model::Blip(_) => (ProcessorKind::Blip, ProcessorKind::SquareTransforms),
+            Model::Clip(_) => (ProcessorKind::Clip, ProcessorKind::OpenClip),
+            Model::Siglip(_) => (ProcessorKind::Siglip, ProcessorKind::OpenClip),
+        };
+        match self.layout {
+            Layout::HuggingFace => published,
+            Layout::OpenClip | Layout::Original => own,
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|e| Error::Model {
+        place: path.display().to_string(),
+        expected: "a readable file of a model".to_owned(),
+        found: e.to_string(),
+    })
+}
+
+/// The model of a config with its checkpoint; what is wrong with the config names its file.
+pub(crate) fn model(
+    path: &Path,
+    config: &str,
+    checkpoint: Checkpoint,
+    device: &Device,
+) -> Result<Model, Error> {
+    Model::load(config, checkpoint, device).map_err(|e| match e {
+        e @ vlm_models::Error::Weights(_) => Error::Capability(e),
+        source => Error::InFile {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
