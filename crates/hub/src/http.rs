@@ -295,7 +295,9 @@ fn own_roots() -> Result<Option<RootCerts>, Error> {
         return Ok(None);
     };
     let path = std::path::PathBuf::from(path);
-    let pem = std::fs::read(&path).map_err(Error::io(&path))?;
+    let place = path.display().to_string();
+    let wrong = |found: String| Error::answer(&place, "certificates (SSL_CERT_FILE)", found);
+    let pem = std::fs::read(&path).map_err(|e| wrong(e.to_string()))?;
     let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -303,12 +305,7 @@ fn own_roots() -> Result<Option<RootCerts>, Error> {
         })
         .collect();
     if certificates.is_empty() {
-        let place = path.display().to_string();
-        return Err(Error::answer(
-            &place,
-            "certificates (SSL_CERT_FILE)",
-            "none",
-        ));
+        return Err(wrong("none".to_owned()));
     }
     Ok(Some(RootCerts::Specific(Arc::new(certificates))))
 }
