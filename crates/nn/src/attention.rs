@@ -134,6 +134,11 @@ impl SelfAttention {
         }
     }
 
+    /// Whether the layer was built to see no later positions.
+    pub fn causal(&self) -> bool {
+        self.causal
+    }
+
     /// # Shapes
     /// `x, residual: [B, T, D]`; gives `residual + attention(x)`, `[B, T, D]`.
     pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {

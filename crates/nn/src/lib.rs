@@ -8,7 +8,10 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod batch_norm;
+mod conv;
 mod embedding;
+mod interpolation;
 mod linear;
 mod mlp;
 mod norm;
@@ -20,10 +23,13 @@ mod transformer;
 pub mod weights;
 
 pub use attention::{CrossAttention, KeyMask, KvCache, SelfAttention};
+pub use batch_norm::{BatchNorm2d, Statistics};
+pub use conv::Conv2d;
 pub use embedding::Embedding;
+pub use interpolation::{Interpolation, resize_grid, resize_row};
 pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::LayerNorm;
 pub use patch::{ConvStem, PatchEmbedding};
-pub use position::{interpolated_2d, sin_cos_2d};
+pub use position::sin_cos_2d;
 pub use transformer::{Block, DecoderBlock, TransformerConfig};

@@ -1,4 +1,4 @@
-//! Fixed position embeddings, and learned ones for another number of patches.
+//! Fixed position embeddings.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -30,79 +30,9 @@ pub fn sin_cos_2d(rows: usize, columns: usize, width: usize, device: &Device) ->
     Tensor::from_data(TensorData::new(values, [rows * columns, width]), device)
 }
 
-/// How much each of `from` samples counts for each of `to` resampled ones: cubic convolution (Keys, 1981) with
-/// `a = -0.75`, half-pixel centres, no smoothing, edges repeated, as PyTorch's `interpolate(mode="bicubic")`.
-fn cubic_weights(from: usize, to: usize) -> Vec<f32> {
-    const A: f32 = -0.75;
-    let near = |t: f32| ((A + 2.0) * t - (A + 3.0)) * t * t + 1.0;
-    let far = |t: f32| ((A * t - 5.0 * A) * t + 8.0 * A) * t - 4.0 * A;
-    let scale = from as f32 / to as f32;
-    let mut weights = vec![0.0; to * from];
-    for (i, row) in weights.chunks_mut(from).enumerate() {
-        let centre = scale * (i as f32 + 0.5) - 0.5;
-        let t = centre - centre.floor();
-        let taps = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
-        for (tap, weight) in taps.into_iter().enumerate() {
-            let at = centre.floor() as i64 + tap as i64 - 1;
-            row[at.clamp(0, from as i64 - 1) as usize] += weight;
-        }
-    }
-    weights
-}
-
-/// A learned table of positions for a grid of another size, by bicubic interpolation, through which gradients reach the
-/// table.
-///
-/// # Shapes
-/// `table: [rows * columns, D]` for `from = [rows, columns]`, row by row; gives the same for `to`.
-pub fn interpolated_2d(table: Tensor<2>, from: [usize; 2], to: [usize; 2]) -> Tensor<2> {
-    if from == to {
-        return table;
-    }
-    let (d, device) = (table.dims()[1], table.device());
-    let weights = |axis: usize| {
-        let values = cubic_weights(from[axis], to[axis]);
-        Tensor::<2>::from_data(TensorData::new(values, [to[axis], from[axis]]), &device)
-    };
-    let rows = weights(0).matmul(table.reshape([from[0], from[1] * d])); // [R', C * D]
-    let columns_first = rows
-        .reshape([to[0], from[1], d])
-        .swap_dims(0, 1)
-        .reshape([from[1], to[0] * d]); // [C, R' * D]
-    weights(1)
-        .matmul(columns_first) // [C', R' * D]
-        .reshape([to[1], to[0], d])
-        .swap_dims(0, 1)
-        .reshape([to[0] * to[1], d]) // [R' * C', D]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn interpolation_keeps_what_is_constant_or_the_same_size_and_reads_rows_before_columns() {
-        for (from, to) in [(3, 7), (7, 3), (1, 4), (5, 5)] {
-            for (i, row) in cubic_weights(from, to).chunks(from).enumerate() {
-                let sum: f32 = row.iter().sum();
-                assert!((sum - 1.0).abs() < 1e-5, "{from} to {to}, {i}: {sum}");
-            }
-        }
-        let device = Device::flex();
-        let table =
-            Tensor::<2>::from_floats([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]], &device);
-        let same = interpolated_2d(table.clone(), [2, 3], [2, 3]);
-        assert_eq!(same.into_data(), table.clone().into_data());
-        let wide = interpolated_2d(table, [2, 3], [2, 6]).into_data();
-        let wide: Vec<f32> = wide.try_to_vec().expect("f32");
-        for column in 0..6 {
-            assert!(
-                (wide[6 + column] - wide[column] - 10.0).abs() < 1e-4,
-                "{wide:?}"
-            );
-        }
-        assert!(wide[..6].is_sorted(), "{wide:?}");
-    }
 
     #[test]
     fn neighbours_are_more_alike_than_distant_patches_along_both_axes() {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bert;
 pub(crate) mod published;
+mod resnet;
 mod text_tower;
 mod text_transformer;
 mod vision_tower;
@@ -9,9 +10,10 @@ mod vit;
 
 pub use bert::{Bert, BertConfig, BertCrossAttention, BertMemory, BertPass, first_token};
 pub(crate) use bert::{bert_head_rules, bert_rules};
-pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
+pub use resnet::{ModifiedResNet, ModifiedResNetConfig};
+pub use text_tower::{TextPooling, TextStates, TextTower, TextTowerConfig};
 pub(crate) use text_transformer::last_tokens;
 pub use text_transformer::{TextConfig, TextTransformer};
-pub use vision_tower::{VisionPooling, VisionTower, VisionTowerConfig};
+pub use vision_tower::{VisionPooling, VisionStates, VisionTower, VisionTowerConfig};
 pub(crate) use vit::check_size;
 pub use vit::{Stem, VisionConfig, Vit};

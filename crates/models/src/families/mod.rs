@@ -3,6 +3,8 @@
 pub mod blip;
 pub mod clip;
 pub mod coca;
+pub mod dual_encoder;
+pub mod open_clip;
 pub mod qwen2;
 pub mod siglip;
 
@@ -11,7 +13,8 @@ use crate::error::Error;
 use crate::reference::Reference;
 use burn::module::Module;
 use burn::tensor::Device;
-use vlm_nn::weights::{Checkpoint, Weights};
+use dual_encoder::{DualEncoder, DualEncoderConfig, Objective, VisionEncoderConfig};
+use vlm_nn::weights::{Checkpoint, Rule, Weights};
 
 /// A model of any family.
 #[derive(Debug)]
@@ -20,10 +23,10 @@ pub enum Model {
     Blip(Box<blip::Blip>),
     /// Contrastive captioner.
     Coca(coca::Coca),
-    /// Contrastive language-image pre-training.
-    Clip(clip::Clip),
-    /// CLIP with a sigmoid loss.
-    Siglip(siglip::Siglip),
+    /// Contrastive language-image pre-training, or half of it.
+    Clip(DualEncoder),
+    /// CLIP with a sigmoid loss (SigLIP, SigLIP 2), or half of it.
+    Siglip(DualEncoder),
 }
 
 /// What a picture must be for a model.
@@ -42,6 +45,8 @@ pub struct TextSize {
     pub vocab_size: usize,
     /// Most tokens of a text.
     pub max_positions: usize,
+    /// Whether every text is filled with padding to `max_positions`, and the padding read like text.
+    pub fixed_length: bool,
 }
 
 /// Fills the model that `build` makes from a checkpoint with our names, strictly.
@@ -56,8 +61,29 @@ fn filled<T>(
     Ok(model)
 }
 
+/// A checkpoint of one half, whose names start with that half's as they do in the whole model.
+fn prefixed(checkpoint: Checkpoint, config: &DualEncoderConfig) -> Checkpoint {
+    match (&config.vision, &config.text) {
+        (Some(_), None) => checkpoint.translated(&[
+            Rule::Name("embeddings.**", "vision_model.embeddings.**"),
+            Rule::Name("encoder.**", "vision_model.encoder.**"),
+            Rule::Name("pre_layrnorm.**", "vision_model.pre_layrnorm.**"),
+            Rule::Name("post_layernorm.**", "vision_model.post_layernorm.**"),
+            Rule::Name("head.**", "vision_model.head.**"),
+        ]),
+        (None, Some(_)) => checkpoint.translated(&[
+            Rule::Name("embeddings.**", "text_model.embeddings.**"),
+            Rule::Name("encoder.**", "text_model.encoder.**"),
+            Rule::Name("final_layer_norm.**", "text_model.final_layer_norm.**"),
+            Rule::Name("head.**", "text_model.head.**"),
+        ]),
+        _ => checkpoint,
+    }
+}
+
 impl Model {
-    /// Builds the model that a `config.json` describes and fills it from its checkpoint, which has its published names.
+    /// Builds the model that a `config.json` or `open_clip_config.json` describes and fills it from its checkpoint,
+    /// which has its published names.
     ///
     /// # Errors
     /// A config that is not understood, or weights that do not match it.
@@ -74,29 +100,68 @@ impl Model {
                 let model = blip::Blip::load(config, checkpoint, device)?;
                 Ok(Self::Blip(Box::new(model)))
             }
-            Some(clip::MODEL_TYPE) => {
-                let config = clip::ClipConfig::parse(config)?;
-                let build = |w: &mut Weights| clip::Clip::new(w, &config);
-                Ok(Self::Clip(filled(
-                    clip::translated(checkpoint),
-                    device,
-                    build,
-                )?))
+            Some(clip::MODEL_TYPE | clip::VISION_MODEL_TYPE | clip::TEXT_MODEL_TYPE) => {
+                let config = clip::parse(config)?;
+                let checkpoint = clip::translated(prefixed(checkpoint, &config));
+                Self::dual_encoder(&config, checkpoint, device)
             }
-            Some(siglip::MODEL_TYPE) => {
-                let config = siglip::SiglipConfig::parse(config)?;
-                let build = |w: &mut Weights| siglip::Siglip::new(w, &config);
-                Ok(Self::Siglip(filled(
-                    siglip::translated(checkpoint),
-                    device,
-                    build,
-                )?))
+            Some(found) if siglip::MODEL_TYPES.contains(&found) => {
+                let config = siglip::parse(config)?;
+                let checkpoint = siglip::translated(prefixed(checkpoint, &config));
+                Self::dual_encoder(&config, checkpoint, device)
+            }
+            None if open_clip::model_cfg(&value).is_some() => {
+                let config = open_clip::parse(open_clip::model_cfg(&value).unwrap_or(&value))?;
+                let checkpoint = open_clip::translated(checkpoint, &config);
+                Self::dual_encoder(&config, checkpoint, device)
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"blip\", \"clip\", \"coca\" or \"siglip\"".to_owned(),
+                expected: "\"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
+                    .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
             }),
+        }
+    }
+
+    /// Builds the model that a checkpoint without a config holds: its layout and sizes are told by the names and
+    /// shapes of its tensors, as the original code does.
+    ///
+    /// # Errors
+    /// Names of no known layout, or weights that do not fit the sizes that some of them tell.
+    pub fn recognise(checkpoint: Checkpoint, device: &Device) -> Result<Self, Error> {
+        if clip::is_openai(&checkpoint) {
+            let config = clip::openai_config(&checkpoint)?;
+            return Self::dual_encoder(&config, clip::openai_translated(checkpoint), device);
+        }
+        if blip::recognised(&checkpoint) {
+            let model = blip::Blip::from_original(checkpoint, device)?;
+            return Ok(Self::Blip(Box::new(model)));
+        }
+        let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
+        Err(Error::Config {
+            place: checkpoint.name().to_owned(),
+            expected:
+                "a config.json beside it, or the tensor names of OpenAI's CLIP or the authors' BLIP"
+                    .to_owned(),
+            found: format!("{} ...", some.join(", ")),
+        })
+    }
+
+    /// The dual encoder of a config, filled from a checkpoint with our names.
+    fn dual_encoder(
+        config: &DualEncoderConfig,
+        checkpoint: Checkpoint,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let model = filled(checkpoint, device, |w| DualEncoder::new(w, config))?;
+        let sigmoid = config
+            .logits
+            .is_some_and(|l| l.objective == Objective::Sigmoid);
+        if sigmoid || config.model_type.starts_with("siglip") {
+            Ok(Self::Siglip(model))
+        } else {
+            Ok(Self::Clip(model))
         }
     }
 
@@ -105,51 +170,65 @@ impl Model {
         match self {
             Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
-            Self::Clip(_) => clip::MODEL_TYPE,
-            Self::Siglip(_) => siglip::MODEL_TYPE,
+            Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
         }
     }
 
     /// What pictures must be.
     pub fn pictures(&self) -> PictureSize {
-        let (num_channels, image_size) = match self {
-            Self::Blip(m) => (m.config().vision.num_channels, m.config().vision.image_size),
+        match self {
+            Self::Blip(m) => PictureSize {
+                num_channels: m.config().vision.num_channels,
+                image_size: Some(m.config().vision.image_size),
+            },
             Self::Coca(m) => {
                 let vision = &m.config().vision_config;
-                (vision.num_channels, vision.image_size)
+                PictureSize {
+                    num_channels: vision.num_channels,
+                    image_size: Some(vision.image_size),
+                }
             }
-            Self::Clip(m) => (m.config().vision.num_channels, m.config().vision.image_size),
-            Self::Siglip(m) => (m.config().vision.num_channels, m.config().vision.image_size),
-        };
-        PictureSize {
-            num_channels,
-            image_size: Some(image_size),
+            Self::Clip(m) | Self::Siglip(m) => match &m.config().vision {
+                Some(VisionEncoderConfig::Vit(c)) => PictureSize {
+                    num_channels: c.num_channels,
+                    image_size: (!c.naflex).then_some(c.image_size),
+                },
+                Some(VisionEncoderConfig::ResNet(c)) => PictureSize {
+                    num_channels: 3,
+                    image_size: Some(c.image_size),
+                },
+                None => PictureSize {
+                    num_channels: 0,
+                    image_size: None,
+                },
+            },
         }
     }
 
-    /// What texts must be.
+    /// What texts must be; a model of pictures alone knows no tokens.
     pub fn texts(&self) -> TextSize {
-        let (vocab_size, max_positions) = match self {
-            Self::Blip(m) => (
-                m.config().text.vocab_size,
-                m.config().text.max_position_embeddings,
-            ),
+        match self {
+            Self::Blip(m) => TextSize {
+                vocab_size: m.config().text.vocab_size,
+                max_positions: m.config().text.max_position_embeddings,
+                fixed_length: false,
+            },
             Self::Coca(m) => {
                 let text = &m.config().text_config;
-                (text.vocab_size, text.max_position_embeddings)
+                TextSize {
+                    vocab_size: text.vocab_size,
+                    max_positions: text.max_position_embeddings,
+                    fixed_length: false,
+                }
             }
-            Self::Clip(m) => (
-                m.config().text.vocab_size,
-                m.config().text.max_position_embeddings,
-            ),
-            Self::Siglip(m) => (
-                m.config().text.vocab_size,
-                m.config().text.max_position_embeddings,
-            ),
-        };
-        TextSize {
-            vocab_size,
-            max_positions,
+            Self::Clip(m) | Self::Siglip(m) => {
+                let text = m.config().text.as_ref();
+                TextSize {
+                    vocab_size: text.map_or(0, |c| c.vocab_size),
+                    max_positions: text.map_or(0, |c| c.max_position_embeddings),
+                    fixed_length: text.is_some_and(|c| c.fixed_length()),
+                }
+            }
         }
     }
 
@@ -158,8 +237,7 @@ impl Model {
         match self {
             Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
-            Self::Clip(m) => m.num_params(),
-            Self::Siglip(m) => m.num_params(),
+            Self::Clip(m) | Self::Siglip(m) => m.num_params(),
         }
     }
 
@@ -205,8 +283,8 @@ impl Model {
         match self {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
-            Self::Clip(m) => Ok(m),
-            Self::Siglip(m) => Ok(m),
+            Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
+            _ => self.unsupported("embed pictures", "blip, coca, clip and siglip"),
         }
     }
 
@@ -216,8 +294,8 @@ impl Model {
         match self {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
-            Self::Clip(m) => Ok(m),
-            Self::Siglip(m) => Ok(m),
+            Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
+            _ => self.unsupported("embed text", "blip, coca, clip and siglip"),
         }
     }
 
@@ -229,8 +307,7 @@ impl Model {
                 self.unsupported("be compared with a reference", "blip, clip and siglip")
             }
             Self::Blip(m) => Ok(&**m),
-            Self::Clip(m) => Ok(m),
-            Self::Siglip(m) => Ok(m),
+            Self::Clip(m) | Self::Siglip(m) => Ok(m),
         }
     }
 }
