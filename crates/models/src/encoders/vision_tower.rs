@@ -22,6 +22,8 @@ use vlm_nn::{
 pub enum VisionPooling {
     /// A class token in front of the patches, normalised at the end.
     ClassToken,
+    /// A class token in front of the patches, all normalised at the end.
+    NormThenClassToken,
     /// The mean of the normalised patches; the class token in front of them is left out.
     NormThenMean,
     /// The normalised mean of the patches; the class token in front of them is left out.
@@ -222,6 +224,16 @@ impl VisionTower {
         &self.config
     }
 
+    /// Where the tower lies.
+    pub fn device(&self) -> Device {
+        self.position.val().device()
+    }
+
+    /// The norm behind the last block.
+    pub fn post_norm(&self) -> &LayerNorm {
+        &self.post_norm
+    }
+
     /// Positions of a picture of `grid` patches.
     ///
     /// # Shapes
@@ -369,15 +381,31 @@ impl VisionTower {
         &self,
         x: Tensor<3>,
         keys: &KeyMask,
-        trace: Option<&mut Vec<Tensor<3>>>,
+        mut trace: Option<&mut Vec<Tensor<3>>>,
     ) -> VisionStates {
-        let x = self.run(x, keys, trace);
+        let mut x = match &self.pre_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        for block in &self.blocks {
+            if let Some(trace) = &mut trace {
+                trace.push(x.clone());
+            }
+            x = block.masked(x, keys, None);
+        }
+        if let Some(trace) = &mut trace {
+            trace.push(x.clone());
+        }
         let [b, t, d] = x.dims();
         let class = |x: Tensor<3>| x.narrow(1, 0, 1).reshape([b, d]);
         let mean = |x: Tensor<3>| x.narrow(1, 1, t - 1).mean_dim(1).reshape([b, d]);
         let norm = &self.post_norm;
         let (last, pooled) = match self.config.pooling {
             VisionPooling::ClassToken => (x.clone(), Some(norm.forward(class(x)))),
+            VisionPooling::NormThenClassToken => {
+                let x = norm.forward(x);
+                (x.clone(), Some(class(x)))
+            }
             VisionPooling::NormThenMean => (x.clone(), Some(mean(norm.forward(x)))),
             VisionPooling::MeanThenNorm => (x.clone(), Some(norm.forward(mean(x)))),
             VisionPooling::Attention | VisionPooling::None => {
@@ -395,62 +423,6 @@ impl VisionTower {
             pooled,
             embeds,
         }
-    }
-
-    /// The first norm, if there is one, and the blocks.
-    fn run(
-        &self,
-        x: Tensor<3>,
-        keys: &KeyMask,
-        mut trace: Option<&mut Vec<Tensor<3>>>,
-    ) -> Tensor<3> {
-        let mut x = match &self.pre_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        for block in &self.blocks {
-            if let Some(trace) = &mut trace {
-                trace.push(x.clone());
-            }
-            x = block.masked(x, keys, None);
-        }
-        if let Some(trace) = &mut trace {
-            trace.push(x.clone());
-        }
-        x
-    }
-
-    /// Hidden states of all tokens after the last block, the class token first if there is one, of pictures of any
-    /// size.
-    ///
-    /// # Shapes
-    /// `pixel_values: [B, C, H, W]`; gives `[B, T, D]`.
-    pub fn hidden_states(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        self.run(self.embed(pixel_values), &KeyMask::default(), None)
-    }
-
-    /// What the first block reads, and every block's output.
-    ///
-    /// # Shapes
-    /// As [`Self::hidden_states`], one more than blocks.
-    pub fn trace(&self, pixel_values: Tensor<4>) -> Vec<Tensor<3>> {
-        let mut trace = Vec::new();
-        let x = self.embed(pixel_values);
-        self.run(x, &KeyMask::default(), Some(&mut trace));
-        trace
-    }
-
-    /// The final norm on every token, as what attends to a picture reads it.
-    ///
-    /// # Shapes
-    /// `x` from [`Self::hidden_states`]; gives the same.
-    pub fn normalized(&self, x: Tensor<3>) -> Tensor<3> {
-        self.post_norm.forward(x)
-    }
-
-    /// Where the tower lies.
-    pub fn device(&self) -> Device {
-        self.position.val().device()
     }
 
     /// One vector per picture, not normalised to unit length, of pictures of any size.

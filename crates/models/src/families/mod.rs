@@ -142,7 +142,7 @@ impl Model {
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
             expected:
-                "a config.json beside it, or the tensor names of OpenAI's CLIP or of BLIP's authors"
+                "a config.json beside it, or the tensor names of OpenAI's CLIP or the authors' BLIP"
                     .to_owned(),
             found: format!("{} ...", some.join(", ")),
         })
@@ -284,7 +284,7 @@ impl Model {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
-            _ => self.unsupported("embed pictures", "coca, clip and siglip"),
+            _ => self.unsupported("embed pictures", "blip, coca, clip and siglip"),
         }
     }
 
@@ -295,7 +295,7 @@ impl Model {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
-            _ => self.unsupported("embed text", "coca, clip and siglip"),
+            _ => self.unsupported("embed text", "blip, coca, clip and siglip"),
         }
     }
 

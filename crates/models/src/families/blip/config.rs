@@ -1,12 +1,11 @@
 //! What a BLIP is: read from a published `config.json`, or told by the tensors of the authors' own checkpoints.
 
-use crate::encoders::published::activation;
+use crate::encoders::published::Fields;
 use crate::encoders::{
     BertConfig, BertCrossAttention, VisionPooling, VisionTowerConfig, check_size,
 };
 use crate::error::{Error, expect};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use vlm_nn::ops::Activation;
 use vlm_nn::weights::Checkpoint;
 
@@ -123,165 +122,31 @@ pub struct BlipConfig {
     pub temperature: bool,
 }
 
-/// Fields of other classes' configs, of generation, training and bookkeeping, which change no output.
+/// Fields of other classes and of older versions, which change no output.
 const WITHOUT_EFFECT: &[&str] = &[
     "add_cross_attention",
-    "attention_dropout",
     "attention_probs_dropout_prob",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "decoder_pad_token_id",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dropout",
-    "dtype",
-    "early_stopping",
     "encoder_hidden_size",
-    "encoder_no_repeat_ngram_size",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "gradient_checkpointing",
     "hidden_dropout_prob",
-    "id2label",
-    "initializer_factor",
-    "initializer_range",
     "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "text_config_dict",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tie_word_embeddings",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-    "vision_config_dict",
+    "label_smoothing",
+    "type_vocab_size",
 ];
 
 /// Fields that are understood with one value only.
-const ONLY: &[(&str, &str)] = &[
-    ("cross_attention_hidden_size", "null"),
-    ("num_channels", "3"),
-    ("position_embedding_type", "\"absolute\""),
-    ("pruned_heads", "{}"),
-    ("quantization_config", "null"),
-];
-
-/// Refuses fields that might mean something.
-fn check_rest(place: &str, rest: &Map<String, Value>) -> Result<(), Error> {
-    for (name, value) in rest {
-        if name.starts_with('_') || WITHOUT_EFFECT.contains(&name.as_str()) {
-            continue;
-        }
-        let only = ONLY.iter().find(|(field, _)| field == name);
-        let place = format!("{place}{name}");
-        match only {
-            Some((_, only)) => {
-                let found = value.to_string();
-                expect(found == *only || value.is_null(), &place, *only, found)?;
-            }
-            None => expect(false, &place, "a field of BLIP", value)?,
-        }
+fn check_fixed(fields: &Fields) -> Result<(), Error> {
+    for (name, only) in [
+        ("num_channels", "3"),
+        ("position_embedding_type", "\"absolute\""),
+        ("pruned_heads", "{}"),
+        ("quantization_config", "{}"),
+    ] {
+        let found = fields.get(name).filter(|found| !found.is_null());
+        let found = found.map_or(only.to_owned(), ToString::to_string);
+        expect(found == only, &fields.name(name), only, found)?;
     }
     Ok(())
 }
-
-#[derive(Deserialize)]
-struct Json {
-    model_type: Option<String>,
-    architectures: Option<Vec<String>>,
-    text_config: Option<TextJson>,
-    vision_config: Option<VisionJson>,
-    projection_dim: Option<usize>,
-    image_text_hidden_size: Option<usize>,
-    logit_scale_init_value: Option<f32>,
-    #[serde(rename = "label_smoothing")]
-    _label_smoothing: Option<f32>,
-    tie_word_embeddings: Option<bool>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-#[derive(Default, Deserialize)]
-struct TextJson {
-    #[serde(rename = "model_type")]
-    _model_type: Option<String>,
-    #[serde(rename = "architectures")]
-    _architectures: Option<Vec<String>>,
-    vocab_size: Option<usize>,
-    hidden_size: Option<usize>,
-    intermediate_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    max_position_embeddings: Option<usize>,
-    hidden_act: Option<String>,
-    layer_norm_eps: Option<f64>,
-    bos_token_id: Option<u32>,
-    pad_token_id: Option<u32>,
-    sep_token_id: Option<u32>,
-    #[serde(rename = "projection_dim")]
-    _projection_dim: Option<usize>,
-    is_decoder: Option<bool>,
-    tie_word_embeddings: Option<bool>,
-    label_smoothing: Option<f32>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-#[derive(Default, Deserialize)]
-struct VisionJson {
-    #[serde(rename = "model_type")]
-    _model_type: Option<String>,
-    #[serde(rename = "architectures")]
-    _architectures: Option<Vec<String>>,
-    hidden_size: Option<usize>,
-    intermediate_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    image_size: Option<usize>,
-    patch_size: Option<usize>,
-    hidden_act: Option<String>,
-    layer_norm_eps: Option<f64>,
-    #[serde(rename = "projection_dim")]
-    _projection_dim: Option<usize>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-const IMAGE_SIDE: usize = 4096;
 
 impl BlipConfig {
     /// Reads and validates a published `config.json`; the checkpoint says what the model is made of where
@@ -290,52 +155,83 @@ impl BlipConfig {
     /// # Errors
     /// A field of the wrong type, out of range, that does not fit another, or that is not understood.
     pub fn parse(json: &str, checkpoint: &Checkpoint) -> Result<Self, Error> {
-        let json: Json = serde_json::from_str(json)?;
+        let json: Value = serde_json::from_str(json)?;
+        let fields = Fields::of(&json)?;
+        let model_type = fields.text("model_type", "")?;
         expect(
-            json.model_type.as_deref() == Some(super::MODEL_TYPE),
+            model_type == super::MODEL_TYPE,
             "model_type",
             format!("{:?}", super::MODEL_TYPE),
-            format!("{:?}", json.model_type.unwrap_or_default()),
+            format!("{model_type:?}"),
         )?;
-        let text = json.text_config.unwrap_or_default();
-        let vision = json.vision_config.unwrap_or_default();
-        check_rest("", &json.rest)?;
-        check_rest("text_config.", &text.rest)?;
-        check_rest("vision_config.", &vision.rest)?;
-        let task = match json.architectures.as_deref() {
-            None | Some([]) => BlipTask::of_parts(checkpoint)?,
-            Some([class, ..]) => BlipTask::of_class(class)?,
+        let (text, vision) = (fields.part("text_config")?, fields.part("vision_config")?);
+        let class = fields.get("architectures").and_then(|list| list.get(0));
+        let task = match class.and_then(Value::as_str) {
+            None => BlipTask::of_parts(checkpoint)?,
+            Some(class) => BlipTask::of_class(class)?,
         };
-        let vision = vision.sizes()?;
+        let decoder = text.flag("is_decoder", true)?;
         expect(
-            text.is_decoder != Some(false) || task == BlipTask::Contrastive,
+            decoder || task == BlipTask::Contrastive,
             "text_config.is_decoder",
             "true, for layers with cross-attention",
             "false",
         )?;
-        let contrastive = task == BlipTask::Contrastive;
-        let projection_dim = if contrastive {
-            json.projection_dim.unwrap_or(512)
-        } else {
-            json.image_text_hidden_size.unwrap_or(256)
+        // both are there in every config, and each class reads one
+        let (contrastive, retrieval) = (
+            fields.size("projection_dim", 512)?,
+            fields.size("image_text_hidden_size", 256)?,
+        );
+        // either of the two ties: the decoder's config, or that of the model around it
+        let tied =
+            fields.flag("tie_word_embeddings", true)? || text.flag("tie_word_embeddings", true)?;
+        let id = |name: &str, default: u32| -> Result<u32, Error> {
+            let id = text.optional_size(name)?;
+            Ok(id.map_or(default, |id| u32::try_from(id).unwrap_or(u32::MAX)))
         };
+        let vision_sizes = published_vision(&vision)?;
+        let pad_token_id = id("pad_token_id", 0)?;
         let config = Self {
             task,
-            projection_dim,
-            logit_scale_init_value: json.logit_scale_init_value.unwrap_or(2.6592),
-            label_smoothing: text.label_smoothing.unwrap_or(0.0),
-            // either of the two ties: the decoder's config, or that of the model around it
-            tie_word_embeddings: json.tie_word_embeddings.unwrap_or(true)
-                || text.tie_word_embeddings.unwrap_or(true),
-            bos_token_id: text.bos_token_id.unwrap_or(30522),
-            sep_token_id: text.sep_token_id.unwrap_or(102),
-            pad_token_id: text.pad_token_id.unwrap_or(0),
+            projection_dim: if task == BlipTask::Contrastive {
+                contrastive
+            } else {
+                retrieval
+            },
+            logit_scale_init_value: fields.number("logit_scale_init_value", 2.6592)? as f32,
+            label_smoothing: text.number("label_smoothing", 0.0)? as f32,
+            tie_word_embeddings: tied,
+            bos_token_id: id("bos_token_id", 30522)?,
+            sep_token_id: id("sep_token_id", 102)?,
+            pad_token_id,
             enc_token_id: None,
             question_padding_masked: false,
             temperature: false,
-            text: text.sizes(task, vision.hidden_size)?,
-            vision,
+            text: BertConfig {
+                vocab_size: text.size("vocab_size", 30524)?,
+                max_position_embeddings: text.size("max_position_embeddings", 512)?,
+                type_vocab_size: 0,
+                hidden_size: text.size("hidden_size", 768)?,
+                intermediate_size: text.size("intermediate_size", 3072)?,
+                num_hidden_layers: text.size("num_hidden_layers", 12)?,
+                num_attention_heads: text.size("num_attention_heads", 8)?,
+                hidden_act: text.activation(Activation::Gelu)?,
+                layer_norm_eps: text.number("layer_norm_eps", 1e-12)?,
+                // the config's encoder_hidden_size is overwritten by the pictures' width
+                cross_attention: decoder.then_some(BertCrossAttention {
+                    from_layer: 0,
+                    memory_width: vision_sizes.hidden_size,
+                }),
+                padding_idx: Some(pad_token_id as usize),
+                pooler: task == BlipTask::Contrastive,
+            },
+            vision: vision_sizes,
         };
+        for part in [&fields, &text, &vision] {
+            part.skip(WITHOUT_EFFECT);
+            check_fixed(part)?;
+            part.finish()?;
+        }
         // transformers builds the answer decoder for a memory of the pictures' width and gives it the questions' states
         expect(
             task != BlipTask::QuestionAnswering
@@ -444,7 +340,7 @@ impl BlipConfig {
             pre_norm: false,
             layer_scale: None,
             naflex: false,
-            pooling: VisionPooling::ClassToken,
+            pooling: VisionPooling::NormThenClassToken,
             projection_dim: None,
         };
         let bert = if task.encodes_text() {
@@ -502,59 +398,34 @@ impl BlipConfig {
     }
 }
 
-impl TextJson {
-    fn sizes(self, task: BlipTask, vision_width: usize) -> Result<BertConfig, Error> {
-        let act = self.hidden_act.as_deref().unwrap_or("gelu");
-        Ok(BertConfig {
-            vocab_size: self.vocab_size.unwrap_or(30524),
-            max_position_embeddings: self.max_position_embeddings.unwrap_or(512),
-            type_vocab_size: 0,
-            hidden_size: self.hidden_size.unwrap_or(768),
-            intermediate_size: self.intermediate_size.unwrap_or(3072),
-            num_hidden_layers: self.num_hidden_layers.unwrap_or(12),
-            num_attention_heads: self.num_attention_heads.unwrap_or(8),
-            hidden_act: activation("text_config.hidden_act", act)?,
-            layer_norm_eps: self.layer_norm_eps.unwrap_or(1e-12),
-            // the config's encoder_hidden_size is overwritten by the pictures' width
-            cross_attention: self
-                .is_decoder
-                .unwrap_or(true)
-                .then_some(BertCrossAttention {
-                    from_layer: 0,
-                    memory_width: vision_width,
-                }),
-            padding_idx: Some(self.pad_token_id.unwrap_or(0) as usize),
-            pooler: task == BlipTask::Contrastive,
-        })
+fn published_vision(fields: &Fields) -> Result<VisionTowerConfig, Error> {
+    let default = VisionTowerConfig {
+        image_size: 384,
+        patch_size: 16,
+        num_channels: 3,
+        hidden_size: 768,
+        intermediate_size: 3072,
+        num_hidden_layers: 12,
+        num_attention_heads: 12,
+        layer_norm_eps: 1e-5,
+        hidden_act: Activation::Gelu,
+        patch_bias: true,
+        pre_norm: false,
+        layer_scale: None,
+        naflex: false,
+        pooling: VisionPooling::NormThenClassToken,
+        projection_dim: None,
+    };
+    let config = VisionTowerConfig::published(fields, default)?;
+    // a list is a type that the class cannot calculate with
+    for side in ["image_size", "patch_size"] {
+        let list = fields.get(side).filter(|side| side.is_array());
+        expect(
+            list.is_none(),
+            &fields.name(side),
+            "a whole number",
+            "a list",
+        )?;
     }
-}
-
-impl VisionJson {
-    fn sizes(self) -> Result<VisionTowerConfig, Error> {
-        let act = self.hidden_act.as_deref().unwrap_or("gelu");
-        let (image_size, patch_size) = (
-            self.image_size.unwrap_or(384),
-            self.patch_size.unwrap_or(16),
-        );
-        check_size("vision_config.image_size", image_size, IMAGE_SIDE)?;
-        check_size("vision_config.patch_size", patch_size, image_size)?;
-        Ok(VisionTowerConfig {
-            // pixels beyond a whole number of patches are not looked at
-            image_size: image_size / patch_size * patch_size,
-            patch_size,
-            num_channels: 3,
-            hidden_size: self.hidden_size.unwrap_or(768),
-            intermediate_size: self.intermediate_size.unwrap_or(3072),
-            num_hidden_layers: self.num_hidden_layers.unwrap_or(12),
-            num_attention_heads: self.num_attention_heads.unwrap_or(12),
-            layer_norm_eps: self.layer_norm_eps.unwrap_or(1e-5),
-            hidden_act: activation("vision_config.hidden_act", act)?,
-            patch_bias: true,
-            pre_norm: false,
-            layer_scale: None,
-            naflex: false,
-            pooling: VisionPooling::ClassToken,
-            projection_dim: None,
-        })
-    }
+    Ok(config)
 }

@@ -207,19 +207,6 @@ impl Blip {
             .copied()
     }
 
-    fn pixels(&self, pictures: &Pictures) -> Result<Tensor<4>, Error> {
-        let pixels = pictures.fixed(self.config.vision.num_channels)?;
-        let [_, _, h, w] = pixels.dims();
-        let patch = self.config.vision.patch_size;
-        expect(
-            h >= patch && w >= patch,
-            "pixel_values",
-            format!("pictures of at least one patch, {patch} x {patch} pixels"),
-            format!("{h} x {w}"),
-        )?;
-        Ok(pixels)
-    }
-
     fn ids(&self, texts: &Tokens) -> Result<Tensor<2, Int>, Error> {
         let text = &self.config.text;
         texts.to_device(
@@ -229,16 +216,28 @@ impl Blip {
         )
     }
 
-    /// Every token of the pictures after the final norm, the class token first.
+    /// Every token of the pictures after the final norm, the class token first. Pictures of another size than the
+    /// config's get interpolated positions.
     ///
     /// # Shapes
-    /// `pixels: [B, C, H, W]`; gives `[B, N, D]`.
+    /// `[B, C, H, W]`; gives `[B, N, D]`.
     ///
     /// # Errors
     /// Another number of channels, or less than a patch.
     pub fn picture_states(&self, pictures: &Pictures) -> Result<Tensor<3>, Error> {
-        let x = self.vision.hidden_states(self.pixels(pictures)?);
-        Ok(self.vision.normalized(x))
+        self.traced_picture_states(pictures, true, None)
+    }
+
+    /// [`Self::picture_states`]; `trace` takes the input of each block and the output of the last.
+    fn traced_picture_states(
+        &self,
+        pictures: &Pictures,
+        interpolate: bool,
+        trace: Option<&mut Vec<Tensor<3>>>,
+    ) -> Result<Tensor<3>, Error> {
+        let (x, keys) = self.vision.embedded(pictures, interpolate)?;
+        let states = self.vision.encode(x, &keys, trace).last_hidden_state;
+        Ok(states.expect("a transformer has states"))
     }
 
     /// The text encoder's last states; `pictures` from [`Self::picture_states`], or none to look at the text alone.
@@ -461,7 +460,7 @@ impl Blip {
     fn pooled_picture(&self, pictures: &Tensor<3>) -> Tensor<2> {
         let class = pictures.clone().narrow(1, 0, 1);
         match self.config.task {
-            BlipTask::Contrastive => first_token(&self.vision.normalized(class)),
+            BlipTask::Contrastive => first_token(&self.vision.post_norm().forward(class)),
             _ => first_token(&class),
         }
     }

@@ -312,26 +312,13 @@ impl Reference for Blip {
             }
             return Ok(outputs);
         };
-        let [_, _, h, w] = pixels.dims();
-        let vision = &self.config.vision;
-        let same =
-            [h, w].map(|x| x / vision.patch_size) == [vision.image_size / vision.patch_size; 2];
-        expect(
-            inputs.flag("interpolate_pos_encoding", false)? || same,
-            "pixel_values",
-            format!(
-                "{0} x {0} pixels, or interpolate_pos_encoding",
-                vision.image_size
-            ),
-            format!("{h} x {w}"),
-        )?;
-        let pixels = self.pixels(&Pictures::Fixed(pixels))?;
-        let states = self.vision.trace(pixels);
-        let last = states.last().expect("embeddings at least").clone();
+        let interpolate = inputs.flag("interpolate_pos_encoding", false)?;
+        let mut states = Vec::new();
+        let pictures = Pictures::Fixed(pixels);
+        let pictures = self.traced_picture_states(&pictures, interpolate, Some(&mut states))?;
         for (i, state) in states.into_iter().enumerate() {
             put(&mut outputs, &format!("hidden_states.{i}"), state);
         }
-        let pictures = self.vision.normalized(last);
         put(&mut outputs, "last_hidden_state", pictures.clone());
         match self.config.task {
             BlipTask::Captioning => self.captioning(&mut outputs, inputs, &pictures)?,
