@@ -80,7 +80,10 @@ fn a_checkpoint_of_another_family_is_refused_by_name() {
         &device,
     ));
     assert!(error.contains("- vision.class [16]"), "{error}");
-    assert!(error.contains("+ vision_model.head.probe [1, 1, 16]"), "{error}");
+    assert!(
+        error.contains("+ vision_model.head.probe [1, 1, 16]"),
+        "{error}"
+    );
     let error = refused(Model::recognise(siglip.checkpoint(), &device));
     assert!(error.contains("a config.json beside it"), "{error}");
 }

@@ -270,6 +270,13 @@ impl VisionTower {
         let rows = shapes.iter().map(|&shape| {
             let count = shape[0] * shape[1];
             let table = resize_grid(table.clone(), own, shape, Interpolation::LinearAntialias);
+            // PyTorch 2.15 on a CPU, and so the reference, gives every row of a single column the first row's value,
+            // unless the number of rows stays
+            let table = if shape[1] == 1 && shape[0] != own[0] {
+                table.narrow(0, 0, 1).repeat_dim(0, count)
+            } else {
+                table
+            };
             if count == n {
                 return table.unsqueeze();
             }
