@@ -6,7 +6,7 @@ use vlm_models::Error;
 use vlm_models::capability::{EmbedImage, EmbedText, Generate, Pictures, Tokens};
 use vlm_models::encoders::Stem;
 use vlm_models::families::Model;
-use vlm_models::families::coca::{Batch, Coca, CocaConfig, TextBatch};
+use vlm_models::families::coca::{Batch, Coca, CocaConfig, DecoderMemory, TextBatch};
 use vlm_models::generate::{Options, Strategy, generate};
 use vlm_models::objectives::TokenLabels;
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
@@ -73,6 +73,7 @@ fn texts(rows: usize, device: &Device) -> TextBatch {
         target_count: rows * t - 1,
         prompt_targets: ids(&tokens, [rows, t], device),
         prompt_target_count: rows * t,
+        adjustment: None,
         lengths: vec![t; rows],
     }
 }
@@ -87,6 +88,7 @@ fn batch(device: &Device) -> Batch {
             adjustment: Tensor::zeros([2, 16, 5], device),
         }),
         questions: vec![texts(4, device), texts(2, device)],
+        substitution: None,
     }
 }
 
@@ -207,6 +209,55 @@ fn gradients_reach_every_parameter() {
         assert!(check.seen > 60, "{} parameters", check.seen);
         assert!(check.without.is_empty(), "no gradient: {:?}", check.without);
     }
+}
+
+/// A matrix that keeps every tag of each of two pictures in its place, but for the first, which goes to `place`.
+fn substitution(tags: usize, extra: usize, place: usize, device: &Device) -> Tensor<3> {
+    let width = tags + extra;
+    let mut values = vec![0.0f32; 2 * tags * width];
+    for (row, values) in values.chunks_mut(width).enumerate() {
+        let tag = row % tags;
+        values[if tag == 0 { place } else { tag }] = 1.0;
+    }
+    Tensor::from_data(TensorData::new(values, [2, tags, width]), device)
+}
+
+#[test]
+fn other_names_for_tags_change_the_questions_alone() {
+    let device = Device::flex();
+    let mut config = config();
+    config.decoder_memory = DecoderMemory::Tags;
+    config.extra_tags = 2;
+    let model = model(&config, &device);
+    let given = batch(&device);
+    let losses = |place: Option<usize>| {
+        let mut batch = given.clone();
+        batch.substitution = place.map(|place| substitution(5, 2, place, &device));
+        let losses = model.loss(batch);
+        [losses.caption, losses.answer.expect("questions")].map(|x| values(x.unsqueeze::<2>())[0])
+    };
+    let (own, same, other) = (losses(None), losses(Some(0)), losses(Some(5)));
+    assert!((own[1] - same[1]).abs() < 1e-5, "{own:?} {same:?}");
+    assert_eq!(own[0], other[0]);
+    assert!((own[1] - other[1]).abs() > 1e-6, "{own:?} {other:?}");
+}
+
+#[test]
+fn a_word_left_out_of_the_softmax_is_no_negative() {
+    let device = Device::flex();
+    let model = model(&config(), &device);
+    let given = batch(&device);
+    let caption = |out: bool| {
+        let mut batch = given.clone();
+        let v = 11;
+        let mut never = vec![0.0f32; 2 * 5 * v];
+        // at the second position, whose target is another
+        never[v + 7] = -1e4;
+        let never = Tensor::from_data(TensorData::new(never, [2, 5, v]), &device);
+        batch.captions.adjustment = out.then_some(never);
+        values(model.loss(batch).caption.unsqueeze::<2>())[0]
+    };
+    assert!(caption(true) < caption(false));
 }
 
 #[test]
