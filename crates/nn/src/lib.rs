@@ -17,7 +17,7 @@ mod mlp;
 mod norm;
 pub mod ops;
 mod patch;
-mod position;
+pub mod position;
 pub mod random;
 mod transformer;
 pub mod weights;

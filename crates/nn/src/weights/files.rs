@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::tensor::Source;
-use super::{Error, format_error, safetensors};
+use super::{Error, format_error, pytorch, safetensors, zip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -129,6 +129,12 @@ fn sniff(source: Source, name: &str) -> Result<Checkpoint, Error> {
     if safetensors::fits(bytes) {
         return safetensors::parse(&source, name);
     }
+    if zip::fits(bytes) {
+        return pytorch::parse_zip(&source, name);
+    }
+    if pytorch::is_legacy(bytes) {
+        return pytorch::parse_legacy(&source, name);
+    }
     let begins = |with: &[u8]| bytes.starts_with(with);
     let found = if bytes.is_empty() {
         "an empty file".to_owned()
@@ -136,6 +142,10 @@ fn sniff(source: Source, name: &str) -> Result<Checkpoint, Error> {
         "a Git LFS pointer; fetch the file itself (git lfs pull)".to_owned()
     } else if begins(b"GGUF") {
         "GGUF, which is opened as a model of its own".to_owned()
+    } else if bytes.first() == Some(&0x80) {
+        pytorch::refuse_bare_pickle(bytes)
+    } else if bytes.get(257..).is_some_and(|b| b.starts_with(b"ustar")) {
+        "a tar archive, as PyTorch wrote them before 0.1.10".to_owned()
     } else if begins(b"<") {
         "a web page; was the download refused?".to_owned()
     } else if begins(b"\x89HDF") || begins(b"\x08\x00\x00\x00TFL3") {

@@ -3,8 +3,11 @@
 mod checkpoint;
 mod files;
 mod names;
+mod pickle;
+mod pytorch;
 mod safetensors;
 mod tensor;
+mod zip;
 
 pub use self::checkpoint::{Checkpoint, Format, TensorInfo};
 pub use self::files::weights_file;

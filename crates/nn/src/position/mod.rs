@@ -1,4 +1,8 @@
-//! Fixed position embeddings.
+//! Position embeddings: fixed ones, and learned ones at another resolution.
+
+mod interpolation;
+
+pub use interpolation::{Interpolation, interpolate, interpolation_matrix, square_side};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
