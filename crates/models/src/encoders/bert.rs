@@ -55,6 +55,8 @@ pub struct BertConfig {
     pub layer_norm_eps: f64,
     /// Cross-attention, if there is any.
     pub cross_attention: Option<BertCrossAttention>,
+    /// The padding token, whose vector looking it up never trains (`padding_idx` of PyTorch's embeddings).
+    pub padding_idx: Option<usize>,
     /// Whether there is a linear layer with tanh on the first token's state ([`Bert::pooled`]).
     pub pooler: bool,
 }
@@ -239,7 +241,7 @@ impl Bert {
     /// If there are fewer position embeddings than `past + T`.
     pub fn embed(&self, ids: Tensor<2, Int>, past: usize) -> Tensor<3> {
         let t = ids.dims()[1];
-        self.embedded(self.token.forward(ids) + self.position.range(past, t))
+        self.embedded(self.words(ids) + self.position.range(past, t))
     }
 
     /// The same with the position of each token.
@@ -247,7 +249,19 @@ impl Bert {
     /// # Shapes
     /// `ids, positions: [R, T]`; gives `[R, T, D]`.
     pub fn embed_at(&self, ids: Tensor<2, Int>, positions: Tensor<2, Int>) -> Tensor<3> {
-        self.embedded(self.token.forward(ids) + self.position.forward(positions))
+        self.embedded(self.words(ids) + self.position.forward(positions))
+    }
+
+    fn words(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let words = self.token.forward(ids.clone());
+        match self.config.padding_idx {
+            Some(padding) if words.is_autodiff() => {
+                let is_padding = ids.equal_elem(padding as i64).unsqueeze_dim::<3>(2); // [R, T, 1]
+                let is_padding = is_padding.expand(words.dims());
+                words.clone().mask_where(is_padding, words.detach())
+            }
+            _ => words,
+        }
     }
 
     fn embedded(&self, x: Tensor<3>) -> Tensor<3> {

@@ -10,7 +10,7 @@ use vlm_nn::ops::Activation;
 use vlm_nn::weights::Rule;
 
 /// The activation that a config's `hidden_act` names.
-fn activation(place: &str, name: &str) -> Result<Activation, Error> {
+pub fn activation(place: &str, name: &str) -> Result<Activation, Error> {
     match name {
         "gelu" | "gelu_python" => Ok(Activation::Gelu),
         "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate" => {

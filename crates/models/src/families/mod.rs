@@ -1,5 +1,6 @@
 //! One file per family: its config, composition, weight names and loss.
 
+pub mod blip;
 pub mod clip;
 pub mod coca;
 pub mod dual_encoder;
@@ -18,6 +19,8 @@ use vlm_nn::weights::{Checkpoint, Rule, Weights};
 /// A model of any family.
 #[derive(Debug)]
 pub enum Model {
+    /// Captioning, question answering and retrieval with one kind of text model.
+    Blip(Box<blip::Blip>),
     /// Contrastive captioner.
     Coca(coca::Coca),
     /// Contrastive language-image pre-training, or half of it.
@@ -93,6 +96,10 @@ impl Model {
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
                 Ok(Self::Coca(filled(checkpoint, device, build)?))
             }
+            Some(blip::MODEL_TYPE) => {
+                let model = blip::Blip::load(config, checkpoint, device)?;
+                Ok(Self::Blip(Box::new(model)))
+            }
             Some(clip::MODEL_TYPE | clip::VISION_MODEL_TYPE | clip::TEXT_MODEL_TYPE) => {
                 let config = clip::parse(config)?;
                 let checkpoint = clip::translated(prefixed(checkpoint, &config));
@@ -110,7 +117,7 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
+                expected: "\"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
                     .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
             }),
@@ -155,6 +162,7 @@ impl Model {
     /// The family's name, as in `model_type`.
     pub fn family(&self) -> &'static str {
         match self {
+            Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
         }
@@ -163,6 +171,10 @@ impl Model {
     /// What pictures must be.
     pub fn pictures(&self) -> PictureSize {
         match self {
+            Self::Blip(m) => PictureSize {
+                num_channels: m.config().vision.num_channels,
+                image_size: Some(m.config().vision.image_size),
+            },
             Self::Coca(m) => {
                 let vision = &m.config().vision_config;
                 PictureSize {
@@ -190,6 +202,11 @@ impl Model {
     /// What texts must be; a model of pictures alone knows no tokens.
     pub fn texts(&self) -> TextSize {
         match self {
+            Self::Blip(m) => TextSize {
+                vocab_size: m.config().text.vocab_size,
+                max_positions: m.config().text.max_position_embeddings,
+                fixed_length: false,
+            },
             Self::Coca(m) => {
                 let text = &m.config().text_config;
                 TextSize {
@@ -212,6 +229,7 @@ impl Model {
     /// The number of parameters.
     pub fn parameters(&self) -> usize {
         match self {
+            Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) | Self::Siglip(m) => m.num_params(),
         }
@@ -229,27 +247,35 @@ impl Model {
     /// A family without a language-model head.
     pub fn generate(&self) -> Result<&dyn Generate, Error> {
         match self {
+            Self::Blip(m) => m.can_caption().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
-            _ => self.unsupported("write text", "coca"),
+            _ => self.unsupported("write text", "blip and coca"),
         }
     }
 
     /// # Errors
     /// A family that does not read questions before it answers.
     pub fn answer_question(&self) -> Result<&dyn AnswerQuestion, Error> {
-        self.unsupported("answer questions", "coca")
+        match self {
+            Self::Blip(m) => m.can_answer().map(|()| &**m as _),
+            _ => self.unsupported("answer questions", "blip and coca"),
+        }
     }
 
     /// # Errors
     /// A family without an image-text matching head.
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
-        self.unsupported("judge pairs", "none")
+        match self {
+            Self::Blip(m) => m.can_judge().map(|()| &**m as _),
+            _ => self.unsupported("judge pairs", "blip"),
+        }
     }
 
     /// # Errors
     /// A family without a contrastive space.
     pub fn embed_image(&self) -> Result<&dyn EmbedImage, Error> {
         match self {
+            Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
             _ => self.unsupported("embed pictures", "coca, clip and siglip"),
@@ -260,6 +286,7 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_text(&self) -> Result<&dyn EmbedText, Error> {
         match self {
+            Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
             _ => self.unsupported("embed text", "coca, clip and siglip"),
@@ -270,7 +297,10 @@ impl Model {
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
-            Self::Coca(_) => self.unsupported("be compared with a reference", "clip and siglip"),
+            Self::Coca(_) => {
+                self.unsupported("be compared with a reference", "blip, clip and siglip")
+            }
+            Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
         }
     }
