@@ -159,6 +159,11 @@ def hugging_face(case, model, inputs, stored=False, trained=False, edit=None, hi
     arguments = {k: torch.as_tensor(v) if not isinstance(v, bool) else v for k, v in inputs.items()}
     with torch.no_grad():
         outputs = flat(model(**arguments, output_hidden_states=hidden))
+        if trained:
+            texts = {k: v for k, v in arguments.items() if k in ("input_ids", "attention_mask")}
+            images = {k: v for k, v in arguments.items() if k not in texts and k != "return_loss"}
+            outputs["image_features"] = model.get_image_features(**images).pooler_output
+            outputs["text_features"] = model.get_text_features(**texts).pooler_output
     if trained:
         train(model, lambda: model(**arguments).loss, golden)
     finish(folder, inputs, outputs, golden, {"class": type(model).__name__})

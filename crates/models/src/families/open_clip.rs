@@ -6,7 +6,9 @@
 //! What is not understood is refused by name: text towers from Hugging Face, other towers of `timm`, CoCa's pooler.
 
 use super::clip::{OPENAI, OPENAI_RESNET, OPENAI_VIT};
-use super::dual_encoder::{DualEncoderConfig, LogitsConfig, Objective, VisionEncoderConfig};
+use super::dual_encoder::{
+    DualEncoderConfig, Layout, LogitsConfig, Objective, VisionEncoderConfig,
+};
 use crate::encoders::published::Fields;
 use crate::encoders::{
     ModifiedResNetConfig, TextPooling, TextTowerConfig, VisionPooling, VisionTowerConfig,
@@ -310,6 +312,7 @@ pub fn parse(model_cfg: &Value) -> Result<DualEncoderConfig, Error> {
     fields.finish_strictly()?;
     let config = DualEncoderConfig {
         model_type: MODEL_TYPE,
+        layout: Layout::OpenClip,
         vision: Some(vision),
         text: Some(text),
         logits: Some(LogitsConfig {
