@@ -66,6 +66,17 @@ fn open_clips_sigmoid_model_has_the_reference_gradients_and_ten_losses() {
     });
 }
 
+#[test]
+fn running_statistics_are_no_parameters() {
+    let case = Case::open("clip/openai_resnet");
+    let shapes = case.shapes();
+    let parameters = shapes
+        .iter()
+        .filter(|(name, _)| !name.contains(".running_"));
+    let expected: usize = parameters.map(|(_, s)| s.iter().product::<usize>()).sum();
+    assert_eq!(case.load(&Device::flex()).parameters(), expected);
+}
+
 fn refused(loaded: Result<Model, Error>) -> String {
     loaded.expect_err("refused").to_string()
 }

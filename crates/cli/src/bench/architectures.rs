@@ -4,7 +4,7 @@ use anyhow::bail;
 use vlm_models::encoders::{TextPooling, TextTowerConfig, VisionPooling, VisionTowerConfig};
 use vlm_models::families::clip;
 use vlm_models::families::dual_encoder::{
-    DualEncoderConfig, LogitsConfig, Objective, VisionEncoderConfig,
+    DualEncoderConfig, Layout, LogitsConfig, Objective, VisionEncoderConfig,
 };
 use vlm_nn::ops::Activation;
 
@@ -89,6 +89,7 @@ pub fn dual_encoder(name: &str) -> anyhow::Result<DualEncoderConfig> {
     };
     Ok(DualEncoderConfig {
         model_type: clip::MODEL_TYPE,
+        layout: Layout::HuggingFace,
         vision: Some(VisionEncoderConfig::Vit(vision)),
         text: Some(TextTowerConfig {
             vocab_size,

@@ -208,7 +208,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses what nobody read and what would change the model if it were understood: a number or `true`. `null`,
-    /// `false`, and words and lists that only describe are let pass.
+    /// `false`, names with an underscore in front, and words and lists, which only describe, are let pass.
     ///
     /// # Errors
     /// The first such field.
@@ -221,7 +221,8 @@ impl<'a> Fields<'a> {
                 Value::Number(_) => true,
                 _ => false,
             };
-            active && !read.contains(*name) && !GENERIC.contains(&name.as_str())
+            let known = read.contains(*name) || GENERIC.contains(&name.as_str());
+            active && !known && !name.starts_with('_')
         });
         match odd {
             None => Ok(()),
@@ -410,6 +411,7 @@ mod tests {
             (r#""qk_norm": true"#, false),
             (r#""qk_norm": false"#, true),
             (r#""num_beams": 1"#, true),
+            (r#""_attn_implementation_autoset": true"#, true),
             (r#""_name_or_path": "somewhere""#, true),
             (r#""id2label": {"0": "LABEL_0"}"#, true),
         ] {

@@ -249,6 +249,17 @@ impl ModifiedResNet {
         &self.config
     }
 
+    /// How many running statistics the norms hold: two of each channel, which are no parameters.
+    pub(crate) fn statistics(&self) -> usize {
+        let c = &self.config;
+        let stages = c.layers.iter().enumerate().map(|(i, blocks)| {
+            let width = c.width << i;
+            // the norm of the shortcut, once, and three in each block
+            EXPANSION * width + blocks * (2 + EXPANSION) * width
+        });
+        2 * (2 * c.width + stages.sum::<usize>())
+    }
+
     /// One vector per picture, not normalised to unit length.
     ///
     /// # Shapes

@@ -14,7 +14,7 @@ use vlm_nn::ops::{self, Activation};
 use vlm_nn::weights::{Init, Weights};
 use vlm_nn::{
     Block, CrossAttention, Interpolation, KeyMask, LayerNorm, Linear, Mlp, TransformerConfig,
-    resize_grid,
+    resized_grid,
 };
 
 /// How the patches become one vector.
@@ -246,7 +246,7 @@ impl VisionTower {
         let [rows, d] = table.dims();
         let classes = rows - own[0] * own[1];
         let patches = table.clone().slice([classes..rows, 0..d]);
-        let patches = resize_grid(patches, own, grid, Interpolation::Cubic);
+        let patches = resized_grid(patches, own, grid, Interpolation::Bicubic, false);
         let table = if classes > 0 {
             Tensor::cat(vec![table.slice([0..classes, 0..d]), patches], 0)
         } else {
@@ -255,11 +255,16 @@ impl VisionTower {
         table.unsqueeze()
     }
 
-    /// Vectors of the patches, with their positions, of pictures of one size.
+    /// What the first block reads of pictures of one size: patches and positions, and the first norm if there is one.
+    /// Pixels beyond a whole number of patches are left out; for another number of patches the positions are
+    /// interpolated.
     ///
     /// # Shapes
     /// `pixel_values: [B, C, H, W]`; gives `[B, T, D]`.
-    fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+    ///
+    /// # Panics
+    /// If a picture is smaller than a patch.
+    pub fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
         let p = self.config.patch_size;
         let [b, c, h, w] = pixel_values.dims();
         let grid = [h / p, w / p];
@@ -269,7 +274,11 @@ impl VisionTower {
             let class: Tensor<3> = class.val().unsqueeze(); // [1, 1, D]
             x = Tensor::cat(vec![class.repeat_dim(0, b), x], 1); // [B, 1 + N, D]
         }
-        x + self.positions(grid)
+        let x = x + self.positions(grid);
+        match &self.pre_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
     }
 
     /// The same of patches of pictures of different shapes, each with positions interpolated for its own.
@@ -281,7 +290,14 @@ impl VisionTower {
         let (table, own) = (self.position.val(), [self.config.grid(); 2]);
         let rows = shapes.iter().map(|&shape| {
             let count = shape[0] * shape[1];
-            let table = resize_grid(table.clone(), own, shape, Interpolation::LinearAntialias);
+            let table = resized_grid(table.clone(), own, shape, Interpolation::Bilinear, true);
+            // PyTorch 2.15 on a CPU, and so the reference, gives every row of a single column the first row's value,
+            // unless the number of rows stays
+            let table = if shape[1] == 1 && shape[0] != own[0] {
+                table.narrow(0, 0, 1).repeat_dim(0, count)
+            } else {
+                table
+            };
             if count == n {
                 return table.unsqueeze();
             }
@@ -373,6 +389,25 @@ impl VisionTower {
         }
     }
 
+    /// The blocks, whose inputs and last output `trace` takes.
+    fn through(
+        &self,
+        mut x: Tensor<3>,
+        keys: &KeyMask,
+        mut trace: Option<&mut Vec<Tensor<3>>>,
+    ) -> Tensor<3> {
+        for block in &self.blocks {
+            if let Some(trace) = &mut trace {
+                trace.push(x.clone());
+            }
+            x = block.masked(x, keys, None);
+        }
+        if let Some(trace) = trace {
+            trace.push(x.clone());
+        }
+        x
+    }
+
     /// Everything behind the patches' vectors; `trace` takes the input of each block and the output of the last.
     ///
     /// # Shapes
@@ -381,21 +416,9 @@ impl VisionTower {
         &self,
         x: Tensor<3>,
         keys: &KeyMask,
-        mut trace: Option<&mut Vec<Tensor<3>>>,
+        trace: Option<&mut Vec<Tensor<3>>>,
     ) -> VisionStates {
-        let mut x = match &self.pre_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        for block in &self.blocks {
-            if let Some(trace) = &mut trace {
-                trace.push(x.clone());
-            }
-            x = block.masked(x, keys, None);
-        }
-        if let Some(trace) = &mut trace {
-            trace.push(x.clone());
-        }
+        let x = self.through(x, keys, trace);
         let [b, t, d] = x.dims();
         let class = |x: Tensor<3>| x.narrow(1, 0, 1).reshape([b, d]);
         let mean = |x: Tensor<3>| x.narrow(1, 1, t - 1).mean_dim(1).reshape([b, d]);

@@ -10,7 +10,9 @@
 //!
 //! OpenAI's files hold no config: sizes are told by names and shapes.
 
-use super::dual_encoder::{DualEncoderConfig, LogitsConfig, Objective, VisionEncoderConfig};
+use super::dual_encoder::{
+    DualEncoderConfig, Layout, LogitsConfig, Objective, VisionEncoderConfig,
+};
 use crate::encoders::published::{Fields, TOWERS};
 use crate::encoders::{
     ModifiedResNetConfig, TextPooling, TextTowerConfig, VisionPooling, VisionTowerConfig,
@@ -129,6 +131,7 @@ pub fn parse(json: &str) -> Result<DualEncoderConfig, Error> {
             let e = Some(fields.size("projection_dim", 512)?);
             let config = DualEncoderConfig {
                 model_type: MODEL_TYPE,
+                layout: Layout::HuggingFace,
                 vision: Some(VisionEncoderConfig::Vit(vision(
                     &part("vision_config_dict", "vision_config")?,
                     e,
@@ -150,6 +153,7 @@ pub fn parse(json: &str) -> Result<DualEncoderConfig, Error> {
             let vision = vision(&fields, projected.then_some(e))?;
             DualEncoderConfig {
                 model_type: VISION_MODEL_TYPE,
+                layout: Layout::HuggingFace,
                 vision: Some(VisionEncoderConfig::Vit(vision)),
                 text: None,
                 logits: None,
@@ -161,6 +165,7 @@ pub fn parse(json: &str) -> Result<DualEncoderConfig, Error> {
             let e = fields.size("projection_dim", 512)?;
             DualEncoderConfig {
                 model_type: TEXT_MODEL_TYPE,
+                layout: Layout::HuggingFace,
                 vision: None,
                 text: Some(text(&fields, projected.then_some(e))?),
                 logits: None,
@@ -356,6 +361,7 @@ pub fn openai_config(checkpoint: &Checkpoint) -> Result<DualEncoderConfig, Error
     let hidden_size = dim("ln_final.weight", 0)?;
     let config = DualEncoderConfig {
         model_type: MODEL_TYPE,
+        layout: Layout::OpenClip,
         vision: Some(vision),
         text: Some(TextTowerConfig {
             vocab_size: dim("token_embedding.weight", 0)?,

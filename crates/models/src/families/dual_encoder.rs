@@ -70,11 +70,22 @@ pub struct LogitsConfig {
     pub logit_bias: Option<f32>,
 }
 
+/// Whose code the model's outputs are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `transformers`.
+    HuggingFace,
+    /// open_clip, which also reads OpenAI's files.
+    OpenClip,
+}
+
 /// Sizes of a dual encoder, or of one of its halves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DualEncoderConfig {
     /// The published `model_type`, or `open_clip`.
     pub model_type: &'static str,
+    /// Whose outputs the model has.
+    pub layout: Layout,
     /// The picture half.
     pub vision: Option<VisionEncoderConfig>,
     /// The text half.
@@ -186,6 +197,12 @@ impl DualEncoder {
     pub fn embeds_texts(&self) -> bool {
         let text = self.config.text.as_ref();
         text.is_some_and(|c| self.config.logits.is_some() || c.projection_dim.is_some())
+    }
+
+    /// The number of parameters; running statistics are none.
+    pub fn parameters(&self) -> usize {
+        let statistics = self.resnet.as_ref().map_or(0, ModifiedResNet::statistics);
+        self.num_params() - statistics
     }
 
     /// The device of the parameters.
@@ -450,6 +467,15 @@ impl Named {
 }
 
 impl DualEncoder {
+    /// What the reference calls features: open_clip the unit vectors of its forward pass, Hugging Face what
+    /// `get_image_features` and `get_text_features` give before they are scaled.
+    fn features<'a>(&self, embeds: &'a Tensor<2>, unit: &'a Tensor<2>) -> &'a Tensor<2> {
+        match self.config.layout {
+            Layout::HuggingFace => embeds,
+            Layout::OpenClip => unit,
+        }
+    }
+
     fn vision_outputs(&self, inputs: &Inputs, out: &mut Named) -> Result<Option<Tensor<2>>, Error> {
         let naflex = self.vision.as_ref().is_some_and(|v| v.config().naflex);
         let Some((pictures, mask)) = pictures(inputs, naflex, &self.device())? else {
@@ -482,8 +508,9 @@ impl DualEncoder {
             }
             return Ok(None);
         }
-        let unit = l2_normalize(embeds);
-        out.put(&["image_embeds", "image_features"], &unit);
+        let unit = l2_normalize(embeds.clone());
+        out.put(&["image_embeds"], &unit);
+        out.put(&["image_features"], self.features(&embeds, &unit));
         Ok(Some(unit))
     }
 
@@ -518,8 +545,9 @@ impl DualEncoder {
             }
             return Ok(None);
         }
-        let unit = l2_normalize(states.embeds);
-        out.put(&["text_embeds", "text_features"], &unit);
+        let unit = l2_normalize(states.embeds.clone());
+        out.put(&["text_embeds"], &unit);
+        out.put(&["text_features"], self.features(&states.embeds, &unit));
         Ok(Some(unit))
     }
 }
@@ -527,8 +555,8 @@ impl DualEncoder {
 /// Inputs: `pixel_values` or `image` with `interpolate_pos_encoding`, or patches with `spatial_shapes` and
 /// `pixel_attention_mask`; `input_ids` or `text` with `attention_mask` and `position_ids`; `return_loss`.
 ///
-/// Outputs of the whole model: `image_embeds`, `text_embeds` (also `image_features`, `text_features`),
-/// `logits_per_image`, `logits_per_text` (also `image_logits`, `text_logits`), `loss`, `logit_scale` (the factor
+/// Outputs of the whole model: `image_embeds`, `text_embeds`, `image_features`, `text_features` (of Hugging Face's
+/// classes not scaled to unit length), `logits_per_image`, `logits_per_text` (also `image_logits`, `text_logits`), `loss`, `logit_scale` (the factor
 /// itself), `logit_bias`, and of either half `vision_model_output.` or `text_model_output.` with `last_hidden_state`,
 /// `pooler_output` and `hidden_states.N`. A half on its own gives these without prefix, and `image_embeds` or
 /// `text_embeds` not normalised, as its class does.

@@ -102,7 +102,11 @@ impl Model {
             }
             Some(clip::MODEL_TYPE | clip::VISION_MODEL_TYPE | clip::TEXT_MODEL_TYPE) => {
                 let config = clip::parse(config)?;
-                let checkpoint = clip::translated(prefixed(checkpoint, &config));
+                let checkpoint = if clip::is_openai(&checkpoint) {
+                    clip::openai_translated(checkpoint)
+                } else {
+                    clip::translated(prefixed(checkpoint, &config))
+                };
                 Self::dual_encoder(&config, checkpoint, device)
             }
             Some(found) if siglip::MODEL_TYPES.contains(&found) => {
@@ -237,7 +241,7 @@ impl Model {
         match self {
             Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
-            Self::Clip(m) | Self::Siglip(m) => m.num_params(),
+            Self::Clip(m) | Self::Siglip(m) => m.parameters(),
         }
     }
 

@@ -12,7 +12,9 @@
 //! | `SiglipTextModel`, `Siglip2TextModel` | `siglip_text_model`, `siglip2_text_model` | text |
 
 use super::clip::architecture;
-use super::dual_encoder::{DualEncoderConfig, LogitsConfig, Objective, VisionEncoderConfig};
+use super::dual_encoder::{
+    DualEncoderConfig, Layout, LogitsConfig, Objective, VisionEncoderConfig,
+};
 use crate::encoders::published::{Fields, TOWERS};
 use crate::encoders::{TextPooling, TextTowerConfig, VisionPooling, VisionTowerConfig};
 use crate::error::{Error, expect};
@@ -160,6 +162,7 @@ pub fn parse(json: &str) -> Result<DualEncoderConfig, Error> {
     };
     let config = DualEncoderConfig {
         model_type,
+        layout: Layout::HuggingFace,
         vision,
         text,
         logits,

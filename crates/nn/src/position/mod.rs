@@ -6,6 +6,35 @@ pub use interpolation::{Interpolation, interpolate, interpolation_matrix, square
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+/// A table of the positions of one grid, row by row, for another grid, through which gradients reach the table.
+///
+/// # Shapes
+/// `table: [from.0 * from.1, D]`; gives `[to.0 * to.1, D]`.
+///
+/// # Panics
+/// If a grid is empty or the table has another size.
+pub fn resized_grid(
+    table: Tensor<2>,
+    from: [usize; 2],
+    to: [usize; 2],
+    mode: Interpolation,
+    antialias: bool,
+) -> Tensor<2> {
+    if from == to {
+        return table;
+    }
+    let (d, device) = (table.dims()[1], table.device());
+    let [rows, columns] = [0, 1].map(|i| -> Tensor<2> {
+        let weights = interpolation_matrix((1, from[i]), (1, to[i]), mode, antialias);
+        Tensor::from_data(TensorData::new(weights, [to[i], from[i]]), &device)
+    });
+    let x = table.reshape([from[0], from[1] * d]);
+    let x = rows.matmul(x).reshape([to[0], from[1], d]); // [rows, old columns, D]
+    let columns: Tensor<3> = columns.unsqueeze();
+    let columns = columns.repeat_dim(0, to[0]);
+    columns.matmul(x).reshape([to[0] * to[1], d])
+}
+
 /// Two-dimensional sine and cosine embedding of a grid, as in Chen et al. ("An empirical study of training
 /// self-supervised vision transformers", 2021): half of the columns tell the row, half the column, each as sines and
 /// cosines of frequencies from 1 down to 1/10000 in a geometric series.
@@ -37,6 +66,25 @@ pub fn sin_cos_2d(rows: usize, columns: usize, width: usize, device: &Device) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_are_resized_as_they_are_at_loading_and_gradients_reach_them() {
+        let (from, to) = ((3, 2), (2, 5));
+        let values: Vec<f32> = (0..18).map(|i| (i * i % 7) as f32).collect();
+        let expected = interpolate(&values, 3, 0, from, to, Interpolation::Bicubic, true);
+        let data = TensorData::new(values, [6, 3]);
+        let table = Tensor::<2>::from_data(data, &Device::flex().autodiff()).require_grad();
+        let resized = resized_grid(table.clone(), [3, 2], [2, 5], Interpolation::Bicubic, true);
+        let found: Vec<f32> = resized.clone().into_data().try_to_vec().expect("f32");
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-5, "{found:?} {expected:?}");
+        }
+        let gradients = resized.sum().backward();
+        let gradient = table.grad(&gradients).expect("a gradient").into_data();
+        let gradient: Vec<f32> = gradient.try_to_vec().expect("f32");
+        // each of ten new places is a weighted mean of six old ones, in each of three columns
+        assert!((gradient.iter().sum::<f32>() - 30.0).abs() < 1e-4);
+    }
 
     #[test]
     fn neighbours_are_more_alike_than_distant_patches_along_both_axes() {
