@@ -8,7 +8,8 @@ pub enum Statistics {
     /// Those of earlier batches, as stored: inference, and fine-tuning with frozen statistics.
     #[default]
     Running,
-    /// Those of the batch itself, which then move the stored ones: training.
+    /// Those of the batch itself, which then move the stored ones: training. Replicas of a model share the stored ones,
+    /// and batches that run side by side move them one after the other, in no certain order.
     Batch,
 }
 
@@ -75,5 +76,7 @@ impl BatchNorm2d {
         let batch = batch.detach().reshape([channels]) * factor;
         let old = state.value_sync().detach();
         state.update(old * (1.0 - self.momentum) + batch * self.momentum);
+        // at once, because a module is stored without asking for what is pending
+        state.value_sync();
     }
 }

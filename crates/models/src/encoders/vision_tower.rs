@@ -14,7 +14,7 @@ use vlm_nn::ops::{self, Activation};
 use vlm_nn::weights::{Init, Weights};
 use vlm_nn::{
     Block, CrossAttention, Interpolation, KeyMask, LayerNorm, Linear, Mlp, TransformerConfig,
-    resize_grid,
+    resized_grid,
 };
 
 /// How the patches become one vector.
@@ -222,6 +222,11 @@ impl VisionTower {
         &self.config
     }
 
+    /// Where the tower lies.
+    pub fn device(&self) -> Device {
+        self.position.val().device()
+    }
+
     /// Positions of a picture of `grid` patches.
     ///
     /// # Shapes
@@ -234,7 +239,7 @@ impl VisionTower {
         let [rows, d] = table.dims();
         let classes = rows - own[0] * own[1];
         let patches = table.clone().slice([classes..rows, 0..d]);
-        let patches = resize_grid(patches, own, grid, Interpolation::Cubic);
+        let patches = resized_grid(patches, own, grid, Interpolation::Bicubic, false);
         let table = if classes > 0 {
             Tensor::cat(vec![table.slice([0..classes, 0..d]), patches], 0)
         } else {
@@ -243,11 +248,16 @@ impl VisionTower {
         table.unsqueeze()
     }
 
-    /// Vectors of the patches, with their positions, of pictures of one size.
+    /// What the first block reads of pictures of one size: patches and positions, and the first norm if there is one.
+    /// Pixels beyond a whole number of patches are left out; for another number of patches the positions are
+    /// interpolated.
     ///
     /// # Shapes
     /// `pixel_values: [B, C, H, W]`; gives `[B, T, D]`.
-    fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+    ///
+    /// # Panics
+    /// If a picture is smaller than a patch.
+    pub fn embed(&self, pixel_values: Tensor<4>) -> Tensor<3> {
         let p = self.config.patch_size;
         let [b, c, h, w] = pixel_values.dims();
         let grid = [h / p, w / p];
@@ -257,7 +267,11 @@ impl VisionTower {
             let class: Tensor<3> = class.val().unsqueeze(); // [1, 1, D]
             x = Tensor::cat(vec![class.repeat_dim(0, b), x], 1); // [B, 1 + N, D]
         }
-        x + self.positions(grid)
+        let x = x + self.positions(grid);
+        match &self.pre_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
     }
 
     /// The same of patches of pictures of different shapes, each with positions interpolated for its own.
@@ -269,7 +283,14 @@ impl VisionTower {
         let (table, own) = (self.position.val(), [self.config.grid(); 2]);
         let rows = shapes.iter().map(|&shape| {
             let count = shape[0] * shape[1];
-            let table = resize_grid(table.clone(), own, shape, Interpolation::LinearAntialias);
+            let table = resized_grid(table.clone(), own, shape, Interpolation::Bilinear, true);
+            // PyTorch 2.15 on a CPU, and so the reference, gives every row of a single column the first row's value,
+            // unless the number of rows stays
+            let table = if shape[1] == 1 && shape[0] != own[0] {
+                table.narrow(0, 0, 1).repeat_dim(0, count)
+            } else {
+                table
+            };
             if count == n {
                 return table.unsqueeze();
             }
@@ -361,6 +382,49 @@ impl VisionTower {
         }
     }
 
+    /// The blocks, whose inputs and last output `trace` takes.
+    fn through(
+        &self,
+        mut x: Tensor<3>,
+        keys: &KeyMask,
+        mut trace: Option<&mut Vec<Tensor<3>>>,
+    ) -> Tensor<3> {
+        for block in &self.blocks {
+            if let Some(trace) = &mut trace {
+                trace.push(x.clone());
+            }
+            x = block.masked(x, keys, None);
+        }
+        if let Some(trace) = trace {
+            trace.push(x.clone());
+        }
+        x
+    }
+
+    /// Hidden states of all tokens after the last block.
+    ///
+    /// # Shapes
+    /// As [`Self::embed`].
+    pub fn hidden_states(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        self.through(self.embed(pixel_values), &KeyMask::default(), None)
+    }
+
+    /// [`Self::embed`] and every block's output.
+    pub fn trace(&self, pixel_values: Tensor<4>) -> Vec<Tensor<3>> {
+        let mut states = Vec::new();
+        let x = self.embed(pixel_values);
+        self.through(x, &KeyMask::default(), Some(&mut states));
+        states
+    }
+
+    /// The final norm on every token, as what attends to a picture reads it.
+    ///
+    /// # Shapes
+    /// `x` from [`Self::hidden_states`]; gives the same.
+    pub fn normalized(&self, x: Tensor<3>) -> Tensor<3> {
+        self.post_norm.forward(x)
+    }
+
     /// Everything behind the patches' vectors; `trace` takes the input of each block and the output of the last.
     ///
     /// # Shapes
@@ -369,21 +433,9 @@ impl VisionTower {
         &self,
         x: Tensor<3>,
         keys: &KeyMask,
-        mut trace: Option<&mut Vec<Tensor<3>>>,
+        trace: Option<&mut Vec<Tensor<3>>>,
     ) -> VisionStates {
-        let mut x = match &self.pre_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        for block in &self.blocks {
-            if let Some(trace) = &mut trace {
-                trace.push(x.clone());
-            }
-            x = block.masked(x, keys, None);
-        }
-        if let Some(trace) = &mut trace {
-            trace.push(x.clone());
-        }
+        let x = self.through(x, keys, trace);
         let [b, t, d] = x.dims();
         let class = |x: Tensor<3>| x.narrow(1, 0, 1).reshape([b, d]);
         let mean = |x: Tensor<3>| x.narrow(1, 1, t - 1).mean_dim(1).reshape([b, d]);
@@ -407,43 +459,6 @@ impl VisionTower {
             pooled,
             embeds,
         }
-    }
-
-    /// Where the tower lies.
-    pub fn device(&self) -> Device {
-        self.position.val().device()
-    }
-
-    /// What the first block reads and every block's output, of pictures of any size.
-    ///
-    /// # Shapes
-    /// `pixel_values: [B, C, H, W]`; gives `[B, T, D]` each.
-    pub fn trace(&self, pixel_values: Tensor<4>) -> Vec<Tensor<3>> {
-        let x = self.embed(pixel_values);
-        let mut states = vec![match &self.pre_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        }];
-        for (i, block) in self.blocks.iter().enumerate() {
-            states.push(block.forward(states[i].clone(), None));
-        }
-        states
-    }
-
-    /// The last block's output, of pictures of any size.
-    ///
-    /// # Shapes
-    /// As [`Self::trace`].
-    pub fn hidden_states(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        self.trace(pixel_values).pop().expect("embeddings at least")
-    }
-
-    /// The final norm on every token, as what attends to a picture reads it.
-    ///
-    /// # Shapes
-    /// `x` from [`Self::hidden_states`]; gives the same.
-    pub fn normalized(&self, x: Tensor<3>) -> Tensor<3> {
-        self.post_norm.forward(x)
     }
 
     /// One vector per picture, not normalised to unit length, of pictures of any size.

@@ -12,11 +12,10 @@ use crate::encoders::{
     ModifiedResNetConfig, TextPooling, TextTowerConfig, VisionPooling, VisionTowerConfig,
 };
 use crate::error::{Error, expect};
-use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 use vlm_nn::ops::Activation;
+use vlm_nn::position::{Interpolation, interpolate, square_side};
 use vlm_nn::weights::{Checkpoint, Rule};
-use vlm_nn::{Interpolation, resize_grid, resize_row};
 
 /// What [`DualEncoderConfig::model_type`] is for these models.
 pub const MODEL_TYPE: &str = "open_clip";
@@ -369,66 +368,50 @@ pub fn translated(mut checkpoint: Checkpoint, config: &DualEncoderConfig) -> Che
     checkpoint
 }
 
-/// The most entries of a table that is interpolated, lest a hostile one asks for unbounded memory.
+/// The most entries of a table that is interpolated, lest a hostile config asks for unbounded memory.
 const LARGEST_TABLE: usize = 1 << 28;
 
-fn table(checkpoint: &mut Checkpoint, name: &str, rows: usize, width: usize) -> Option<Tensor<2>> {
-    let &[old, found] = checkpoint.shape(name)? else {
-        return None;
+/// Replaces a table of `kept` rows and a grid by one of another grid, which `sizes` gives for the number of old places.
+/// What does not fit stays, and is reported as a difference.
+fn resize(
+    checkpoint: &mut Checkpoint,
+    name: &str,
+    kept: usize,
+    width: usize,
+    sizes: impl Fn(usize) -> Option<[(usize, usize); 2]>,
+    (mode, antialias): (Interpolation, bool),
+) {
+    let Some(&[rows, found]) = checkpoint.shape(name) else {
+        return;
     };
-    let small = rows.checked_mul(width).is_some_and(|n| n <= LARGEST_TABLE);
-    if old == rows || found != width || !small || old == 0 {
-        return None;
+    let places = rows.saturating_sub(kept);
+    let Some([from, to]) = sizes(places).filter(|[from, to]| from != to) else {
+        return;
+    };
+    let new = to.0.checked_mul(to.1).and_then(|n| n.checked_mul(width));
+    let small = new.is_some_and(|n| (1..=LARGEST_TABLE).contains(&n));
+    if places == 0 || found != width || !small {
+        return;
     }
-    let (shape, values) = checkpoint.take_any(name).ok()?;
-    let shape = [shape[0], shape[1]];
-    let data = TensorData::new(values, shape);
-    Some(Tensor::from_data(data, &Device::flex()))
-}
-
-fn put(checkpoint: &mut Checkpoint, name: &str, table: Tensor<2>) {
-    let shape = table.dims();
-    let values = table.into_data().try_to_vec().expect("f32");
-    checkpoint.insert(name, &shape, values);
+    if let Ok((_, values)) = checkpoint.take_any(name) {
+        let resized = interpolate(&values, width, kept, from, to, mode, antialias);
+        checkpoint.insert(name, &[kept + to.0 * to.1, width], resized);
+    }
 }
 
 fn resize_vision(checkpoint: &mut Checkpoint, c: &VisionTowerConfig) {
-    const NAME: &str = "vision.position";
     let classes = usize::from(c.pooling != VisionPooling::Attention);
-    let (rows, width) = (classes + c.num_patches(), c.hidden_size);
-    let Some(&[old, _]) = checkpoint.shape(NAME) else {
-        return;
-    };
-    let side = old.saturating_sub(classes).isqrt();
-    if side == 0 || side * side + classes != old {
-        return; // reported as a difference
-    }
-    let Some(table) = table(checkpoint, NAME, rows, width) else {
-        return;
-    };
-    let patches = table.clone().slice([classes..old, 0..width]);
-    let patches = resize_grid(
-        patches,
-        [side; 2],
-        [c.grid(); 2],
-        Interpolation::CubicAntialias,
-    );
-    let resized = if classes > 0 {
-        Tensor::cat(vec![table.slice([0..classes, 0..width]), patches], 0)
-    } else {
-        patches
-    };
-    put(checkpoint, NAME, resized);
+    let to = c.grid();
+    let sizes = |places| square_side(places).map(|side| [(side, side), (to, to)]);
+    let mode = (Interpolation::Bicubic, true);
+    let name = "vision.position";
+    resize(checkpoint, name, classes, c.hidden_size, sizes, mode);
 }
 
 fn resize_text(checkpoint: &mut Checkpoint, c: &TextTowerConfig) {
-    const NAME: &str = "text.position.weight";
-    let (rows, width) = (c.max_position_embeddings, c.hidden_size);
-    if let Some(table) = table(checkpoint, NAME, rows, width) {
-        put(
-            checkpoint,
-            NAME,
-            resize_row(table, rows, Interpolation::Linear),
-        );
-    }
+    let to = c.max_position_embeddings;
+    let sizes = |places| Some([(1, places), (1, to)]);
+    let mode = (Interpolation::Bilinear, false);
+    let name = "text.position.weight";
+    resize(checkpoint, name, 0, c.hidden_size, sizes, mode);
 }

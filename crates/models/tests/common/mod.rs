@@ -113,7 +113,7 @@ impl Case {
         loaded.unwrap_or_else(|e| panic!("{}: {e}", self.folder.display()))
     }
 
-    fn numbers(&self, prefix: &str) -> BTreeMap<String, Value> {
+    pub fn numbers(&self, prefix: &str) -> BTreeMap<String, Value> {
         let tensors = self.golden.tensors();
         let named = tensors.filter_map(|t| Some((t.name.strip_prefix(prefix)?, t)));
         named
@@ -196,9 +196,10 @@ impl Case {
         let shapes = self.shapes();
         let expected = self.floats("grad.");
         assert!(!expected.is_empty());
-        let whole: f32 = expected.values().map(|g| g[0] * g[0]).sum::<f32>().sqrt();
-        let squares = gradients.values().flatten().map(|x| x * x);
-        let length = squares.sum::<f32>().sqrt();
+        let squares = expected.values().map(|g| f64::from(g[0]).powi(2));
+        let whole = squares.sum::<f64>().sqrt() as f32;
+        let squares = gradients.values().flatten().map(|&x| f64::from(x).powi(2));
+        let length = squares.sum::<f64>().sqrt() as f32;
         assert!(
             (length - whole).abs() <= 1e-4 * whole,
             "length of all gradients: {length} is not {whole}"

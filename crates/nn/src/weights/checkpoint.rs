@@ -3,6 +3,7 @@
 use super::Error;
 use super::names;
 use super::tensor::{Dtype, Tensor, elements};
+use crate::position::{Interpolation, interpolate, square_side};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 
@@ -242,10 +243,122 @@ impl Checkpoint {
         true
     }
 
+    /// Brings a table of learned positions to another grid of patches, as the originals do when they load a checkpoint of
+    /// another resolution; tells whether it had to. A table that is not there is left to be reported as missing.
+    ///
+    /// # Shapes
+    /// `[kept + side * side, D]`, or with leading ones, to `[kept + grid.0 * grid.1, D]`, of which the `kept` first rows
+    /// (class tokens) stay as they are.
+    ///
+    /// # Errors
+    /// A table whose places are no square, or a grid beyond 2^20 places.
+    pub fn interpolate_positions(
+        &mut self,
+        name: &str,
+        kept: usize,
+        grid: (usize, usize),
+        mode: Interpolation,
+        antialias: bool,
+    ) -> Result<bool, Error> {
+        let mismatch = |difference: String| Error::Mismatch {
+            name: self.name.clone(),
+            differences: vec![difference],
+        };
+        let Some(tensor) = self.tensors.get(name) else {
+            return Ok(false);
+        };
+        let mut shape = tensor.shape.clone();
+        let wrong = || {
+            mismatch(format!(
+                "! {name}: expected {kept} rows and a square of others for a grid of {} x {}, found {:?}",
+                grid.0, grid.1, tensor.shape
+            ))
+        };
+        let places = grid.0.checked_mul(grid.1);
+        let places = places
+            .filter(|p| (1..=1 << 20).contains(p))
+            .ok_or_else(wrong)?;
+        let (&mut [.., ref mut rows, width], true) = (&mut shape[..], tensor.shape.len() >= 2)
+        else {
+            return Err(wrong());
+        };
+        // as the originals decide it: so many rows fit, whatever grid they were trained on
+        if *rows == kept + places {
+            return Ok(false);
+        }
+        let leading = tensor.count() == *rows * width;
+        let side = rows.checked_sub(kept).and_then(square_side);
+        let side = side.filter(|&side| side > 0 && leading).ok_or_else(wrong)?;
+        *rows = kept + places;
+        let values = tensor
+            .floats()
+            .map_err(|e| mismatch(format!("! {name}: {e}")))?;
+        let values = interpolate(&values, width, kept, (side, side), grid, mode, antialias);
+        self.insert(name, &shape, values);
+        Ok(true)
+    }
+
     /// One line for each tensor that nobody took.
     pub fn unused(&self) -> impl Iterator<Item = String> {
         self.tensors
             .iter()
             .map(|(name, tensor)| format!("+ {name} {:?}", tensor.shape))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::{StoreDtype, to_bytes};
+    use Interpolation::Bilinear;
+
+    fn positions(shape: &[usize]) -> Checkpoint {
+        let values = (0..shape.iter().product::<usize>()).map(|i| i as f32);
+        let table = (shape.to_vec(), values.collect());
+        let bytes = to_bytes(&[("p".to_owned(), table)].into(), StoreDtype::F32, None);
+        Checkpoint::parse(&bytes.unwrap(), "x").unwrap()
+    }
+
+    #[test]
+    fn a_position_table_follows_the_resolution_and_keeps_class_tokens_and_leading_ones() {
+        for (leading, kept) in [(&[][..], 0), (&[1][..], 1)] {
+            let shape = |rows: usize| [leading, &[kept + rows, 2]].concat();
+            let mut c = positions(&shape(4));
+            let same = c.interpolate_positions("p", kept, (2, 2), Bilinear, false);
+            assert!(!same.unwrap());
+            let other = c.interpolate_positions("p", kept, (1, 3), Bilinear, false);
+            assert!(other.unwrap());
+            let values = c.take("p", &shape(3)).unwrap();
+            let begin = 2.0 * kept as f32;
+            assert_eq!(values[..2 * kept], [0.0, 1.0][..2 * kept]);
+            // the mean of both rows at the first, both and the last column
+            assert_eq!(values[2 * kept], begin + 2.0);
+            assert_eq!(values[2 * kept + 2], begin + 3.0);
+            assert_eq!(values[2 * kept + 4], begin + 4.0);
+        }
+    }
+
+    #[test]
+    fn tables_that_are_no_square_and_absurd_grids_are_refused_by_name() {
+        for (shape, grid) in [
+            (&[5, 2][..], (3, 3)),
+            (&[4][..], (3, 3)),
+            (&[2, 4, 2][..], (3, 3)),
+            (&[0, 2][..], (3, 3)),
+            (&[4, 2][..], (1 << 40, 1 << 40)),
+            (&[4, 2][..], (0, 3)),
+        ] {
+            let found = positions(shape).interpolate_positions("p", 0, grid, Bilinear, false);
+            let error = found.expect_err("refused").to_string();
+            assert!(
+                error.contains("! p: expected 0 rows and a square"),
+                "{error}"
+            );
+        }
+        let mut c = positions(&[4, 2]);
+        assert!(
+            !c.interpolate_positions("q", 0, (3, 3), Bilinear, false)
+                .unwrap()
+        );
     }
 }
