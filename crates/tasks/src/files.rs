@@ -90,6 +90,13 @@ impl ModelFiles {
         self
     }
 
+    /// Calls the model something else than its path.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// What the model is called.
     pub fn name(&self) -> &str {
         &self.name
@@ -98,6 +105,15 @@ impl ModelFiles {
     /// Who wrote the files.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Bytes of the weights, those of all shards.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint`].
+    pub fn bytes(&self) -> Result<u64, Error> {
+        let tensors = self.checkpoint()?;
+        Ok(tensors.tensors().map(|t| t.bytes as u64).sum())
     }
 
     /// The tensors of the weights, of which only names and shapes are read yet.
