@@ -121,21 +121,18 @@ fn report(found: &Inspection, tensors: bool, colour: bool) -> String {
         format!("{of}, {} parameters", amount(total.parameters)),
     );
     if let Some(l) = loaded {
-        let channels = l.pictures.num_channels;
-        fact(
-            "pictures",
-            match l.pictures.image_size {
-                Some(side) => format!("{channels} x {side} x {side}"),
-                None => format!("{channels} channels, any size"),
-            },
-        );
-        fact(
-            "texts",
-            format!(
-                "at most {} tokens of {}",
-                l.texts.max_positions, l.texts.vocab_size
-            ),
-        );
+        let (pictures, texts) = (l.pictures, l.texts);
+        let pictures = match (pictures.num_channels, pictures.image_size) {
+            (0, _) => "none".to_owned(),
+            (channels, Some(side)) => format!("{channels} x {side} x {side}"),
+            (channels, None) => format!("{channels} channels, any size"),
+        };
+        fact("pictures", pictures);
+        let texts = match (texts.max_positions, texts.vocab_size) {
+            (_, 0) => "none".to_owned(),
+            (positions, tokens) => format!("at most {positions} tokens of {tokens}"),
+        };
+        fact("texts", texts);
         fact("can", l.can.join(", "));
         fact("vocabulary", there(found.has_tokenizer).to_owned());
         fact("processor", there(found.has_processor).to_owned());

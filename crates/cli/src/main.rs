@@ -15,6 +15,8 @@ mod matching;
 mod models;
 mod output;
 mod precision;
+#[cfg(feature = "hub")]
+mod pull;
 mod train;
 mod verify;
 mod world;
@@ -71,6 +73,8 @@ enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Models(models::ModelsArgs),
+    #[cfg(feature = "hub")]
+    Pull(pull::PullArgs),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
     Bench(bench::BenchArgs),
@@ -120,6 +124,8 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Train(args) => train::run(args, &cli.common),
         Command::Eval(args) => eval::run(args, &cli.common),
         Command::Models(args) => models::run(args, &cli.common),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => pull::run(args, &cli.common),
         Command::Inspect(args) => inspect::run(args, &cli.common),
         Command::Verify(args) => verify::run(args, &cli.common),
         Command::Bench(args) => bench::run(args, &cli.common),

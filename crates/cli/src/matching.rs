@@ -47,12 +47,11 @@ pub fn run(args: &MatchArgs, common: &Common) -> anyhow::Result<Outcome> {
     let texts: Vec<&str> = args.texts.iter().map(String::as_str).collect();
     let has_head = vlm.model().score_pair().is_ok();
     // a family may have the one, the other, or both
-    let candidates = match vlm.model().embed_image() {
-        Err(_) if has_head => None,
-        able => {
-            able?;
-            Some(vlm.candidates(&texts)?)
-        }
+    let (image, text) = (vlm.model().embed_image(), vlm.model().embed_text());
+    let candidates = match (image.and(text), has_head) {
+        (Err(_), true) => None,
+        (Err(cannot), false) => return Err(cannot.into()),
+        (Ok(_), _) => Some(vlm.candidates(&texts)?),
     };
     if !common.quiet {
         tell_unknown_words(&vlm, "TEXT", &texts)?;

@@ -3,7 +3,7 @@
 use crate::output::Output;
 use crate::precision::{PrecisionArg, set_precision};
 use crate::{Common, Outcome};
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use vlm_tasks::{ModelFiles, Vlm, builtin, file};
 /// The model to use.
 #[derive(Args)]
 pub struct ModelArg {
-    /// A built-in model, a model's directory, or a file of weights
+    /// A built-in model, a model's directory, a file of weights, or owner/name on the hub
     #[arg(long, value_name = "MODEL", default_value = builtin::VLM_TINY)]
     model: String,
     /// Take the vocabulary from this directory
@@ -55,22 +55,30 @@ pub fn load(name: &str, tokenizer: Option<&Path>) -> anyhow::Result<Vlm> {
     Ok(vlm)
 }
 
-/// The files of a model that is not built in.
+/// The files of a model that is not built in: of a path, or of a name on the hub.
 pub fn locate(name: &str) -> anyhow::Result<ModelFiles> {
     let path = Path::new(name);
-    if !path.exists() {
-        bail!(
-            "--model: expected {}, a model's directory or a file of weights, found {name:?}",
-            builtin::NAMES.join(", ")
-        );
+    if path.exists() {
+        return Ok(ModelFiles::at(path)?);
     }
-    Ok(ModelFiles::at(path)?)
+    #[cfg(feature = "hub")]
+    if name.contains('/') && !path.is_absolute() {
+        return match crate::pull::find(name) {
+            Ok(directory) => Ok(ModelFiles::at(&directory)?.named(name)),
+            Err(error) => bail!("{name}: no such file, and as a name on the hub: {error}"),
+        };
+    }
+    bail!(
+        "--model: expected {}, a model's directory, a file of weights, or owner/name on the hub, found {name:?}",
+        builtin::NAMES.join(", ")
+    );
 }
 
-/// List the built-in models, or describe one
+/// List the built-in models and those that were pulled, or describe one
 #[derive(Args)]
 #[command(after_help = "\
-With --json each line has model, family, parameters, bytes, image_size, can and trained_on (null where not known).
+With --json each line has model, family, parameters, bytes, image_size, can and trained_on (null where not known, as \
+for models that were pulled and are not opened).
 
 Exit codes: 0 done; 2 wrong usage or unusable model.
 
@@ -78,41 +86,49 @@ Example:
   vlm models
   vlm models --model runs/vlm-tiny/model")]
 pub struct ModelsArgs {
-    /// A built-in model, or a directory with config.json and model.safetensors
-    #[arg(long, value_name = "NAME|DIR")]
+    /// A built-in model, a model's directory, a file of weights, or owner/name on the hub
+    #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Record {
     model: String,
-    family: &'static str,
-    parameters: usize,
+    family: Option<String>,
+    parameters: Option<usize>,
     bytes: u64,
     image_size: Option<usize>,
-    can: Vec<&'static str>,
+    can: Option<Vec<&'static str>>,
     trained_on: Option<&'static str>,
 }
 
 pub fn run(args: &ModelsArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let names: Vec<&str> = match &args.model {
-        Some(name) => vec![name],
-        None => builtin::NAMES.to_vec(),
+    let records = match &args.model {
+        Some(name) => vec![describe(name)?],
+        None => {
+            let built_in = builtin::NAMES.iter().map(|name| describe(name));
+            let mut records: Vec<Record> = built_in.collect::<Result<_, _>>()?;
+            records.extend(pulled());
+            records
+        }
     };
     let mut output = Output::new(common.json);
     let mut table = Table::new(["model", "family", "parameters", "size", "can", "trained on"]);
-    for name in names {
-        let record = describe(name)?;
+    for record in &records {
+        let parameters = record
+            .parameters
+            .map(|n| format!("{:.1} M", n as f64 / 1e6));
+        let can = record.can.as_ref().map(|can| can.join(", "));
         table.row([
             &record.model,
-            record.family,
-            &format!("{:.1} M", record.parameters as f64 / 1e6),
+            record.family.as_deref().unwrap_or("-"),
+            parameters.as_deref().unwrap_or("-"),
             &format!("{:.1} MB", record.bytes as f64 / 1e6),
-            &record.can.join(", "),
+            can.as_deref().unwrap_or("-"),
             record.trained_on.unwrap_or("-"),
         ]);
         if common.json {
-            output.result(&record, "")?;
+            output.result(record, "")?;
         }
     }
     if !common.json {
@@ -122,25 +138,47 @@ pub fn run(args: &ModelsArgs, common: &Common) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Models that were pulled, as far as is known without opening them.
+#[cfg(feature = "hub")]
+fn pulled() -> Vec<Record> {
+    let family = |directory: &Path| {
+        let config = std::fs::read(directory.join(file::CONFIG)).ok()?;
+        let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
+        Some(config.get("model_type")?.as_str()?.to_owned())
+    };
+    let record = |pulled: crate::pull::Pulled| Record {
+        family: family(&pulled.directory),
+        model: pulled.id,
+        parameters: None,
+        bytes: pulled.bytes,
+        image_size: None,
+        can: None,
+        trained_on: None,
+    };
+    crate::pull::pulled().into_iter().map(record).collect()
+}
+
+#[cfg(not(feature = "hub"))]
+fn pulled() -> Vec<Record> {
+    Vec::new()
+}
+
 fn describe(name: &str) -> anyhow::Result<Record> {
     let vlm = load(name, None)?;
     let is_builtin = builtin::NAMES.contains(&name);
     let bytes = if is_builtin {
         builtin::WEIGHTS_BYTES
     } else {
-        let path = Path::new(name).join(file::WEIGHTS);
-        std::fs::metadata(&path)
-            .map_err(|e| anyhow!("{}: cannot be read: {e}", path.display()))?
-            .len()
+        locate(name)?.bytes()?
     };
     let model = vlm.model();
     Ok(Record {
         model: name.to_owned(),
-        family: model.family(),
-        parameters: model.parameters(),
+        family: Some(model.family().to_owned()),
+        parameters: Some(model.parameters()),
         bytes,
         image_size: model.pictures().image_size,
-        can: abilities(model),
+        can: Some(abilities(model)),
         trained_on: is_builtin.then_some(builtin::TRAINED_ON),
     })
 }

@@ -90,6 +90,13 @@ impl ModelFiles {
         self
     }
 
+    /// Calls the model something else than its path.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
     /// What the model is called.
     pub fn name(&self) -> &str {
         &self.name
@@ -98,6 +105,15 @@ impl ModelFiles {
     /// Who wrote the files.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Bytes of the weights, those of all shards.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint`].
+    pub fn bytes(&self) -> Result<u64, Error> {
+        let tensors = self.checkpoint()?;
+        Ok(tensors.tensors().map(|t| t.bytes as u64).sum())
     }
 
     /// The tensors of the weights, of which only names and shapes are read yet.
@@ -139,7 +155,8 @@ impl ModelFiles {
     /// A vocabulary that is damaged or does not fit the model.
     pub fn text(&self, model: &Model) -> Result<Result<TextSide, Missing>, Error> {
         let path = self.tokenizer.join(file::TOKENIZER);
-        if !path.exists() {
+        // half a model reads no text, whatever lies beside it
+        if model.texts().vocab_size == 0 || !path.exists() {
             return Ok(Err(Missing {
                 model: self.name.clone(),
                 part: "the vocabulary",
@@ -156,6 +173,15 @@ impl ModelFiles {
     /// # Errors
     /// A file that is damaged or not understood.
     pub fn processor(&self, model: &Model) -> Result<Result<ImageProcessor, Missing>, Error> {
+        let missing = Missing {
+            model: self.name.clone(),
+            part: "what is done to pictures",
+            files: file::PREPROCESSOR,
+            hint: "publishers put it beside the weights",
+        };
+        if model.pictures().num_channels == 0 {
+            return Ok(Err(missing));
+        }
         let kind = self.processor_kind(model);
         if let Some(found) = ImageProcessor::find(&self.directory, kind)? {
             return Ok(Ok(found));
@@ -167,12 +193,7 @@ impl ModelFiles {
             }
             return Ok(Ok(ImageProcessor::from_config(config)));
         }
-        Ok(Err(Missing {
-            model: self.name.clone(),
-            part: "what is done to pictures",
-            files: file::PREPROCESSOR,
-            hint: "publishers put it beside the weights",
-        }))
+        Ok(Err(missing))
     }
 
     /// What a file that names no processor class is read as, and what is assumed without one.

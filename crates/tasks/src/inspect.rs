@@ -199,7 +199,7 @@ impl Inspection {
         self.loaded.is_some() && self.problems.is_empty()
     }
 
-    /// Tensors and parameters of each part: the first part of the names in which they differ.
+    /// Tensors of each part and the floats in them: the first part of the names in which they differ.
     pub fn parts(&self) -> BTreeMap<&str, Share> {
         let first = |name: &str| name.split('.').next().map_or(0, str::len);
         // `model.` or `module.` around everything says nothing
@@ -218,7 +218,11 @@ impl Inspection {
         let mut parts: BTreeMap<&str, Share> = BTreeMap::new();
         for tensor in &self.tensors {
             let rest = &tensor.name[skip..];
-            parts.entry(&rest[..first(rest)]).or_default().add(tensor);
+            let part = parts.entry(&rest[..first(rest)]).or_default();
+            part.tensors += 1;
+            if !tensor.dtype.is_integer() {
+                part.parameters += tensor.count();
+            }
         }
         parts
     }

@@ -22,8 +22,8 @@ enum Format {
     Own(SpecialIds),
     /// What the tokenizer's file says.
     Published {
-        /// Whether every text is filled to the model's number of positions, and the padding read like text.
-        full: bool,
+        /// What stands around a label where the user gives nothing.
+        label: &'static str,
         /// Tokens that begin and end what the decoder writes, where there is one.
         written: Option<(u32, u32)>,
         /// What a caption begins with where the user gives nothing.
@@ -45,17 +45,18 @@ impl TextSide {
                 found: tokenizer.id_bound().to_string(),
             });
         }
-        let read_only = |full| Format::Published {
-            full,
+        let read_only = |label| Format::Published {
+            label,
             written: None,
             caption: "",
         };
+        const PHOTO: &str = "a photo of a {}.";
         let format = match model {
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
-            Model::Siglip(_) => read_only(true),
-            Model::Clip(_) => read_only(false),
+            Model::Siglip(_) => read_only("This is a photo of {}."),
+            Model::Clip(_) => read_only(PHOTO),
             Model::Blip(m) => Format::Published {
-                full: false,
+                label: PHOTO,
                 written: Some((m.config().bos_token_id, m.config().sep_token_id)),
                 // the authors' layout has this token, and its training this prompt
                 caption: match m.config().enc_token_id {
@@ -80,8 +81,7 @@ impl TextSide {
     pub fn label_template(&self) -> &'static str {
         match self.format {
             Format::Own(_) => "a picture of a {}",
-            Format::Published { full: false, .. } => "a photo of a {}.",
-            Format::Published { full: true, .. } => "This is a photo of {}.",
+            Format::Published { label, .. } => label,
         }
     }
 
@@ -94,16 +94,14 @@ impl TextSide {
             .iter()
             .map(|t| self.row(t))
             .collect::<Result<_, _>>()?;
-        Ok(match self.format {
-            Format::Published { full: true, .. } => {
-                let fill = |mut row: Vec<u32>| {
-                    row.resize(self.size.max_positions, self.pad());
-                    row
-                };
-                Tokens::new(rows.into_iter().map(fill).collect(), None)?
-            }
-            _ => Tokens::padded(&rows, self.pad()),
-        })
+        if !self.size.fixed_length {
+            return Ok(Tokens::padded(&rows, self.pad()));
+        }
+        let fill = |mut row: Vec<u32>| {
+            row.resize(self.size.max_positions, self.pad());
+            row
+        };
+        Ok(Tokens::new(rows.into_iter().map(fill).collect(), None)?)
     }
 
     /// Texts as the tokenizer gives them, padded or cut to `length`, or else padded to the longest, whatever the model

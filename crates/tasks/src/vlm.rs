@@ -149,7 +149,7 @@ impl Vlm {
                 });
             }
         }
-        Ok(batch.to_device(&self.device))
+        Ok(batch.into_pictures(&self.device))
     }
 }
 
@@ -223,7 +223,7 @@ impl PictureBatch {
         })
     }
 
-    fn to_device(self, device: &Device) -> Pictures {
+    fn into_pictures(self, device: &Device) -> Pictures {
         match self {
             Self::Fixed { shape, data } => {
                 let [c, h, w] = shape;

@@ -60,6 +60,7 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
         );
     }
     let vlm = args.model.load(common)?;
+    vlm.model().embed_image()?;
     vlm.model().embed_text()?;
     vlm.text()?;
     vlm.processor()?;

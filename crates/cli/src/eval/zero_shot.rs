@@ -64,6 +64,7 @@ pub fn run(args: &ZeroShotArgs, common: &Common) -> anyhow::Result<Outcome> {
     let templates: Vec<&str> = args.template.iter().map(String::as_str).collect();
     let vlm = args.model.load(common)?;
     vlm.model().embed_image()?;
+    vlm.model().embed_text()?;
     vlm.processor()?;
     let candidates = vlm.labels(&labels, &templates)?;
 

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 pub fn vlm<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vlm"));
     command.args(arguments).stdin(Stdio::null());
+    // what someone has pulled is no matter of a test
+    command.env("HF_HUB_CACHE", "no/such/cache");
     command
 }
 

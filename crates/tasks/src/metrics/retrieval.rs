@@ -64,8 +64,9 @@ pub(super) fn rank_of_best(scores: &[f32], belongs: impl Fn(usize) -> bool) -> u
     let Some(best) = right.map(|c| scores[c]).max_by(f32::total_cmp) else {
         return usize::MAX;
     };
-    let ahead = (0..scores.len()).filter(|&c| !belongs(c) && !(scores[c] < best));
-    ahead.count()
+    let ahead = |score: f32| score >= best || score.is_nan();
+    let wrong = (0..scores.len()).filter(|&c| !belongs(c));
+    wrong.filter(|&c| ahead(scores[c])).count()
 }
 
 /// 1 for each rank below `k`, 0 for the others.
