@@ -1,9 +1,9 @@
-"""Writes testdata/models: tiny random CLIP, SigLIP and Qwen2 models with inputs and outputs of transformers.
+"""Writes testdata/models: a tiny random Qwen2 model with inputs and outputs of transformers.
 
     python -m venv VENV && VENV/bin/pip install torch transformers safetensors
     VENV/bin/python reference/models_transformers.py
 
-Made with transformers 5.23.0 and torch 2.15.0 on a CPU. For each model there is NAME.json, its config.json,
+Made with transformers 5.23.0 and torch 2.15.0 on a CPU. There is NAME.json, its config.json,
 NAME.safetensors, its weights under their published names, and NAME.golden.safetensors with tensors `in.*`, the
 arguments of the forward pass, and `out.*`, its results.
 """
@@ -12,20 +12,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    SiglipConfig,
-    SiglipModel,
-)
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 OUT = Path(__file__).resolve().parent.parent / "testdata" / "models"
-VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-              image_size=16, patch_size=8, num_channels=3)
-TEXT = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-            vocab_size=50, max_position_embeddings=9)
 
 
 def randomised(model):
@@ -55,26 +44,7 @@ def write(name, model, inputs, outputs):
     print(name, sum(v.numel() for v in weights.values()), "parameters")
 
 
-def dual(name, model, ids):
-    pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        out = model(input_ids=ids, pixel_values=pixels, return_loss=True)
-        hidden = model.vision_model(pixels).last_hidden_state
-    write(name, model, {"pixel_values": pixels, "input_ids": ids},
-          {"image_embeds": out.image_embeds, "text_embeds": out.text_embeds, "loss": out.loss.reshape(1),
-           "vision_last_hidden_state": hidden})
-
-
 torch.manual_seed(0)
-# the end-of-text token is the largest id, as in OpenAI's vocabulary; what follows it is padding
-clip = CLIPConfig(vision_config=VISION, text_config=TEXT | dict(eos_token_id=49, bos_token_id=48, pad_token_id=1),
-                  projection_dim=24)
-dual("clip", randomised(CLIPModel(clip)),
-     torch.tensor([[48, 3, 17, 4, 8, 30, 2, 6, 49], [48, 5, 9, 21, 49, 1, 1, 1, 1]]))
-siglip = SiglipConfig(vision_config=VISION, text_config=TEXT | dict(projection_size=32))
-dual("siglip", randomised(SiglipModel(siglip)),
-     torch.tensor([[3, 17, 4, 8, 30, 2, 6, 11, 1], [5, 9, 21, 1, 1, 1, 1, 1, 1]]))
-
 qwen2 = Qwen2Config(vocab_size=60, hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
                     num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-6, tie_word_embeddings=True,
                     rope_parameters={"rope_type": "default", "rope_theta": 1000.0})

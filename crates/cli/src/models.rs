@@ -43,7 +43,7 @@ fn load(name: &str) -> anyhow::Result<Vlm> {
     let vlm = Vlm::load(Path::new(name))?;
     // a picture processor that does not fit the model is told before any picture is opened
     let probe = Image::from_rgb(4, 3, vec![0; 4 * 3 * 3])?;
-    vlm.pixel_values(&[&probe])?;
+    vlm.pictures(&[&probe])?;
     Ok(vlm)
 }
 
@@ -69,7 +69,7 @@ struct Record {
     family: &'static str,
     parameters: usize,
     bytes: u64,
-    image_size: usize,
+    image_size: Option<usize>,
     can: Vec<&'static str>,
     trained_on: Option<&'static str>,
 }
@@ -127,7 +127,7 @@ fn describe(name: &str) -> anyhow::Result<Record> {
         family: model.family(),
         parameters: model.parameters(),
         bytes,
-        image_size: model.vision().image_size,
+        image_size: model.pictures().image_size,
         can: abilities.iter().filter(|a| a.1).map(|a| a.0).collect(),
         trained_on: is_builtin.then_some(builtin::TRAINED_ON),
     })

@@ -25,6 +25,7 @@ pub mod embedding;
 pub mod gated;
 pub mod gemm;
 pub mod loss;
+pub mod mapped;
 pub mod memory;
 pub mod norm;
 pub mod optim;
@@ -54,6 +55,7 @@ pub use gemm::{
     matmul_add,
 };
 pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_rows};
+pub use mapped::MappedFile;
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw, sum_of_squares};
 pub use parallel::in_team;

@@ -1,22 +1,225 @@
 //! What a model can be asked for.
+//!
+//! Legend: `B` batch, `C` channels, `T` tokens, `N` patches, `P` patch side, `D` width, `E` width of the shared space.
 
+use crate::error::{Error, expect};
 use crate::generate::Autoregressive;
-use burn::tensor::{Int, Tensor};
+use burn::module::Param;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Legend: `B` batch, `C` channels, `T` tokens, `N` patches, `D` width, `E` width of the shared space.
-///
+/// Pictures as a model takes them.
+#[derive(Clone, Debug)]
+pub enum Pictures {
+    /// `[B, C, H, W]`, all of one size.
+    Fixed(Tensor<4>),
+    /// Patches of pictures of different shapes (NaFlex), padded to one number.
+    Patches {
+        /// `[B, N, P * P * C]`.
+        pixel_values: Tensor<3>,
+        /// Rows and columns of each picture's patches; the rest of its `N` is padding.
+        spatial_shapes: Vec<[usize; 2]>,
+    },
+}
+
+impl Pictures {
+    /// How many.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Fixed(pixels) => pixels.dims()[0],
+            Self::Patches { spatial_shapes, .. } => spatial_shapes.len(),
+        }
+    }
+
+    /// Pictures of one size, with the model's number of channels.
+    ///
+    /// # Errors
+    /// Patches, or another number of channels.
+    pub fn fixed(&self, num_channels: usize) -> Result<Tensor<4>, Error> {
+        match self {
+            Self::Fixed(pixels) => {
+                let c = pixels.dims()[1];
+                expect(
+                    c == num_channels,
+                    "pixel_values",
+                    format!("{num_channels} channels"),
+                    c,
+                )?;
+                Ok(pixels.clone())
+            }
+            Self::Patches { .. } => Err(Error::Config {
+                place: "pixel_values".to_owned(),
+                expected: "pictures of one size".to_owned(),
+                found: "patches of pictures of different shapes".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Texts as token ids, padded to one length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokens {
+    ids: Vec<Vec<u32>>,
+    mask: Vec<Vec<bool>>,
+}
+
+impl Tokens {
+    /// Rows of any length, padded behind with `pad` to the longest, which the mask then says.
+    pub fn padded(rows: &[Vec<u32>], pad: u32) -> Self {
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let fill = |row: &Vec<u32>| {
+            let mut row = row.clone();
+            row.resize(longest, pad);
+            row
+        };
+        let mask = |row: &Vec<u32>| (0..longest).map(|i| i < row.len()).collect();
+        Self {
+            ids: rows.iter().map(fill).collect(),
+            mask: rows.iter().map(mask).collect(),
+        }
+    }
+
+    /// Rows of one length with their attention mask (true for tokens, false for padding); no mask means no padding.
+    ///
+    /// # Errors
+    /// Rows or masks of different lengths.
+    pub fn new(ids: Vec<Vec<u32>>, mask: Option<Vec<Vec<bool>>>) -> Result<Self, Error> {
+        let t = ids.first().map_or(0, Vec::len);
+        let mask = mask.unwrap_or_else(|| vec![vec![true; t]; ids.len()]);
+        for (place, lengths) in [
+            ("input_ids", ids.iter().map(Vec::len).collect::<Vec<_>>()),
+            ("attention_mask", mask.iter().map(Vec::len).collect()),
+        ] {
+            let odd = lengths.iter().find(|&&l| l != t);
+            expect(
+                odd.is_none(),
+                place,
+                format!("rows of {t}"),
+                odd.unwrap_or(&t),
+            )?;
+        }
+        expect(
+            ids.len() == mask.len(),
+            "attention_mask",
+            format!("{} rows", ids.len()),
+            mask.len(),
+        )?;
+        Ok(Self { ids, mask })
+    }
+
+    /// The padded rows.
+    pub fn rows(&self) -> &[Vec<u32>] {
+        &self.ids
+    }
+
+    /// True for tokens, false for padding.
+    pub fn mask(&self) -> &[Vec<bool>] {
+        &self.mask
+    }
+
+    /// Whether any position is padding.
+    pub fn is_padded(&self) -> bool {
+        self.mask.iter().flatten().any(|&token| !token)
+    }
+
+    /// Each row's tokens without padding.
+    pub fn lengths(&self) -> Vec<usize> {
+        let count = |row: &Vec<bool>| row.iter().filter(|&&token| token).count();
+        self.mask.iter().map(count).collect()
+    }
+
+    /// # Shapes
+    /// Gives `[B, T]`.
+    ///
+    /// # Errors
+    /// An id that the model does not know, or more tokens than it has positions.
+    pub fn to_device(
+        &self,
+        vocab_size: usize,
+        max_positions: usize,
+        device: &Device,
+    ) -> Result<Tensor<2, Int>, Error> {
+        let shape = [self.ids.len(), self.ids.first().map_or(0, Vec::len)];
+        expect(
+            shape[1] <= max_positions,
+            "input_ids",
+            format!("at most {max_positions} tokens"),
+            shape[1],
+        )?;
+        let known = |id: &&u32| **id as usize >= vocab_size;
+        if let Some(bad) = self.ids.iter().flatten().find(known) {
+            expect(false, "input_ids", format!("ids below {vocab_size}"), bad)?;
+        }
+        let ids: Vec<i64> = self.ids.iter().flatten().map(|&id| i64::from(id)).collect();
+        Ok(Tensor::from_data(TensorData::new(ids, shape), device))
+    }
+}
+
 /// A model that puts pictures into a space shared with text.
 pub trait EmbedImage {
     /// # Shapes
-    /// `pixel_values: [B, C, H, W]`; gives unit vectors `[B, E]`.
-    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2>;
+    /// Gives unit vectors `[B, E]`.
+    ///
+    /// # Errors
+    /// Pictures in another form or size than the model takes.
+    fn embed_image(&self, pictures: &Pictures) -> Result<Tensor<2>, Error>;
 }
 
 /// A model that puts text into a space shared with pictures.
 pub trait EmbedText {
     /// # Shapes
-    /// `ids: [B, T]`, padded behind; `lengths` gives each row's tokens without padding. Unit vectors `[B, E]`.
-    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2>;
+    /// Gives unit vectors `[B, E]`.
+    ///
+    /// # Errors
+    /// Ids that the model does not know, or more tokens than it has positions.
+    fn embed_text(&self, texts: &Tokens) -> Result<Tensor<2>, Error>;
+
+    /// What the similarities of unit vectors become in a probability: a softmax or a sigmoid.
+    fn similarity(&self) -> Similarity;
+}
+
+/// How a contrastive family turns the dot product of two unit vectors into a probability.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Similarity {
+    /// Softmax over the candidates of `scale` times the product (CLIP, ALBEF, BLIP).
+    Softmax {
+        /// The inverse temperature.
+        scale: f32,
+    },
+    /// Sigmoid of `scale` times the product plus `bias`, for each pair by itself (SigLIP).
+    Sigmoid {
+        /// The inverse temperature.
+        scale: f32,
+        /// Added to the logit.
+        bias: f32,
+    },
+}
+
+impl Similarity {
+    /// A softmax with the exponential of a learned logarithm.
+    pub(crate) fn softmax(logit_scale: &Param<Tensor<1>>) -> Self {
+        let scale = number(logit_scale).exp();
+        Self::Softmax { scale }
+    }
+
+    /// A sigmoid with the exponential of a learned logarithm, and a learned bias.
+    pub(crate) fn sigmoid(logit_scale: &Param<Tensor<1>>, logit_bias: &Param<Tensor<1>>) -> Self {
+        let (scale, bias) = (number(logit_scale).exp(), number(logit_bias));
+        Self::Sigmoid { scale, bias }
+    }
+}
+
+fn number(param: &Param<Tensor<1>>) -> f32 {
+    let data = param.val().into_data().convert::<f32>();
+    data.try_to_vec().expect("one f32")[0]
+}
+
+/// A model that judges whether a text belongs to a picture (image-text matching).
+pub trait ScorePair {
+    /// The probability that text `i` belongs to picture `i`.
+    ///
+    /// # Errors
+    /// Pictures or ids that do not fit the model.
+    fn score_pair(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<f32>, Error>;
 }
 
 /// A model that writes text about pictures.
@@ -24,12 +227,55 @@ pub trait Generate {
     /// What the decoder reads of each picture.
     ///
     /// # Shapes
-    /// `pixel_values: [B, C, H, W]`; gives `[B, N, D]`.
-    fn encode(&self, pixel_values: Tensor<4>) -> Tensor<3>;
+    /// Gives `[B, N, D]`.
+    ///
+    /// # Errors
+    /// Pictures in another form or size than the model takes.
+    fn encode(&self, pictures: &Pictures) -> Result<Tensor<3>, Error>;
 
     /// Starts one text per row of `memory`, or any number of texts if it has one row.
     ///
     /// # Shapes
     /// `memory: [B, N, D]` from [`Self::encode`].
     fn decode(&self, memory: Tensor<3>) -> Box<dyn Autoregressive + '_>;
+}
+
+/// A model that reads a question about a picture before it writes the answer (ALBEF, BLIP).
+pub trait AnswerQuestion {
+    /// Starts one answer per pair of picture and question.
+    ///
+    /// # Errors
+    /// Pictures or ids that do not fit the model.
+    fn answer(
+        &self,
+        pictures: &Pictures,
+        questions: &Tokens,
+    ) -> Result<Box<dyn Autoregressive + '_>, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_masked_and_lengths_count_tokens() {
+        let tokens = Tokens::padded(&[vec![5, 6, 7], vec![8]], 0);
+        assert_eq!(tokens.rows(), [vec![5, 6, 7], vec![8, 0, 0]]);
+        assert_eq!(tokens.lengths(), [3, 1]);
+        assert!(tokens.is_padded());
+        let full = Tokens::new(tokens.rows().to_vec(), None).expect("equal rows");
+        assert_eq!((full.lengths(), full.is_padded()), (vec![3, 3], false));
+    }
+
+    #[test]
+    fn uneven_rows_unknown_ids_and_long_texts_are_refused() {
+        let device = Device::flex();
+        assert!(Tokens::new(vec![vec![1], vec![1, 2]], None).is_err());
+        assert!(Tokens::new(vec![vec![1, 2]], Some(vec![vec![true]])).is_err());
+        let tokens = Tokens::padded(&[vec![3, 4]], 0);
+        let error = tokens.to_device(4, 9, &device).unwrap_err().to_string();
+        assert!(error.contains("ids below 4, found 4"), "{error}");
+        let error = tokens.to_device(5, 1, &device).unwrap_err().to_string();
+        assert!(error.contains("at most 1 tokens, found 2"), "{error}");
+    }
 }

@@ -14,5 +14,6 @@ mod error;
 pub mod families;
 pub mod generate;
 pub mod objectives;
+pub mod reference;
 
 pub use error::Error;

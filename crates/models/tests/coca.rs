@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use vlm_models::Error;
-use vlm_models::capability::{EmbedImage, EmbedText, Generate};
+use vlm_models::capability::{EmbedImage, EmbedText, Generate, Pictures, Tokens};
 use vlm_models::encoders::Stem;
 use vlm_models::families::Model;
-use vlm_models::families::coca::{Batch, Coca, CocaConfig, TextBatch};
+use vlm_models::families::coca::{Batch, Coca, CocaConfig, DecoderMemory, TextBatch};
 use vlm_models::generate::{Options, Strategy, generate};
 use vlm_models::objectives::TokenLabels;
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
@@ -73,6 +73,7 @@ fn texts(rows: usize, device: &Device) -> TextBatch {
         target_count: rows * t - 1,
         prompt_targets: ids(&tokens, [rows, t], device),
         prompt_target_count: rows * t,
+        adjustment: None,
         lengths: vec![t; rows],
     }
 }
@@ -87,7 +88,13 @@ fn batch(device: &Device) -> Batch {
             adjustment: Tensor::zeros([2, 16, 5], device),
         }),
         questions: vec![texts(4, device), texts(2, device)],
+        substitution: None,
     }
+}
+
+fn read(model: &dyn Generate, pixels: &Tensor<4>) -> Tensor<3> {
+    let pictures = Pictures::Fixed(pixels.clone());
+    model.encode(&pictures).expect("pictures that fit")
 }
 
 #[test]
@@ -99,7 +106,7 @@ fn cached_decoding_equals_full_decoding() {
     let tokens: Vec<Vec<u32>> = (0..rows as u32)
         .map(|r| (0..9).map(|i| (r * 5 + i * 3 + 1) % 11).collect())
         .collect();
-    let mut decoding = model.decode(model.encode(pixels.clone()));
+    let mut decoding = model.decode(read(&model, &pixels));
     // the first four at once, then one by one
     let mut fed = 0;
     for step in [4, 1, 1, 1, 1, 1] {
@@ -124,7 +131,7 @@ fn selected_rows_go_on_as_if_they_were_alone() {
     let device = Device::flex();
     let model = model(&config(), &device);
     let pixels = pictures(2, &device);
-    let memory = model.encode(pixels);
+    let memory = read(&model, &pixels);
     let mut both = model.decode(memory.clone());
     both.feed(&[vec![1, 2], vec![3, 4]]);
     both.select(&[1, 1]);
@@ -204,6 +211,55 @@ fn gradients_reach_every_parameter() {
     }
 }
 
+/// A matrix that keeps every tag of each of two pictures in its place, but for the first, which goes to `place`.
+fn substitution(tags: usize, extra: usize, place: usize, device: &Device) -> Tensor<3> {
+    let width = tags + extra;
+    let mut values = vec![0.0f32; 2 * tags * width];
+    for (row, values) in values.chunks_mut(width).enumerate() {
+        let tag = row % tags;
+        values[if tag == 0 { place } else { tag }] = 1.0;
+    }
+    Tensor::from_data(TensorData::new(values, [2, tags, width]), device)
+}
+
+#[test]
+fn other_names_for_tags_change_the_questions_alone() {
+    let device = Device::flex();
+    let mut config = config();
+    config.decoder_memory = DecoderMemory::Tags;
+    config.extra_tags = 2;
+    let model = model(&config, &device);
+    let given = batch(&device);
+    let losses = |place: Option<usize>| {
+        let mut batch = given.clone();
+        batch.substitution = place.map(|place| substitution(5, 2, place, &device));
+        let losses = model.loss(batch);
+        [losses.caption, losses.answer.expect("questions")].map(|x| values(x.unsqueeze::<2>())[0])
+    };
+    let (own, same, other) = (losses(None), losses(Some(0)), losses(Some(5)));
+    assert!((own[1] - same[1]).abs() < 1e-5, "{own:?} {same:?}");
+    assert_eq!(own[0], other[0]);
+    assert!((own[1] - other[1]).abs() > 1e-6, "{own:?} {other:?}");
+}
+
+#[test]
+fn a_word_left_out_of_the_softmax_is_no_negative() {
+    let device = Device::flex();
+    let model = model(&config(), &device);
+    let given = batch(&device);
+    let caption = |out: bool| {
+        let mut batch = given.clone();
+        let v = 11;
+        let mut never = vec![0.0f32; 2 * 5 * v];
+        // at the second position, whose target is another
+        never[v + 7] = -1e4;
+        let never = Tensor::from_data(TensorData::new(never, [2, 5, v]), &device);
+        batch.captions.adjustment = out.then_some(never);
+        values(model.loss(batch).caption.unsqueeze::<2>())[0]
+    };
+    assert!(caption(true) < caption(false));
+}
+
 #[test]
 fn the_loss_is_the_weighted_sum_of_its_parts() {
     let device = Device::flex();
@@ -221,14 +277,22 @@ fn the_loss_is_the_weighted_sum_of_its_parts() {
 fn embeddings_have_unit_length_and_ignore_padding() {
     let device = Device::flex();
     let model = model(&config(), &device);
-    let image = values(model.embed_image(pictures(2, &device)));
+    let image = values(
+        model
+            .embed_image(&Pictures::Fixed(pictures(2, &device)))
+            .expect("vectors"),
+    );
     for row in image.chunks(8) {
         let norm: f32 = row.iter().map(|x| x * x).sum();
         assert!((norm - 1.0).abs() < 1e-5);
     }
-    let short = model.embed_text(ids(&[1, 2, 3], [1, 3], &device), &[3]);
-    let padded = model.embed_text(ids(&[1, 2, 3, 0, 0], [1, 5], &device), &[3]);
-    assert!(largest_difference(&values(short), &values(padded)) < 2e-5);
+    let vectors = |rows: &[Vec<u32>]| {
+        let texts = Tokens::padded(rows, 0);
+        values(model.embed_text(&texts).expect("vectors"))
+    };
+    let short = vectors(&[vec![1, 2, 3]]);
+    let padded = vectors(&[vec![1, 2, 3], vec![4, 5, 6, 7, 8]]);
+    assert!(largest_difference(&short, &padded[..short.len()]) < 2e-5);
 }
 
 fn checkpoint(model: &Coca, dtype: StoreDtype) -> Vec<u8> {
@@ -250,11 +314,13 @@ fn a_saved_model_loads_and_says_the_same() {
         banned: vec![],
     };
     let say = |m: &dyn Generate| {
-        let mut decoding = m.decode(m.encode(pixels.clone()));
+        let mut decoding = m.decode(read(m, &pixels));
         generate(&mut *decoding, &[vec![1]], &options)
     };
     assert_eq!(say(&original), say(loaded.generate().expect("can write")));
-    let Model::Coca(loaded) = loaded;
+    let Model::Coca(loaded) = loaded else {
+        panic!("another family");
+    };
     assert_eq!(collect(&original), collect(&loaded));
 }
 
@@ -303,9 +369,9 @@ fn weights_that_are_no_numbers_are_refused() {
     let mut tensors = collect(&model(&config(), &device));
     tensors.get_mut("logit_scale").expect("a parameter").1[0] = f32::NAN;
     let bytes = to_bytes(&tensors, StoreDtype::F32, None).expect("stored");
-    let error = Checkpoint::parse(&bytes, "x")
-        .err()
-        .expect("refused")
+    let parsed = Checkpoint::parse(&bytes, "x").expect("readable");
+    let error = Model::load(CONFIG, parsed, &device)
+        .expect_err("must be refused")
         .to_string();
     assert!(
         error.contains("logit_scale") && error.contains("NaN"),

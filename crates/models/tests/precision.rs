@@ -31,6 +31,8 @@ fn lower_precisions_give_nearly_the_embeddings_of_f32() {
         hidden_act: Activation::Gelu,
         patch_bias: true,
         pre_norm: false,
+        layer_scale: None,
+        naflex: false,
         pooling: VisionPooling::ClassToken,
         projection_dim: Some(512),
     };

@@ -3,6 +3,62 @@ use crate::ops::{self, Activation, AttentionOptions};
 use crate::weights::{Init, Weights};
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
+use std::sync::Arc;
+
+/// Which keys of each batch row are no padding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyMask {
+    lengths: Option<Arc<[u32]>>,
+    seen: Option<Arc<[bool]>>,
+    keys: usize,
+}
+
+impl KeyMask {
+    /// One row per sequence, all of one length, `true` where there is a token.
+    ///
+    /// Padding behind costs nothing; padding anywhere else a mask of all pairs of queries and keys in every attention.
+    pub fn new(rows: &[Vec<bool>]) -> Self {
+        let lengths: Vec<usize> = rows
+            .iter()
+            .map(|row| row.iter().take_while(|seen| **seen).count())
+            .collect();
+        let behind = rows
+            .iter()
+            .zip(&lengths)
+            .all(|(row, &len)| len > 0 && !row[len..].contains(&true));
+        if rows
+            .iter()
+            .zip(&lengths)
+            .all(|(row, &len)| len == row.len())
+        {
+            Self::default()
+        } else if behind {
+            Self {
+                lengths: Some(lengths.iter().map(|&len| len as u32).collect()),
+                ..Self::default()
+            }
+        } else {
+            Self {
+                lengths: None,
+                seen: Some(rows.concat().into()),
+                keys: rows[0].len(),
+            }
+        }
+    }
+
+    /// The mask of the given rows, in this order; a row may be given more than once.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let lengths = self.lengths.as_deref();
+        let seen = self.seen.as_deref();
+        let row = |&row: &usize| seen.map(|seen| &seen[row * self.keys..][..self.keys]);
+        Self {
+            lengths: lengths.map(|lengths| rows.iter().map(|&row| lengths[row]).collect()),
+            seen: seen.map(|_| rows.iter().filter_map(row).flatten().copied().collect()),
+            keys: self.keys,
+        }
+    }
+}
 
 /// The keys and values that one layer has seen, packed `[B, T, 2D]`.
 #[derive(Clone, Debug, Default)]
@@ -37,13 +93,20 @@ impl KvCache {
     }
 }
 
-fn options(heads: usize, width: usize, causal: bool, past: usize) -> AttentionOptions {
+fn options(
+    heads: usize,
+    width: usize,
+    causal: bool,
+    past: usize,
+    keys: &KeyMask,
+) -> AttentionOptions {
     AttentionOptions {
         heads,
         causal,
         past,
         scale: ((width / heads) as f32).powf(-0.5),
-        key_lengths: None,
+        key_lengths: keys.lengths.clone(),
+        key_mask: keys.seen.clone(),
     }
 }
 
@@ -71,12 +134,15 @@ impl SelfAttention {
         }
     }
 
+    /// Whether the layer was built to see no later positions.
+    pub fn causal(&self) -> bool {
+        self.causal
+    }
+
     /// # Shapes
     /// `x, residual: [B, T, D]`; gives `residual + attention(x)`, `[B, T, D]`.
     pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let options = options(self.heads, self.width, self.causal, 0);
-        let y = ops::self_attention(self.qkv.forward(x), options); // [B, T, D]
-        self.out.fused(y, Activation::None, Some(residual))
+        self.masked(x, residual, self.causal, &KeyMask::default(), None)
     }
 
     /// The same for the `T` positions that follow those in `cache`, which then holds them too.
@@ -86,12 +152,33 @@ impl SelfAttention {
         residual: Tensor<3>,
         cache: &mut KvCache,
     ) -> Tensor<3> {
-        let past = cache.len();
+        self.masked(x, residual, self.causal, &KeyMask::default(), Some(cache))
+    }
+
+    /// The same with padding, and with or without a view of later positions whatever the layer was built for.
+    ///
+    /// # Shapes
+    /// `x, residual: [B, T, D]`; `keys` has a row of `past + T` positions per sequence, where `past` is what the cache
+    /// holds; gives `[B, T, D]`.
+    pub fn masked(
+        &self,
+        x: Tensor<3>,
+        residual: Tensor<3>,
+        causal: bool,
+        keys: &KeyMask,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
         let qkv = self.qkv.forward(x); // [B, T, 3D]
-        let q = qkv.clone().narrow(2, 0, self.width);
-        let kv = cache.append(qkv.narrow(2, self.width, 2 * self.width)); // [B, past + T, 2D]
-        let options = options(self.heads, self.width, self.causal, past);
-        let y = ops::cross_attention(q, kv, options); // [B, T, D]
+        let options = |past| options(self.heads, self.width, causal, past, keys);
+        let y = match cache {
+            None => ops::self_attention(qkv, options(0)),
+            Some(cache) => {
+                let past = cache.len();
+                let q = qkv.clone().narrow(2, 0, self.width);
+                let kv = cache.append(qkv.narrow(2, self.width, 2 * self.width)); // [B, past + T, 2D]
+                ops::cross_attention(q, kv, options(past))
+            }
+        }; // [B, T, D]
         self.out.fused(y, Activation::None, Some(residual))
     }
 }
@@ -140,11 +227,44 @@ impl CrossAttention {
     /// `x, residual: [B * Q, T, D]`, `kv: [B, N, 2D]`: `Q` texts in a row look at the same memory; gives
     /// `residual + attention(x)`, `[B * Q, T, D]`.
     pub fn forward(&self, x: Tensor<3>, kv: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        self.masked(x, kv, residual, &KeyMask::default())
+    }
+
+    /// The same for memories with padding: `keys` has a row of `N` positions per memory.
+    pub fn masked(
+        &self,
+        x: Tensor<3>,
+        kv: Tensor<3>,
+        residual: Tensor<3>,
+        keys: &KeyMask,
+    ) -> Tensor<3> {
         let ([rows, t, d], b) = (x.dims(), kv.dims()[0]);
         let texts = rows / b;
         let q = self.q.forward(x).reshape([b, texts * t, d]);
-        let y = ops::cross_attention(q, kv, options(self.heads, self.width, false, 0));
+        let y = ops::cross_attention(q, kv, options(self.heads, self.width, false, 0, keys));
         self.out
             .fused(y.reshape([rows, t, d]), Activation::None, Some(residual))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_behind_is_told_by_lengths_and_any_other_by_a_mask() {
+        let all = KeyMask::new(&[vec![true; 3], vec![true; 3]]);
+        assert_eq!(all, KeyMask::default());
+        let behind = KeyMask::new(&[vec![true; 3], vec![true, false, false]]);
+        assert_eq!(behind.lengths.as_deref(), Some(&[3, 1][..]));
+        assert_eq!(behind.seen, None);
+        for row in [[false, true, true], [true, false, true], [false; 3]] {
+            let mask = KeyMask::new(&[vec![true; 3], row.to_vec()]);
+            assert_eq!(mask.lengths, None);
+            assert_eq!(mask.seen.as_deref().map(|m| &m[3..]), Some(&row[..]));
+            let swapped = mask.select(&[1, 1, 0]).seen.expect("a mask");
+            assert_eq!(swapped[..3], row);
+            assert_eq!(swapped[3..], [row, [true; 3]].concat());
+        }
     }
 }

@@ -1,4 +1,4 @@
-use crate::ops;
+use crate::ops::{self, Activation};
 use crate::weights::{Init, Weights};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
@@ -21,6 +21,14 @@ impl Embedding {
     /// `ids: [B, T]`; gives `[B, T, D]`.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         ops::embedding(self.weight.val(), ids)
+    }
+
+    /// Every vector of `x` against every vector of the table, as an output layer tied to the input embedding.
+    ///
+    /// # Shapes
+    /// `x: [.., D]`, `bias: [rows]`; gives `[.., rows]`.
+    pub fn similarities<const D: usize>(&self, x: Tensor<D>, bias: Tensor<1>) -> Tensor<D> {
+        ops::linear(x, self.weight.val(), Some(bias), None, Activation::None)
     }
 
     /// Rows `start..start + len`, as a position embedding is read.

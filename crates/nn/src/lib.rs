@@ -8,22 +8,26 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod batch_norm;
+mod conv;
 mod embedding;
 mod linear;
 mod mlp;
 mod norm;
 pub mod ops;
 mod patch;
-mod position;
+pub mod position;
 pub mod random;
 mod transformer;
 pub mod weights;
 
-pub use attention::{CrossAttention, KvCache, SelfAttention};
+pub use attention::{CrossAttention, KeyMask, KvCache, SelfAttention};
+pub use batch_norm::{BatchNorm2d, Statistics};
+pub use conv::Conv2d;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::LayerNorm;
 pub use patch::{ConvStem, PatchEmbedding};
-pub use position::sin_cos_2d;
+pub use position::{Interpolation, resized_grid, sin_cos_2d};
 pub use transformer::{Block, DecoderBlock, TransformerConfig};

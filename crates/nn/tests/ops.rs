@@ -173,6 +173,7 @@ fn options(heads: usize, causal: bool, past: usize, lengths: Option<&[u32]>) -> 
         past,
         scale: 0.3,
         key_lengths: lengths.map(Into::into),
+        key_mask: None,
     }
 }
 
@@ -222,6 +223,35 @@ fn causal_attention_over_a_cache_equals_composed() {
         [q, kv],
         ops::cross_attention(q, kv, o.clone()),
         composed::cross_attention(q, kv, o.clone())
+    );
+}
+
+#[test]
+fn attention_with_hidden_keys_equals_composed_with_all_gradients() {
+    // padding in front of one row, between and behind in the other; every query sees a key
+    let seen = |first: &[usize], second: &[usize], k: usize| {
+        let row = |shown: &[usize]| (0..k).map(|i| shown.contains(&i)).collect::<Vec<_>>();
+        Some([row(first), row(second)].concat().into())
+    };
+    for (causal, past) in [(false, 0), (true, 3)] {
+        let (q, kv) = (random([2, 4, 12]), random([2, 7, 24]));
+        let mut o = options(3, causal, past, None);
+        o.key_mask = seen(&[2, 3, 4, 5, 6], &[0, 1, 3], 7);
+        compare!(
+            format!("hidden keys, causal {causal}"),
+            [q, kv],
+            ops::cross_attention(q, kv, o.clone()),
+            composed::cross_attention(q, kv, o.clone())
+        );
+    }
+    let qkv = random([2, 5, 24]);
+    let mut o = options(2, false, 0, None);
+    o.key_mask = seen(&[1, 2], &[0, 4], 5);
+    compare!(
+        "hidden keys in self-attention",
+        [qkv],
+        ops::self_attention(qkv, o.clone()),
+        composed::self_attention(qkv, o.clone())
     );
 }
 

@@ -55,7 +55,7 @@ impl Vlm {
         let texts: Vec<Generated> = if matches!(options.strategy, Strategy::Beam { .. }) {
             let mut texts = Vec::with_capacity(images.len());
             for image in images {
-                let mut decoding = model.decode(model.encode(self.pixel_values(&[image])?));
+                let mut decoding = model.decode(model.encode(&self.pictures(&[image])?)?);
                 texts.extend(generate(
                     &mut *decoding,
                     std::slice::from_ref(&prompt),
@@ -64,7 +64,7 @@ impl Vlm {
             }
             texts
         } else {
-            let mut decoding = model.decode(model.encode(self.pixel_values(images)?));
+            let mut decoding = model.decode(model.encode(&self.pictures(images)?)?);
             generate(
                 &mut *decoding,
                 &vec![prompt; images.len()],

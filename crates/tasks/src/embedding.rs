@@ -1,8 +1,9 @@
 //! Vectors of pictures and texts in the space that they share.
 
 use crate::{Error, Vlm};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use vlm_data::image::Image;
+use vlm_models::capability::Tokens;
 
 impl Vlm {
     /// A unit vector for each picture.
@@ -13,7 +14,7 @@ impl Vlm {
         let vectors = self
             .model()
             .embed_image()?
-            .embed_image(self.pixel_values(images)?);
+            .embed_image(&self.pictures(images)?)?;
         Ok(rows(vectors))
     }
 
@@ -26,7 +27,7 @@ impl Vlm {
         let mut all = Vec::with_capacity(texts.len());
         for text in texts {
             let ids = special.caption_example(self.tokenizer(), text)?.ids;
-            let most = self.model().max_positions();
+            let most = self.model().texts().max_positions;
             if ids.len() > most {
                 return Err(Error::TooLong {
                     expected: most.saturating_sub(2),
@@ -35,18 +36,8 @@ impl Vlm {
             }
             all.push(ids);
         }
-        let lengths: Vec<usize> = all.iter().map(Vec::len).collect();
-        let t = lengths.iter().copied().max().unwrap_or(1);
-        let padded: Vec<i64> = all
-            .iter()
-            .flat_map(|ids| {
-                let padding = std::iter::repeat_n(special.pad, t - ids.len());
-                ids.iter().copied().chain(padding).map(i64::from)
-            })
-            .collect();
-        let device = burn::tensor::Device::flex();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(padded, [all.len(), t]), &device);
-        Ok(rows(self.model().embed_text()?.embed_text(ids, &lengths)))
+        let texts = Tokens::padded(&all, special.pad);
+        Ok(rows(self.model().embed_text()?.embed_text(&texts)?))
     }
 }
 

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use std::path::Path;
 use vlm_data::image::{Image, ImageProcessor, PreprocessorConfig, ProcessorKind};
 use vlm_data::text::Tokenizer;
+use vlm_models::capability::Pictures;
 use vlm_models::families::Model;
 use vlm_nn::weights::Checkpoint;
 
@@ -123,10 +124,10 @@ impl Vlm {
         tokenizer: Tokenizer,
         processor: ImageProcessor,
     ) -> Result<Self, Error> {
-        if tokenizer.id_bound() > model.vocab_size() {
+        if tokenizer.id_bound() > model.texts().vocab_size {
             return Err(Error::Model {
                 place: format!("{name}: {}", file::TOKENIZER),
-                expected: format!("at most vocab_size = {} ids", model.vocab_size()),
+                expected: format!("at most vocab_size = {} ids", model.texts().vocab_size),
                 found: tokenizer.id_bound().to_string(),
             });
         }
@@ -168,9 +169,10 @@ impl Vlm {
     ///
     /// # Errors
     /// A picture that the processor refuses, or that it does not bring to the model's size.
-    pub fn pixel_values(&self, images: &[&Image]) -> Result<Tensor<4>, Error> {
-        let vision = self.model.vision();
-        let (c, side) = (vision.num_channels, vision.image_size);
+    pub fn pictures(&self, images: &[&Image]) -> Result<Pictures, Error> {
+        let size = self.model.pictures();
+        let c = size.num_channels;
+        let side = size.image_size.unwrap_or_default();
         let mut data = Vec::with_capacity(images.len() * c * side * side);
         for image in images {
             let pixels = self.processor.process(image)?;
@@ -184,7 +186,7 @@ impl Vlm {
             data.extend(pixels.data);
         }
         let data = TensorData::new(data, [images.len(), c, side, side]);
-        Ok(Tensor::from_data(data, &self.device))
+        Ok(Pictures::Fixed(Tensor::from_data(data, &self.device)))
     }
 
     /// Words of a text that the vocabulary lacks.

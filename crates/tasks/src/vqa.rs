@@ -44,7 +44,7 @@ impl Vlm {
             banned: self.special().banned(),
         };
         let model = self.model().generate()?;
-        let memory = model.encode(self.pixel_values(images)?); // [B, N, D]
+        let memory = model.encode(&self.pictures(images)?)?; // [B, N, D]
         let mut answers = vec![None; questions.len()];
         for group in by_length.into_values() {
             let (rows, prompts): (Vec<usize>, Vec<Vec<u32>>) = group.into_iter().unzip();
@@ -76,7 +76,7 @@ impl Vlm {
         if prompt.len() <= 2 {
             return Err(Error::EmptyQuestion);
         }
-        let most = self.model().max_positions().saturating_sub(2);
+        let most = self.model().texts().max_positions.saturating_sub(2);
         if prompt.len() > most {
             return Err(Error::TooLong {
                 expected: most.saturating_sub(2),

@@ -4,8 +4,9 @@
 //! uninterrupted one would have seen.
 
 use crate::Error;
-use crate::patch_labels::PatchLabels;
+use crate::patch_labels::{NEVER, PatchLabels, TOKEN_LABEL_CLASSES};
 use crate::recipe::Recipe;
+use crate::symbols::{EXTRA_TAGS, Substitution, Symbols};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -14,15 +15,24 @@ use vlm_data::text::Tokenizer;
 use vlm_models::families::coca::{Batch, TextBatch};
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::prompt::{Example, SpecialIds};
-use vlm_worlds::shapes::{self, Split};
+use vlm_worlds::shapes::{self, Background, Colour, Qa, QuestionKind, Split};
 
 /// Texts of a batch, padded, in host memory.
 struct HostTexts {
     ids: Vec<i64>,
     targets: Vec<i64>,
     prompt_targets: Vec<i64>,
+    /// Row, position and word of what training never says.
+    never: Vec<[usize; 3]>,
     lengths: Vec<usize>,
     width: usize,
+}
+
+/// A text to learn, and where it never goes on with which word.
+#[derive(Clone)]
+struct Text {
+    example: Example,
+    never: Vec<(usize, u32)>,
 }
 
 /// A batch in host memory.
@@ -32,8 +42,11 @@ pub struct HostBatch {
     patch: usize,
     pictures: usize,
     side: usize,
+    vocab_size: usize,
     captions: HostTexts,
     questions: Vec<HostTexts>,
+    /// What the questions call the tags, `[pictures, C, C + EXTRA_TAGS]`; empty without substitution.
+    substitution: Vec<f32>,
 }
 
 /// Makes batches.
@@ -43,6 +56,7 @@ pub struct Batches {
     tokenizer: Arc<Tokenizer>,
     processor: ImageProcessor,
     special: SpecialIds,
+    symbols: Symbols,
 }
 
 /// Batches that the questions of a picture are shared out to, by length.
@@ -51,10 +65,11 @@ const LENGTH_GROUPS: usize = 2;
 /// Target of a position that has nothing to be learned.
 pub(crate) const IGNORE: i64 = -1;
 
-fn pad(examples: &[Example], pad: u32) -> HostTexts {
-    let width = examples.iter().map(|e| e.ids.len()).max().unwrap_or(1);
+fn pad(texts: &[Text], pad: u32) -> HostTexts {
+    let examples = || texts.iter().map(|t| &t.example);
+    let width = examples().map(|e| e.ids.len()).max().unwrap_or(1);
     let (mut ids, mut targets, mut prompt_targets) = (Vec::new(), Vec::new(), Vec::new());
-    for example in examples {
+    for example in examples() {
         for i in 0..width {
             ids.push(i64::from(*example.ids.get(i).unwrap_or(&pad)));
             let next = example.ids.get(i + 1).map_or(IGNORE, |&id| i64::from(id));
@@ -63,18 +78,33 @@ fn pad(examples: &[Example], pad: u32) -> HostTexts {
             prompt_targets.push(if in_prompt { next } else { IGNORE });
         }
     }
+    let never = texts.iter().enumerate().flat_map(|(row, text)| {
+        let words = text.never.iter();
+        words.map(move |&(position, word)| [row, position, word as usize])
+    });
     HostTexts {
         ids,
         targets,
         prompt_targets,
-        lengths: examples.iter().map(|e| e.ids.len()).collect(),
+        never: never.collect(),
+        lengths: examples().map(|e| e.ids.len()).collect(),
         width,
     }
 }
 
 impl HostTexts {
-    fn to_device(&self, device: &Device) -> TextBatch {
+    fn to_device(&self, vocab_size: usize, device: &Device) -> TextBatch {
         let shape = [self.lengths.len(), self.width];
+        let adjustment = (!self.never.is_empty()).then(|| {
+            let mut values = vec![0.0; shape[0] * shape[1] * vocab_size];
+            for [row, position, word] in &self.never {
+                values[(row * self.width + position) * vocab_size + word] = NEVER;
+            }
+            Tensor::from_data(
+                TensorData::new(values, [shape[0], shape[1], vocab_size]),
+                device,
+            )
+        });
         let tensor =
             |v: &Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(v.clone(), shape), device);
         TextBatch {
@@ -83,6 +113,7 @@ impl HostTexts {
             target_count: self.targets.iter().filter(|&&t| t >= 0).count(),
             prompt_targets: tensor(&self.prompt_targets),
             prompt_target_count: self.prompt_targets.iter().filter(|&&t| t >= 0).count(),
+            adjustment,
             lengths: self.lengths.clone(),
         }
     }
@@ -93,16 +124,40 @@ impl HostBatch {
     pub fn to_device(&self, device: &Device) -> Batch {
         let shape = [self.pictures, 3, self.side, self.side];
         let patches = (self.side / self.patch).pow(2);
+        let texts = self.questions.iter();
+        let questions = texts.map(|q| q.to_device(self.vocab_size, device));
         Batch {
             token_labels: Some(
                 self.token_labels
                     .to_device([self.pictures, patches], device),
             ),
             pixel_values: Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device),
-            captions: self.captions.to_device(device),
-            questions: self.questions.iter().map(|q| q.to_device(device)).collect(),
+            captions: self.captions.to_device(self.vocab_size, device),
+            questions: questions.collect(),
+            substitution: (!self.substitution.is_empty()).then(|| {
+                let classes: usize = TOKEN_LABEL_CLASSES.iter().sum();
+                let shape = [self.pictures, classes, classes + EXTRA_TAGS];
+                Tensor::from_data(TensorData::new(self.substitution.clone(), shape), device)
+            }),
         }
     }
+}
+
+/// Every pixel's luma (ITU-R BT.601) in place of its red, green and blue.
+fn greyscale(rgb: &mut [u8]) {
+    for pixel in rgb.chunks_exact_mut(3) {
+        let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
+        pixel.fill(((299 * r + 587 * g + 114 * b + 500) / 1000) as u8);
+    }
+}
+
+/// Whether a question or its answer speaks of colours.
+fn of_colour(qa: &Qa) -> bool {
+    let word = |w: &str| {
+        let colour = Colour::from_word(w).is_some() || Background::from_word(w).is_some();
+        colour || ["colour", "background"].contains(&w)
+    };
+    shapes::tokens(&qa.question).any(word) || word(&qa.answer)
 }
 
 /// `count` of `items`, each once while they last, then again from the first.
@@ -116,18 +171,23 @@ fn some<'a, T>(rng: &mut SplitMix64, items: &'a [T], count: usize) -> Vec<&'a T>
 
 impl Batches {
     /// Batches of a recipe.
+    ///
+    /// # Errors
+    /// A tokenizer that lacks words of the world.
     pub fn new(
         recipe: Arc<Recipe>,
         tokenizer: Arc<Tokenizer>,
         processor: ImageProcessor,
         special: SpecialIds,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Error> {
+        let symbols = Symbols::of(&tokenizer, recipe.data.symbol_substitution > 0.0)?;
+        Ok(Self {
             recipe,
             tokenizer,
             processor,
             special,
-        }
+            symbols,
+        })
     }
 
     /// Batch number `number`, from 0.
@@ -143,6 +203,7 @@ impl Batches {
         let ramp = step as f32 / data.difficulty_ramp_steps.max(1) as f32;
         let high = low + (high - low) * ramp.min(1.0);
         let mut token_labels = PatchLabels::default();
+        let mut substitution = Vec::new();
         let mut captions = Vec::new();
         let mut questions = vec![Vec::new(); LENGTH_GROUPS.min(data.questions_per_picture)];
         for i in 0..pictures as u64 {
@@ -154,22 +215,54 @@ impl Batches {
             };
             let item = shapes::generate(&config, Split::Train, data.seed, index);
             token_labels.add(&item.scene, data.size as usize, patch);
-            let picture = item.picture;
+            let mut picture = item.picture;
+            // every picture has as many questions
+            let mut colourless = item.qa.clone();
+            colourless.retain(|qa| !of_colour(qa));
+            let grey = data.greyscale > 0.0
+                && rng.uniform_f32() < data.greyscale
+                && !colourless.is_empty();
+            if grey {
+                greyscale(&mut picture.rgb);
+                token_labels.forget_colours((data.size as usize / patch).pow(2));
+            }
             let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
             pixels.extend(self.processor.process(&image)?.data);
             for caption in some(&mut rng, &item.captions, data.captions_per_picture) {
-                captions.push(self.special.caption_example(&self.tokenizer, caption)?);
+                let mut example = self.special.caption_example(&self.tokenizer, caption)?;
+                if grey {
+                    // captions speak of colours: nothing of them is learned
+                    example.prompt = example.ids.len();
+                }
+                let never = self.never(&example, false);
+                captions.push(Text { example, never });
             }
             let mut examples = Vec::new();
-            for qa in some(&mut rng, &item.qa, data.questions_per_picture) {
+            let asked = if grey { &colourless } else { &item.qa };
+            for qa in some(&mut rng, asked, data.questions_per_picture) {
                 let (question, answer) = (&qa.question, &qa.answer);
-                examples.push(
-                    self.special
-                        .answer_example(&self.tokenizer, question, answer)?,
-                );
+                let example = self
+                    .special
+                    .answer_example(&self.tokenizer, question, answer)?;
+                let never = self.never(&example, qa.kind == QuestionKind::Attribute);
+                examples.push(Text { example, never });
+            }
+            if data.symbol_substitution > 0.0 {
+                let names = if rng.uniform_f32() < data.symbol_substitution {
+                    self.symbols.substitution(&mut rng)
+                } else {
+                    Substitution::default()
+                };
+                names.matrix(&mut substitution);
+                if !names.is_empty() {
+                    for text in &mut examples {
+                        names.apply(&mut text.example);
+                        text.never.clear();
+                    }
+                }
             }
             // the shortest questions of every picture go together, so that less is padded
-            examples.sort_by_key(|e| e.ids.len());
+            examples.sort_by_key(|e| e.example.ids.len());
             let size = examples.len().div_ceil(questions.len());
             for (group, some) in questions.iter_mut().zip(examples.chunks(size)) {
                 group.extend_from_slice(some);
@@ -179,6 +272,7 @@ impl Batches {
         if let Some(long) = captions
             .iter()
             .chain(questions.iter().flatten())
+            .map(|t| &t.example)
             .find(|e| e.ids.len() > most)
         {
             return Err(vlm_tasks::Error::TooLong {
@@ -193,12 +287,22 @@ impl Batches {
             patch,
             pictures,
             side: data.size as usize,
+            vocab_size: self.recipe.model.text_config.vocab_size,
+            substitution,
             captions: pad(&captions, self.special.pad),
             questions: questions
                 .iter()
                 .map(|group| pad(group, self.special.pad))
                 .collect(),
         })
+    }
+
+    fn never(&self, example: &Example, about_attribute: bool) -> Vec<(usize, u32)> {
+        if self.recipe.data.adjust_text {
+            self.symbols.never(example, about_attribute)
+        } else {
+            Vec::new()
+        }
     }
 
     /// Batches from number `first` on, made ahead by another thread until the receiver is dropped.
@@ -238,7 +342,7 @@ mod tests {
         let config =
             PreprocessorConfig::from_json(json, "test", ProcessorKind::Vit).expect("a processor");
         let processor = ImageProcessor::from_config(config);
-        Batches::new(Arc::new(recipe), Arc::new(tokenizer), processor, special)
+        Batches::new(Arc::new(recipe), Arc::new(tokenizer), processor, special).expect("its words")
     }
 
     #[test]
@@ -251,6 +355,27 @@ mod tests {
         assert_eq!(streamed.captions.ids, made.captions.ids);
         assert_eq!(streamed.questions[1].targets, made.questions[1].targets);
         assert_ne!(b.make(6).expect("no error").pixels, made.pixels);
+    }
+
+    #[test]
+    fn nothing_of_colours_is_learned_of_a_picture_without_them() {
+        let mut b = batches();
+        let mut recipe = (*b.recipe).clone();
+        recipe.data.greyscale = 1.0;
+        b.recipe = Arc::new(recipe);
+        let batch = b.make(3).expect("no error");
+        let colours = Colour::ALL.iter().map(|c| c.word());
+        let colours = colours.chain(Background::ALL.iter().map(|c| c.word()));
+        let colours: Vec<i64> = colours
+            .map(|w| i64::from(b.tokenizer.token_to_id(w).expect("a word")))
+            .collect();
+        assert!(batch.captions.targets.iter().all(|&t| t == IGNORE));
+        assert!(batch.questions.iter().any(|q| !q.lengths.is_empty()));
+        for texts in &batch.questions {
+            assert!(texts.ids.iter().all(|id| !colours.contains(id)));
+        }
+        let plane = 128 * 128;
+        assert_eq!(batch.pixels[..plane], batch.pixels[plane..2 * plane]);
     }
 
     #[test]

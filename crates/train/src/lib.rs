@@ -7,6 +7,7 @@
 mod batches;
 mod checkpoint;
 mod error;
+mod init;
 pub mod log;
 pub mod optimizer;
 mod patch_labels;
@@ -15,6 +16,7 @@ pub mod progress;
 mod recipe;
 mod run;
 mod schedule;
+mod symbols;
 mod workers;
 
 pub use error::Error;

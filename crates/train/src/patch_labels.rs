@@ -37,7 +37,7 @@ const CLASSES: usize = {
 };
 
 /// Far below every logit, and finite, so that a sum with it is a number.
-const NEVER: f32 = -1e4;
+pub(crate) const NEVER: f32 = -1e4;
 
 /// Labels of pictures in host memory.
 #[derive(Debug, Default)]
@@ -104,6 +104,14 @@ impl PatchLabels {
                 background,
             ]);
             adjust(object, &mut self.adjustment[from..]);
+        }
+    }
+
+    /// Takes the labels of colours, the background's too, from the picture that was added last.
+    pub(crate) fn forget_colours(&mut self, patches: usize) {
+        let from = self.classes.len() - patches * TOKEN_LABEL_CLASSES.len();
+        for labels in self.classes[from..].chunks_exact_mut(TOKEN_LABEL_CLASSES.len()) {
+            (labels[1], labels[8]) = (IGNORE, IGNORE);
         }
     }
 

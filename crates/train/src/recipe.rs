@@ -2,8 +2,9 @@
 
 use crate::Error;
 use crate::patch_labels::TOKEN_LABEL_CLASSES;
+use crate::symbols::{EXTRA_TAGS, extra_words};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use vlm_models::families::coca::CocaConfig;
 use vlm_tasks::prompt::SPECIALS;
 use vlm_worlds::shapes;
@@ -42,6 +43,16 @@ pub struct DataRecipe {
     pub captions_per_picture: usize,
     /// Questions learned per picture.
     pub questions_per_picture: usize,
+    /// Share of the pictures whose questions call colours, shapes or textures by other names (symbol substitution).
+    #[serde(default)]
+    pub symbol_substitution: f32,
+    /// Share of the pictures that lose their colours, and with them what is said of colours, so that shapes are
+    /// learned by themselves.
+    #[serde(default)]
+    pub greyscale: f32,
+    /// Whether words that never follow in training are left out of the softmax (logit adjustment).
+    #[serde(default)]
+    pub adjust_text: bool,
 }
 
 /// How is learned.
@@ -50,6 +61,9 @@ pub struct DataRecipe {
 pub struct TrainRecipe {
     /// The seed of the initial weights.
     pub seed: u64,
+    /// A model directory of the same sizes to begin with; tags and words that it lacks are drawn from the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Optimizer steps.
     pub steps: u64,
     /// Pictures whose gradients are computed at once.
@@ -221,7 +235,31 @@ impl Recipe {
             &format!("{:?}", t.precision),
         )?;
         self.model.validate().map_err(|e| format!("model: {e}"))?;
-        let (words, special) = (shapes::vocabulary().len(), SPECIALS.len());
+        check(
+            (0.0..=1.0).contains(&d.symbol_substitution),
+            "data.symbol_substitution",
+            "0 to 1",
+            &d.symbol_substitution.to_string(),
+        )?;
+        check(
+            (0.0..=1.0).contains(&d.greyscale),
+            "data.greyscale",
+            "0 to 1",
+            &d.greyscale.to_string(),
+        )?;
+        let substituted = d.symbol_substitution > 0.0;
+        let extra = if substituted { EXTRA_TAGS } else { 0 };
+        check(
+            self.model.extra_tags == extra,
+            "model.extra_tags",
+            &format!(
+                "{extra} for data.symbol_substitution = {}",
+                d.symbol_substitution
+            ),
+            &self.model.extra_tags.to_string(),
+        )?;
+        let words = words(substituted).len();
+        let special = SPECIALS.len();
         check(
             self.model.text_config.vocab_size == words + special,
             "model.text_config.vocab_size",
@@ -245,6 +283,17 @@ impl Recipe {
             &self.model.vision_config.image_size.to_string(),
         )
     }
+}
+
+/// The words that a recipe's texts are made of, those for symbol substitution last.
+pub(crate) fn words(substituted: bool) -> Vec<String> {
+    let words = shapes::vocabulary().into_iter().map(str::to_owned);
+    let extra = if substituted {
+        extra_words()
+    } else {
+        Vec::new()
+    };
+    words.chain(extra).collect()
 }
 
 fn check(ok: bool, place: &str, expected: &str, found: &str) -> Result<(), String> {

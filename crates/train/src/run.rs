@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vlm_data::image::{Image, ImageProcessor, PreprocessorConfig, ProcessorKind};
 use vlm_data::text::{Tokenizer, word_level};
-use vlm_models::families::{Model, coca::Coca};
+use vlm_models::families::Model;
+use vlm_models::families::coca::{Coca, CocaConfig};
 use vlm_nn::ops::{Precision, set_precision};
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
 use vlm_tasks::evaluate::{Question, Sample};
@@ -111,10 +112,7 @@ pub fn train(recipe: Recipe, options: &Options, stop: &AtomicBool) -> Result<Out
         // falls back to f32 without the hardware
         _ => Precision::Bf16,
     });
-    let words: Vec<String> = shapes::vocabulary()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let words = crate::recipe::words(recipe.data.symbol_substitution > 0.0);
     let tokenizer = Arc::new(word_level(&words, &SPECIALS)?);
     let preprocessor = preprocessor_config(recipe.data.size);
     let processor = ImageProcessor::from_config(PreprocessorConfig::from_json(
@@ -165,9 +163,7 @@ impl Run<'_> {
             (model, state.step, log)
         } else {
             self.claim_directory()?;
-            let mut weights = Weights::random(t.seed, &device);
-            let model = Coca::new(&mut weights, &recipe.model);
-            weights.finish()?;
+            let model = crate::init::model(&recipe, &device)?;
             (model, 0, LogWriter::create(&log_path)?)
         };
         let special = SpecialIds::of(&self.tokenizer)?;
@@ -176,7 +172,7 @@ impl Run<'_> {
             self.tokenizer.clone(),
             self.processor.clone(),
             special,
-        );
+        )?;
         let stream = batches.stream(step * t.accumulate as u64);
         let workers = Workers::new(t.accumulate)?;
         let validation = self.validation_samples()?;
@@ -345,12 +341,16 @@ impl Run<'_> {
     }
 
     /// The small files of a model directory.
-    fn model_files(&self) -> Result<[(&'static str, Vec<u8>); 3], Error> {
-        let config = serde_json::to_string_pretty(&self.recipe.model)
+    fn model_files(
+        &self,
+        config: &CocaConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<[(&'static str, Vec<u8>); 3], Error> {
+        let config = serde_json::to_string_pretty(config)
             .map_err(|e| Error::file(file::CONFIG, format!("cannot be written: {e}")))?;
         Ok([
             (file::CONFIG, format!("{config}\n").into_bytes()),
-            (file::TOKENIZER, self.tokenizer.to_json()?),
+            (file::TOKENIZER, tokenizer.to_json()?),
             (file::PREPROCESSOR, self.preprocessor.clone().into_bytes()),
         ])
     }
@@ -366,7 +366,9 @@ impl Run<'_> {
         };
         let state = serde_json::to_vec_pretty(&state)
             .map_err(|e| Error::file(TRAINER, format!("cannot be written: {e}")))?;
-        let mut files = self.model_files()?.to_vec();
+        let mut files = self
+            .model_files(&self.recipe.model, &self.tokenizer)?
+            .to_vec();
         files.push((
             file::WEIGHTS,
             to_bytes(&collect(model), StoreDtype::F32, None)?,
@@ -387,8 +389,11 @@ impl Run<'_> {
             OutputDtype::F32 => StoreDtype::F32,
             OutputDtype::Bf16 => StoreDtype::Bf16,
         };
-        let mut files = self.model_files()?.to_vec();
-        files.push((file::WEIGHTS, to_bytes(&collect(model), dtype, None)?));
+        // what only training has stays behind
+        let (config, weights) = crate::init::without_extra(&self.recipe.model, collect(model));
+        let tokenizer = word_level(&crate::recipe::words(false), &SPECIALS)?;
+        let mut files = self.model_files(&config, &tokenizer)?.to_vec();
+        files.push((file::WEIGHTS, to_bytes(&weights, dtype, None)?));
         let directory = self.options.directory.join("model");
         write(&directory, &files)?;
         Ok(directory)

@@ -2,7 +2,10 @@
 
 use anyhow::bail;
 use vlm_models::encoders::{TextPooling, TextTowerConfig, VisionPooling, VisionTowerConfig};
-use vlm_models::families::clip::ClipConfig;
+use vlm_models::families::clip;
+use vlm_models::families::dual_encoder::{
+    DualEncoderConfig, LogitsConfig, Objective, VisionEncoderConfig,
+};
 use vlm_nn::ops::Activation;
 
 /// Names for `vlm bench encode`.
@@ -38,6 +41,8 @@ fn vit(hidden_size: usize, layers: usize) -> VisionTowerConfig {
         hidden_act: Activation::Gelu,
         patch_bias: true,
         pre_norm: false,
+        layer_scale: None,
+        naflex: false,
         pooling: VisionPooling::ClassToken,
         projection_dim: Some(512),
     }
@@ -76,15 +81,16 @@ pub fn vision(name: &str) -> anyhow::Result<VisionTowerConfig> {
 }
 
 /// A dual encoder to train, with texts of `max_position_embeddings` tokens.
-pub fn dual_encoder(name: &str) -> anyhow::Result<ClipConfig> {
+pub fn dual_encoder(name: &str) -> anyhow::Result<DualEncoderConfig> {
     let (vision, width, layers, vocab_size) = match name {
         "vit-s-16+text-6" => (vit(384, 12), 384, 6, 49408),
         "vit-tiny-16+text-2" => (vit(192, 2), 192, 2, 1000),
         _ => return unknown(name, &TRAIN),
     };
-    Ok(ClipConfig {
-        vision,
-        text: TextTowerConfig {
+    Ok(DualEncoderConfig {
+        model_type: clip::MODEL_TYPE,
+        vision: Some(VisionEncoderConfig::Vit(vision)),
+        text: Some(TextTowerConfig {
             vocab_size,
             max_position_embeddings: 77,
             hidden_size: width,
@@ -94,12 +100,25 @@ pub fn dual_encoder(name: &str) -> anyhow::Result<ClipConfig> {
             layer_norm_eps: 1e-5,
             hidden_act: Activation::Gelu,
             causal: true,
+            layer_scale: None,
             pooling: TextPooling::LastPosition,
-            projection_dim: 512,
+            projection_dim: Some(512),
             projection_bias: false,
-        },
-        logit_scale_init_value: 2.659,
+        }),
+        logits: Some(LogitsConfig {
+            objective: Objective::Softmax,
+            logit_scale: 2.659,
+            logit_bias: None,
+        }),
     })
+}
+
+/// Side of the pictures and sizes of the texts of [`dual_encoder`]'s models.
+pub fn sizes(config: &DualEncoderConfig) -> (usize, &TextTowerConfig) {
+    match (&config.vision, &config.text) {
+        (Some(VisionEncoderConfig::Vit(vision)), Some(text)) => (vision.image_size, text),
+        _ => unreachable!("models with two transformers"),
+    }
 }
 
 #[cfg(test)]

@@ -10,14 +10,15 @@ use crate::precision::{PrecisionArg, set_precision};
 use crate::{Common, Outcome};
 use anyhow::{anyhow, bail};
 use architectures::{ENCODE, TRAIN};
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, Tensor};
 use clap::{Args, Subcommand};
 use generate::Quantization;
 use measure::{Measured, measure, median};
 use serde::Serialize;
 use std::time::Duration;
+use vlm_models::capability::{Pictures, Tokens};
 use vlm_models::encoders::VisionTower;
-use vlm_models::families::clip::Clip;
+use vlm_models::families::dual_encoder::DualEncoder;
 use vlm_nn::ops;
 use vlm_nn::weights::Weights;
 use vlm_train::optimizer::{Accumulated, Optimizer};
@@ -304,19 +305,21 @@ fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let precision = set_precision(args.measurement.precision, common);
     let device = Device::flex().autodiff();
     let mut weights = Weights::random(0, &device);
-    let mut model = Some(Clip::new(&mut weights, &config));
+    let mut model = Some(DualEncoder::new(&mut weights, &config));
     weights.finish()?;
     let mut optimizer = Optimizer::new(0.01, [0.9, 0.999]);
-    let pixels = pictures(args.batch, config.vision.image_size, &device);
-    let (b, t) = (usize::from(args.batch), config.text.max_position_embeddings);
-    let ids = (0..b * t).map(|i| (i * 7919 % config.text.vocab_size) as i64);
-    let ids = TensorData::new(ids.collect(), [b, t]);
-    let ids = Tensor::<2, Int>::from_data(ids, &device);
-    let lengths = vec![t; b];
+    let (side, text) = architectures::sizes(&config);
+    let pixels = Pictures::Fixed(pictures(args.batch, side, &device));
+    let (b, t) = (usize::from(args.batch), text.max_position_embeddings);
+    let ids = (0..b * t).map(|i| (i * 7919 % text.vocab_size) as u32);
+    let ids: Vec<u32> = ids.collect();
+    let texts = Tokens::new(ids.chunks(t).map(<[u32]>::to_vec).collect(), None)?;
     let m = &args.measurement;
     let measured = measure(m.warmup, m.repeat, || {
         let before = model.take().expect("given back after every step");
-        let loss = before.loss(pixels.clone(), ids.clone(), &lengths);
+        let loss = before
+            .loss(&pixels, &texts)
+            .expect("inputs of the model's sizes");
         let mut grads = Accumulated::default();
         grads.add(&before, &loss.backward());
         model = Some(optimizer.step(before, grads, 1e-4));

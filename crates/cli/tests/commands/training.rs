@@ -264,3 +264,40 @@ fn a_run_may_be_made_longer_until_its_learning_rate_has_begun_to_fall() {
         "decayed",
     ]);
 }
+
+#[test]
+fn a_run_with_substituted_symbols_begins_with_a_model_without_them_and_ends_with_one() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    begin(place);
+    train(place, &[]).with(0);
+    let first = recipe(3).replace("seed = 1\n", "seed = 2\ninit = \"run/model\"\n");
+    let second = first
+        .replace("vocab_size = 113", "vocab_size = 194")
+        .replace("decoder_memory", "extra_tags = 57\ndecoder_memory")
+        .replace(
+            "[data]",
+            "[data]\nsymbol_substitution = 0.9\nadjust_text = true",
+        );
+    assert_ne!(first, second);
+    fs::write(place.join("second.toml"), &second).unwrap();
+    run_in(place, ["train", "second.toml", "--out", "second"]).with(0);
+    let config = |run: &str| fs::read_to_string(place.join(run).join("model/config.json")).unwrap();
+    assert_eq!(config("run"), config("second"));
+    let size = |run: &str| {
+        fs::metadata(place.join(run).join("model/model.safetensors"))
+            .unwrap()
+            .len()
+    };
+    assert_eq!(size("run"), size("second"));
+
+    // a model of another size is refused
+    let other = second.replace("num_multimodal_layers = 1", "num_multimodal_layers = 2");
+    assert_ne!(other, second);
+    fs::write(place.join("other.toml"), other).unwrap();
+    let ended = run_in(place, ["train", "other.toml", "--out", "other"]).with(2);
+    assert!(
+        ended.stderr.contains("the sizes of the recipe's model"),
+        "{ended:?}"
+    );
+}

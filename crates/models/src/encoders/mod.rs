@@ -1,14 +1,19 @@
 //! Encoders: pictures or text to hidden states.
 
+pub(crate) mod bert;
 pub(crate) mod published;
+mod resnet;
 mod text_tower;
 mod text_transformer;
 mod vision_tower;
 mod vit;
 
-pub use text_tower::{TextPooling, TextTower, TextTowerConfig};
+pub use bert::{Bert, BertConfig, BertCrossAttention, BertMemory, BertPass, first_token};
+pub(crate) use bert::{bert_head_rules, bert_rules};
+pub use resnet::{ModifiedResNet, ModifiedResNetConfig};
+pub use text_tower::{TextPooling, TextStates, TextTower, TextTowerConfig};
 pub(crate) use text_transformer::last_tokens;
 pub use text_transformer::{TextConfig, TextTransformer};
-pub use vision_tower::{VisionPooling, VisionTower, VisionTowerConfig};
+pub use vision_tower::{VisionPooling, VisionStates, VisionTower, VisionTowerConfig};
 pub(crate) use vit::check_size;
 pub use vit::{Stem, VisionConfig, Vit};

@@ -72,6 +72,7 @@ impl TextConfig {
             activation: Activation::Gelu,
             eps: self.layer_norm_eps,
             causal: true,
+            layer_scale: None,
         }
     }
 }

@@ -146,6 +146,7 @@ impl Vit {
             activation: Activation::Gelu,
             eps: c.layer_norm_eps,
             causal: false,
+            layer_scale: None,
         };
         Self {
             embed,

@@ -20,7 +20,7 @@
 //! Legend: `B` pictures, `Q` texts per picture, `T` tokens, `N` patches, `D` width, `E` shared space,
 //! `V` vocabulary.
 
-use crate::capability::{EmbedImage, EmbedText, Generate};
+use crate::capability::{EmbedImage, EmbedText, Generate, Pictures, Similarity, Tokens};
 use crate::decoders::MultimodalDecoder;
 use crate::encoders::{TextConfig, TextTransformer, VisionConfig, Vit, last_tokens};
 use crate::error::{Error, expect};
@@ -62,6 +62,13 @@ pub struct CocaConfig {
     pub token_label_loss_weight: f32,
     /// What the decoder reads of the picture.
     pub decoder_memory: DecoderMemory,
+    /// Object tags beyond the classes, which only training has ([`Batch::substitution`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub extra_tags: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// What the decoder reads of the picture.
@@ -118,6 +125,12 @@ impl CocaConfig {
             "none",
         )?;
         expect(
+            self.extra_tags <= if tags { 4096 } else { 0 },
+            "extra_tags",
+            "at most 4096, and none unless the decoder reads tags",
+            self.extra_tags,
+        )?;
+        expect(
             !tags || self.vision_config.hidden_size.is_multiple_of(4),
             "vision_config.hidden_size",
             "a multiple of 4, for the decoder reads tags",
@@ -140,6 +153,8 @@ pub struct TextBatch {
     pub prompt_targets: Tensor<2, Int>,
     /// How many of the prompt's targets are not negative.
     pub prompt_target_count: usize,
+    /// `[B * Q, T, V]`: zero, or a large negative number for a word that never follows in training though it could.
+    pub adjustment: Option<Tensor<3>>,
     /// Each row's tokens without padding.
     pub lengths: Vec<usize>,
 }
@@ -156,6 +171,8 @@ pub struct Batch {
     /// Questions with their answers: any number of batches about the same pictures, so that texts of like
     /// length can be padded together.
     pub questions: Vec<TextBatch>,
+    /// `[B, C, C + extra]`: what the questions call the object tags of each picture; none for their own names.
+    pub substitution: Option<Tensor<3>>,
 }
 
 /// The parts of the loss, `[1]` each.
@@ -218,7 +235,8 @@ impl Coca {
             // a patch has one class of each group, so its tags together are about as large as its place
             tag_embedding: (c.decoder_memory == DecoderMemory::Tags).then(|| {
                 w.scope("tag_embedding", |w| {
-                    Linear::new(w, classes, vision.hidden_size, false, Init::Normal(0.4))
+                    let tags = classes + c.extra_tags;
+                    Linear::new(w, tags, vision.hidden_size, false, Init::Normal(0.4))
                 })
             }),
             config: c.clone(),
@@ -258,7 +276,12 @@ impl Coca {
     ///
     /// # Shapes
     /// `patches: [B, N, D]`, `logits: [B, N, C]`; gives `[B, N, D]`.
-    fn memory(&self, patches: &Tensor<3>, logits: Option<Tensor<3>>) -> Tensor<3> {
+    fn memory(
+        &self,
+        patches: &Tensor<3>,
+        logits: Option<Tensor<3>>,
+        substitution: Option<Tensor<3>>,
+    ) -> Tensor<3> {
         let (Some(embedding), Some(logits)) = (&self.tag_embedding, logits) else {
             return patches.clone();
         };
@@ -268,7 +291,15 @@ impl Coca {
             first += count;
             softmax(group, 2)
         });
-        let tags = embedding.forward(Tensor::cat(groups.collect(), 2)); // [B, N, D]
+        let mut tags = Tensor::cat(groups.collect(), 2); // [B, N, C]
+        let [b, n, _] = tags.dims();
+        if let Some(substitution) = substitution {
+            tags = tags.matmul(substitution); // [B, N, C + extra]
+        } else if self.config.extra_tags > 0 {
+            let none = Tensor::zeros([b, n, self.config.extra_tags], &tags.device());
+            tags = Tensor::cat(vec![tags, none], 2);
+        }
+        let tags = embedding.forward(tags); // [B, N, D]
         let [_, n, d] = tags.dims();
         let side = n.isqrt();
         let places = sin_cos_2d(side, n / side, d, &tags.device());
@@ -280,8 +311,13 @@ impl Coca {
         let b = batch.pixel_values.dims()[0];
         let patches = self.vision.forward(batch.pixel_values); // [B, N, D]
         let token_logits = self.token_logits(&patches);
-        let memory = self.memory(&patches, token_logits.clone());
-        let memory = self.decoder.keys_values(&memory);
+        let read = |substitution| {
+            let memory = self.memory(&patches, token_logits.clone(), substitution);
+            self.decoder.keys_values(&memory)
+        };
+        let memory = read(None);
+        let asked = batch.substitution.map(|names| read(Some(names)));
+        let asked = asked.as_ref().unwrap_or(&memory);
 
         let captions = batch.captions;
         let hidden = self.text.forward(captions.ids, None); // [B * Q, T, D]
@@ -294,11 +330,12 @@ impl Coca {
                 token_labeling(logits, labels, &self.config.token_label_classes)
             });
         let contrast = itc(
-            self.image_vector(patches),
+            self.image_vector(patches.clone()),
             text_vector,
             self.logit_scale.val(),
         );
         let logits = self.decoder.forward(hidden, &memory, None); // [B * Q, T, V]
+        let logits = adjusted(logits, captions.adjustment);
         let caption = lm(logits, captions.targets, captions.target_count);
         let mut total = caption.clone() + contrast.clone() * self.config.contrastive_loss_weight;
 
@@ -309,7 +346,7 @@ impl Coca {
             .questions
             .into_iter()
             .map(|q| {
-                let logits = self.logits(q.ids, &memory); // [B * Q, T, V]
+                let logits = adjusted(self.logits(q.ids, asked), q.adjustment); // [B * Q, T, V]
                 let answer = lm(logits.clone(), q.targets, answers);
                 (answer, lm(logits, q.prompt_targets, prompts))
             })
@@ -345,29 +382,49 @@ impl Coca {
     /// # Shapes
     /// `pixel_values: [B, C, H, W]`, `ids: [B * Q, T]`; gives `[B * Q, T, V]`.
     pub fn forward(&self, pixel_values: Tensor<4>, ids: Tensor<2, Int>) -> Tensor<3> {
-        let memory = self.encode(pixel_values);
+        let memory = self.read(pixel_values);
         self.logits(ids, &self.decoder.keys_values(&memory))
+    }
+
+    /// What the decoder reads of pictures `[B, C, H, W]`: `[B, N, D]`.
+    fn read(&self, pixel_values: Tensor<4>) -> Tensor<3> {
+        let patches = self.vision.forward(pixel_values);
+        let logits = self.token_logits(&patches);
+        self.memory(&patches, logits, None)
+    }
+}
+
+fn adjusted(logits: Tensor<3>, adjustment: Option<Tensor<3>>) -> Tensor<3> {
+    match adjustment {
+        Some(adjustment) => logits + adjustment,
+        None => logits,
     }
 }
 
 impl EmbedImage for Coca {
-    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2> {
-        self.image_vector(self.vision.forward(pixel_values))
+    fn embed_image(&self, pictures: &Pictures) -> Result<Tensor<2>, Error> {
+        let pixels = pictures.fixed(self.config.vision_config.num_channels)?;
+        Ok(self.image_vector(self.vision.forward(pixels)))
     }
 }
 
 impl EmbedText for Coca {
-    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
+    fn embed_text(&self, texts: &Tokens) -> Result<Tensor<2>, Error> {
+        let (text, device) = (&self.config.text_config, self.logit_scale.val().device());
+        let ids = texts.to_device(text.vocab_size, text.max_position_embeddings, &device)?;
+        let lengths = texts.lengths();
         let rows: Vec<usize> = (0..lengths.len()).collect();
-        self.text_vector(self.text.forward(ids, None), lengths, &rows)
+        Ok(self.text_vector(self.text.forward(ids, None), &lengths, &rows))
+    }
+
+    fn similarity(&self) -> Similarity {
+        Similarity::softmax(&self.logit_scale)
     }
 }
 
 impl Generate for Coca {
-    fn encode(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        let patches = self.vision.forward(pixel_values);
-        let logits = self.token_logits(&patches);
-        self.memory(&patches, logits)
+    fn encode(&self, pictures: &Pictures) -> Result<Tensor<3>, Error> {
+        Ok(self.read(pictures.fixed(self.config.vision_config.num_channels)?))
     }
 
     fn decode(&self, memory: Tensor<3>) -> Box<dyn Autoregressive + '_> {

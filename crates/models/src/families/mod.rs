@@ -1,84 +1,273 @@
 //! One file per family: its config, composition, weight names and loss.
 
+pub mod blip;
 pub mod clip;
 pub mod coca;
+pub mod dual_encoder;
+pub mod open_clip;
 pub mod qwen2;
 pub mod siglip;
 
-use crate::capability::{EmbedImage, EmbedText, Generate};
-use crate::encoders::VisionConfig;
-use crate::error::{Error, expect};
+use crate::capability::{AnswerQuestion, EmbedImage, EmbedText, Generate, ScorePair};
+use crate::error::Error;
+use crate::reference::Reference;
+use burn::module::Module;
 use burn::tensor::Device;
-use vlm_nn::weights::{Checkpoint, Weights};
+use dual_encoder::{DualEncoder, DualEncoderConfig, Objective, VisionEncoderConfig};
+use vlm_nn::weights::{Checkpoint, Rule, Weights};
 
 /// A model of any family.
 #[derive(Debug)]
 pub enum Model {
+    /// Captioning, question answering and retrieval with one kind of text model.
+    Blip(Box<blip::Blip>),
     /// Contrastive captioner.
     Coca(coca::Coca),
+    /// Contrastive language-image pre-training, or half of it.
+    Clip(DualEncoder),
+    /// CLIP with a sigmoid loss (SigLIP, SigLIP 2), or half of it.
+    Siglip(DualEncoder),
+}
+
+/// What a picture must be for a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PictureSize {
+    /// Colour channels.
+    pub num_channels: usize,
+    /// Side in pixels; none for a model that takes any size.
+    pub image_size: Option<usize>,
+}
+
+/// What the text side of a model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextSize {
+    /// Tokens that it knows.
+    pub vocab_size: usize,
+    /// Most tokens of a text.
+    pub max_positions: usize,
+    /// Whether every text is filled with padding to `max_positions`, and the padding read like text.
+    pub fixed_length: bool,
+}
+
+/// Fills the model that `build` makes from a checkpoint with our names, strictly.
+fn filled<T>(
+    checkpoint: Checkpoint,
+    device: &Device,
+    build: impl FnOnce(&mut Weights) -> T,
+) -> Result<T, Error> {
+    let mut weights = Weights::from_checkpoint(checkpoint, device);
+    let model = build(&mut weights);
+    weights.finish()?;
+    Ok(model)
+}
+
+/// A checkpoint of one half, whose names start with that half's as they do in the whole model.
+fn prefixed(checkpoint: Checkpoint, config: &DualEncoderConfig) -> Checkpoint {
+    match (&config.vision, &config.text) {
+        (Some(_), None) => checkpoint.translated(&[
+            Rule::Name("embeddings.**", "vision_model.embeddings.**"),
+            Rule::Name("encoder.**", "vision_model.encoder.**"),
+            Rule::Name("pre_layrnorm.**", "vision_model.pre_layrnorm.**"),
+            Rule::Name("post_layernorm.**", "vision_model.post_layernorm.**"),
+            Rule::Name("head.**", "vision_model.head.**"),
+        ]),
+        (None, Some(_)) => checkpoint.translated(&[
+            Rule::Name("embeddings.**", "text_model.embeddings.**"),
+            Rule::Name("encoder.**", "text_model.encoder.**"),
+            Rule::Name("final_layer_norm.**", "text_model.final_layer_norm.**"),
+            Rule::Name("head.**", "text_model.head.**"),
+        ]),
+        _ => checkpoint,
+    }
 }
 
 impl Model {
-    /// Builds the model that a `config.json` describes and fills it from its checkpoint.
+    /// Builds the model that a `config.json` or `open_clip_config.json` describes and fills it from its checkpoint,
+    /// which has its published names.
     ///
     /// # Errors
     /// A config that is not understood, or weights that do not match it.
     pub fn load(config: &str, checkpoint: Checkpoint, device: &Device) -> Result<Self, Error> {
         let value: serde_json::Value = serde_json::from_str(config)?;
         let model_type = value.get("model_type").and_then(|t| t.as_str());
-        expect(
-            model_type == Some(coca::MODEL_TYPE),
-            "model_type",
-            format!("{:?}", coca::MODEL_TYPE),
-            model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
-        )?;
-        let config = coca::CocaConfig::parse(config)?;
-        let mut weights = Weights::from_checkpoint(checkpoint, device);
-        let model = coca::Coca::new(&mut weights, &config);
-        weights.finish()?;
-        Ok(Self::Coca(model))
+        match model_type {
+            Some(coca::MODEL_TYPE) => {
+                let config = coca::CocaConfig::parse(config)?;
+                let build = |w: &mut Weights| coca::Coca::new(w, &config);
+                Ok(Self::Coca(filled(checkpoint, device, build)?))
+            }
+            Some(blip::MODEL_TYPE) => {
+                let model = blip::Blip::load(config, checkpoint, device)?;
+                Ok(Self::Blip(Box::new(model)))
+            }
+            Some(clip::MODEL_TYPE | clip::VISION_MODEL_TYPE | clip::TEXT_MODEL_TYPE) => {
+                let config = clip::parse(config)?;
+                let checkpoint = clip::translated(prefixed(checkpoint, &config));
+                Self::dual_encoder(&config, checkpoint, device)
+            }
+            Some(found) if siglip::MODEL_TYPES.contains(&found) => {
+                let config = siglip::parse(config)?;
+                let checkpoint = siglip::translated(prefixed(checkpoint, &config));
+                Self::dual_encoder(&config, checkpoint, device)
+            }
+            None if open_clip::model_cfg(&value).is_some() => {
+                let config = open_clip::parse(open_clip::model_cfg(&value).unwrap_or(&value))?;
+                let checkpoint = open_clip::translated(checkpoint, &config);
+                Self::dual_encoder(&config, checkpoint, device)
+            }
+            _ => Err(Error::Config {
+                place: "model_type".to_owned(),
+                expected: "\"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
+                    .to_owned(),
+                found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
+            }),
+        }
+    }
+
+    /// Builds the model that a checkpoint without a config holds: its layout and sizes are told by the names and
+    /// shapes of its tensors, as the original code does.
+    ///
+    /// # Errors
+    /// Names of no known layout, or weights that do not fit the sizes that some of them tell.
+    pub fn recognise(checkpoint: Checkpoint, device: &Device) -> Result<Self, Error> {
+        if clip::is_openai(&checkpoint) {
+            let config = clip::openai_config(&checkpoint)?;
+            return Self::dual_encoder(&config, clip::openai_translated(checkpoint), device);
+        }
+        let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
+        Err(Error::Config {
+            place: checkpoint.name().to_owned(),
+            expected: "a config.json beside it, or the tensor names of OpenAI's CLIP".to_owned(),
+            found: format!("{} ...", some.join(", ")),
+        })
+    }
+
+    /// The dual encoder of a config, filled from a checkpoint with our names.
+    fn dual_encoder(
+        config: &DualEncoderConfig,
+        checkpoint: Checkpoint,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let model = filled(checkpoint, device, |w| DualEncoder::new(w, config))?;
+        let sigmoid = config
+            .logits
+            .is_some_and(|l| l.objective == Objective::Sigmoid);
+        if sigmoid || config.model_type.starts_with("siglip") {
+            Ok(Self::Siglip(model))
+        } else {
+            Ok(Self::Clip(model))
+        }
     }
 
     /// The family's name, as in `model_type`.
     pub fn family(&self) -> &'static str {
         match self {
+            Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
+            Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
         }
     }
 
-    /// The picture encoder's sizes.
-    pub fn vision(&self) -> &VisionConfig {
+    /// What pictures must be.
+    pub fn pictures(&self) -> PictureSize {
         match self {
-            Self::Coca(m) => &m.config().vision_config,
+            Self::Blip(m) => PictureSize {
+                num_channels: m.config().vision.num_channels,
+                image_size: Some(m.config().vision.image_size),
+            },
+            Self::Coca(m) => {
+                let vision = &m.config().vision_config;
+                PictureSize {
+                    num_channels: vision.num_channels,
+                    image_size: Some(vision.image_size),
+                }
+            }
+            Self::Clip(m) | Self::Siglip(m) => match &m.config().vision {
+                Some(VisionEncoderConfig::Vit(c)) => PictureSize {
+                    num_channels: c.num_channels,
+                    image_size: (!c.naflex).then_some(c.image_size),
+                },
+                Some(VisionEncoderConfig::ResNet(c)) => PictureSize {
+                    num_channels: 3,
+                    image_size: Some(c.image_size),
+                },
+                None => PictureSize {
+                    num_channels: 0,
+                    image_size: None,
+                },
+            },
+        }
+    }
+
+    /// What texts must be; a model of pictures alone knows no tokens.
+    pub fn texts(&self) -> TextSize {
+        match self {
+            Self::Blip(m) => TextSize {
+                vocab_size: m.config().text.vocab_size,
+                max_positions: m.config().text.max_position_embeddings,
+                fixed_length: false,
+            },
+            Self::Coca(m) => {
+                let text = &m.config().text_config;
+                TextSize {
+                    vocab_size: text.vocab_size,
+                    max_positions: text.max_position_embeddings,
+                    fixed_length: false,
+                }
+            }
+            Self::Clip(m) | Self::Siglip(m) => {
+                let text = m.config().text.as_ref();
+                TextSize {
+                    vocab_size: text.map_or(0, |c| c.vocab_size),
+                    max_positions: text.map_or(0, |c| c.max_position_embeddings),
+                    fixed_length: text.is_some_and(|c| c.fixed_length()),
+                }
+            }
         }
     }
 
     /// The number of parameters.
     pub fn parameters(&self) -> usize {
         match self {
-            Self::Coca(m) => vlm_nn::weights::count(m),
+            Self::Blip(m) => m.num_params(),
+            Self::Coca(m) => m.num_params(),
+            Self::Clip(m) | Self::Siglip(m) => m.num_params(),
         }
     }
 
-    /// The number of tokens that the text side knows.
-    pub fn vocab_size(&self) -> usize {
-        match self {
-            Self::Coca(m) => m.config().text_config.vocab_size,
-        }
-    }
-
-    /// The most tokens of a text.
-    pub fn max_positions(&self) -> usize {
-        match self {
-            Self::Coca(m) => m.config().text_config.max_position_embeddings,
-        }
+    fn unsupported<T>(&self, task: &'static str, able: &'static str) -> Result<T, Error> {
+        Err(Error::Unsupported {
+            family: self.family(),
+            task,
+            able,
+        })
     }
 
     /// # Errors
     /// A family without a language-model head.
     pub fn generate(&self) -> Result<&dyn Generate, Error> {
         match self {
+            Self::Blip(m) => m.can_caption().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
+            _ => self.unsupported("write text", "blip and coca"),
+        }
+    }
+
+    /// # Errors
+    /// A family that does not read questions before it answers.
+    pub fn answer_question(&self) -> Result<&dyn AnswerQuestion, Error> {
+        match self {
+            Self::Blip(m) => m.can_answer().map(|()| &**m as _),
+            _ => self.unsupported("answer questions", "blip and coca"),
+        }
+    }
+
+    /// # Errors
+    /// A family without an image-text matching head.
+    pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
+        match self {
+            Self::Blip(m) => m.can_judge().map(|()| &**m as _),
+            _ => self.unsupported("judge pairs", "blip"),
         }
     }
 
@@ -86,7 +275,10 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_image(&self) -> Result<&dyn EmbedImage, Error> {
         match self {
+            Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
+            Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
+            _ => self.unsupported("embed pictures", "coca, clip and siglip"),
         }
     }
 
@@ -94,7 +286,22 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_text(&self) -> Result<&dyn EmbedText, Error> {
         match self {
+            Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
+            Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
+            _ => self.unsupported("embed text", "coca, clip and siglip"),
+        }
+    }
+
+    /// # Errors
+    /// A family of ours, which has no reference implementation.
+    pub fn reference(&self) -> Result<&dyn Reference, Error> {
+        match self {
+            Self::Coca(_) => {
+                self.unsupported("be compared with a reference", "blip, clip and siglip")
+            }
+            Self::Blip(m) => Ok(&**m),
+            Self::Clip(m) | Self::Siglip(m) => Ok(m),
         }
     }
 }

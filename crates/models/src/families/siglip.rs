@@ -1,29 +1,34 @@
 //! SigLIP: CLIP with a sigmoid loss of every pair on its own (Zhai et al., "Sigmoid loss for language image
-//! pre-training", 2023).
+//! pre-training", 2023), and SigLIP 2 (Tschannen et al., 2025), whose checkpoints of a fixed resolution are SigLIP's;
+//! see [`super::dual_encoder`] for the figure.
 //!
-//! ```text
-//!   pixels -> ViT -> attention pooling -> l2 --------+
-//!                                                    +-- sigmoid
-//!   ids -> text tower, last position -> head -> l2 --+
-//! ```
+//! Pictures are pooled by a learned query, texts at the last position, padding or not: they are padded to the longest
+//! length. SigLIP 2 with pictures of any shape (NaFlex) takes patches with the shape of each picture.
 //!
-//! Legend: `B` pairs, `C` channels, `T` tokens, `E` shared space.
+//! | Hugging Face class | `model_type` | halves |
+//! |---|---|---|
+//! | `SiglipModel`, `Siglip2Model` (NaFlex) | `siglip`, `siglip2` | both |
+//! | `SiglipVisionModel`, `Siglip2VisionModel` | `siglip_vision_model`, `siglip2_vision_model` | pictures |
+//! | `SiglipTextModel`, `Siglip2TextModel` | `siglip_text_model`, `siglip2_text_model` | text |
 
-use crate::capability::{EmbedImage, EmbedText};
-use crate::encoders::published::{TOWERS, TextJson, VisionJson};
-use crate::encoders::{
-    TextPooling, TextTower, TextTowerConfig, VisionPooling, VisionTower, VisionTowerConfig,
-};
+use super::clip::architecture;
+use super::dual_encoder::{DualEncoderConfig, LogitsConfig, Objective, VisionEncoderConfig};
+use crate::encoders::published::{Fields, TOWERS};
+use crate::encoders::{TextPooling, TextTowerConfig, VisionPooling, VisionTowerConfig};
 use crate::error::{Error, expect};
-use crate::objectives::{l2_normalize, siglip};
-use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor};
-use serde::Deserialize;
 use vlm_nn::ops::Activation;
-use vlm_nn::weights::{Checkpoint, Init, Rule, Weights};
+use vlm_nn::weights::{Checkpoint, Rule};
 
-/// This family's `model_type` in `config.json`.
-pub const MODEL_TYPE: &str = "siglip";
+/// Values of `model_type` in `config.json` that this family reads: the whole model, either half, and the same of
+/// SigLIP 2.
+pub const MODEL_TYPES: [&str; 6] = [
+    "siglip",
+    "siglip_vision_model",
+    "siglip_text_model",
+    "siglip2",
+    "siglip2_vision_model",
+    "siglip2_text_model",
+];
 
 /// A published checkpoint with our names for its parameters.
 pub fn translated(checkpoint: Checkpoint) -> Checkpoint {
@@ -31,64 +36,70 @@ pub fn translated(checkpoint: Checkpoint) -> Checkpoint {
         Rule::Name("vision_model.head.probe", "vision.pool.probe"),
         Rule::Cut(
             "vision_model.head.attention.in_proj_weight",
-            &[("vision.pool.q.weight", 1), ("vision.pool.kv.weight", 2)],
+            &[
+                ("vision.pool.attn.q.weight", 1),
+                ("vision.pool.attn.kv.weight", 2),
+            ],
         ),
         Rule::Cut(
             "vision_model.head.attention.in_proj_bias",
-            &[("vision.pool.q.bias", 1), ("vision.pool.kv.bias", 2)],
+            &[
+                ("vision.pool.attn.q.bias", 1),
+                ("vision.pool.attn.kv.bias", 2),
+            ],
         ),
         Rule::Name(
             "vision_model.head.attention.out_proj.*",
-            "vision.pool.out.*",
+            "vision.pool.attn.out.*",
         ),
         Rule::Name("vision_model.head.layernorm.*", "vision.pool.norm.*"),
         Rule::Name("vision_model.head.mlp.*.*", "vision.pool.mlp.*.*"),
         Rule::Name("text_model.head.*", "text.projection.*"),
-        Rule::Flatten("logit_bias", "logit_bias"),
     ];
     checkpoint.translated(&[TOWERS, &own].concat())
 }
 
-#[derive(Default, Deserialize)]
-struct SiglipTextJson {
-    #[serde(flatten)]
-    tower: TextJson,
-    projection_size: Option<usize>,
+fn vision(fields: &Fields, naflex: bool) -> Result<VisionTowerConfig, Error> {
+    let pooling = if fields.flag("vision_use_head", true)? {
+        VisionPooling::Attention
+    } else {
+        VisionPooling::None
+    };
+    let mut config = VisionTowerConfig::published(
+        fields,
+        VisionTowerConfig {
+            image_size: 224,
+            patch_size: 16,
+            num_channels: 3,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            layer_norm_eps: 1e-6,
+            hidden_act: Activation::GeluTanh,
+            patch_bias: true,
+            pre_norm: false,
+            layer_scale: None,
+            naflex,
+            pooling,
+            projection_dim: None,
+        },
+    )?;
+    if naflex {
+        let patches = fields.size("num_patches", 256)?;
+        let name = fields.name("num_patches");
+        let side = patches.isqrt();
+        expect(side * side == patches, &name, "a square number", patches)?;
+        config.image_size = side.saturating_mul(config.patch_size);
+    }
+    fields.finish()?;
+    Ok(config)
 }
 
-/// What a published `config.json` gives; what it leaves out has the published default.
-#[derive(Deserialize)]
-struct Json {
-    model_type: Option<String>,
-    #[serde(default)]
-    vision_config: VisionJson,
-    #[serde(default)]
-    text_config: SiglipTextJson,
-}
-
-/// Sizes of the family.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SiglipConfig {
-    /// The picture encoder; its width is the shared space.
-    pub vision: VisionTowerConfig,
-    /// The text encoder, projected to the same width.
-    pub text: TextTowerConfig,
-}
-
-impl SiglipConfig {
-    /// Reads and validates a published `config.json`.
-    ///
-    /// # Errors
-    /// A field of the wrong type, out of range, or that does not fit another.
-    pub fn parse(json: &str) -> Result<Self, Error> {
-        let json: Json = serde_json::from_str(json)?;
-        expect(
-            json.model_type.as_deref() == Some(MODEL_TYPE),
-            "model_type",
-            format!("{MODEL_TYPE:?}"),
-            format!("{:?}", json.model_type.unwrap_or_default()),
-        )?;
-        let mut text = json.text_config.tower.over(TextTowerConfig {
+fn text(fields: &Fields) -> Result<TextTowerConfig, Error> {
+    let mut config = TextTowerConfig::published(
+        fields,
+        TextTowerConfig {
             vocab_size: 32000,
             max_position_embeddings: 64,
             hidden_size: 768,
@@ -98,99 +109,61 @@ impl SiglipConfig {
             layer_norm_eps: 1e-6,
             hidden_act: Activation::GeluTanh,
             causal: false,
+            layer_scale: None,
             pooling: TextPooling::LastPosition,
-            projection_dim: 768,
+            projection_dim: None,
             projection_bias: true,
-        })?;
-        text.projection_dim = json.text_config.projection_size.unwrap_or(text.hidden_size);
-        let config = Self {
-            vision: json.vision_config.over(VisionTowerConfig {
-                image_size: 224,
-                patch_size: 16,
-                num_channels: 3,
-                hidden_size: 768,
-                intermediate_size: 3072,
-                num_hidden_layers: 12,
-                num_attention_heads: 12,
-                layer_norm_eps: 1e-6,
-                hidden_act: Activation::GeluTanh,
-                patch_bias: true,
-                pre_norm: false,
-                pooling: VisionPooling::Attention,
-                projection_dim: None,
-            })?,
-            text,
+        },
+    )?;
+    let projection = fields.optional_size("projection_size")?;
+    config.projection_dim = Some(projection.unwrap_or(config.hidden_size));
+    fields.finish()?;
+    Ok(config)
+}
+
+/// Reads and validates a published `config.json` of any class of the family.
+///
+/// # Errors
+/// A field of the wrong type, out of range, not understood, or that does not fit another.
+pub fn parse(json: &str) -> Result<DualEncoderConfig, Error> {
+    let json: serde_json::Value = serde_json::from_str(json)?;
+    let fields = Fields::of(&json)?;
+    let found = fields.text("model_type", "")?;
+    let Some(model_type) = MODEL_TYPES.into_iter().find(|t| *t == found) else {
+        return Err(Error::Config {
+            place: "model_type".to_owned(),
+            expected: MODEL_TYPES.join(" or "),
+            found: format!("{found:?}"),
+        });
+    };
+    let second = model_type.starts_with("siglip2");
+    let class = if second { "Siglip2" } else { "Siglip" };
+    let known = |part: &str| architecture(&fields, &[&format!("{class}{part}Model")]);
+    let vit = |config| Some(VisionEncoderConfig::Vit(config));
+    let (vision, text, logits) = if model_type.ends_with("_vision_model") {
+        known("Vision")?;
+        (vit(vision(&fields, second)?), None, None)
+    } else if model_type.ends_with("_text_model") {
+        known("Text")?;
+        (None, Some(text(&fields)?), None)
+    } else {
+        known("")?;
+        let logits = LogitsConfig {
+            objective: Objective::Sigmoid,
+            logit_scale: 10f32.ln(),
+            logit_bias: Some(-10.0),
         };
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// # Errors
-    /// The first field that is out of range or does not fit another.
-    pub fn validate(&self) -> Result<(), Error> {
-        self.vision.validate()?;
-        self.text.validate()?;
-        expect(
-            self.vision.output_size() == self.text.projection_dim,
-            "text_config.projection_size",
-            format!("vision_config.hidden_size {}", self.vision.output_size()),
-            self.text.projection_dim,
-        )
-    }
-}
-
-/// The model.
-#[derive(Module, Debug)]
-pub struct Siglip {
-    vision: VisionTower,
-    text: TextTower,
-    logit_scale: Param<Tensor<1>>,
-    logit_bias: Param<Tensor<1>>,
-}
-
-impl Siglip {
-    /// Builds the model of a validated config.
-    pub fn new(w: &mut Weights, c: &SiglipConfig) -> Self {
-        Self {
-            vision: w.scope("vision", |w| VisionTower::new(w, &c.vision)),
-            text: w.scope("text", |w| TextTower::new(w, &c.text)),
-            logit_scale: w.param("logit_scale", [1], Init::Constant(10f32.ln())),
-            logit_bias: w.param("logit_bias", [1], Init::Constant(-10.0)),
-        }
-    }
-
-    /// The picture encoder.
-    pub fn vision(&self) -> &VisionTower {
-        &self.vision
-    }
-
-    /// The sigmoid loss of pairs.
-    ///
-    /// # Shapes
-    /// `pixel_values: [B, C, H, W]`, `ids: [B, T]` with their `lengths`; gives `[1]`.
-    pub fn loss(
-        &self,
-        pixel_values: Tensor<4>,
-        ids: Tensor<2, Int>,
-        lengths: &[usize],
-    ) -> Tensor<1> {
-        siglip(
-            self.embed_image(pixel_values),
-            self.embed_text(ids, lengths),
-            self.logit_scale.val(),
-            self.logit_bias.val(),
-        )
-    }
-}
-
-impl EmbedImage for Siglip {
-    fn embed_image(&self, pixel_values: Tensor<4>) -> Tensor<2> {
-        l2_normalize(self.vision.forward(pixel_values))
-    }
-}
-
-impl EmbedText for Siglip {
-    fn embed_text(&self, ids: Tensor<2, Int>, lengths: &[usize]) -> Tensor<2> {
-        l2_normalize(self.text.forward(ids, lengths))
-    }
+        let vision = vision(&fields.part("vision_config")?, second)?;
+        let text = text(&fields.part("text_config")?)?;
+        fields.finish()?;
+        (vit(vision), Some(text), Some(logits))
+    };
+    let config = DualEncoderConfig {
+        model_type,
+        vision,
+        text,
+        logits,
+    };
+    config.validate()?;
+    Ok(config)
 }

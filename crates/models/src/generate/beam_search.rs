@@ -7,8 +7,11 @@ struct Hypothesis {
     log_probability: f64,
 }
 
-/// Beam search: at each step the `width` most probable continuations are kept; ended texts compete by their
-/// log-probability over length to the power `length_penalty`, the end token counted.
+/// Beam search: at each step the `width` most probable continuations are kept; texts that ended, or reached the largest
+/// number of tokens, compete by their log-probability over length to the power `length_penalty`, the end token counted.
+///
+/// It stops where transformers' does by default: when as many texts have ended as beams are kept, and no open one is
+/// better than the worst of them at its present length.
 pub fn beam_search(
     model: &mut dyn Autoregressive,
     prompt: &[u32],
@@ -27,7 +30,7 @@ pub fn beam_search(
         log_probability: 0.0,
     }];
     let mut next = vec![prompt.to_vec()];
-    for _ in 0..budget {
+    for step in 1..=budget {
         let logits = model.feed(&next);
         let mut candidates: Vec<(f64, usize, u32)> = Vec::new();
         for (row, logits) in logits.into_iter().enumerate() {
@@ -45,21 +48,23 @@ pub fn beam_search(
             if kept.len() == width {
                 break;
             }
-            let parent = &beams[row];
-            if id == options.eos {
+            let finished = id == options.eos;
+            let mut ids = beams[row].ids.clone();
+            if !finished {
+                ids.push(id);
+            }
+            if finished || step == budget {
                 // an ending counts only where it is among the best continuations
                 if rank < width {
                     let text = Generated {
-                        ids: parent.ids.clone(),
+                        ids,
                         log_probability,
-                        finished: true,
+                        finished,
                     };
-                    ended.push((score(log_probability, parent.ids.len() + 1), text));
+                    ended.push((score(log_probability, step), text));
                 }
                 continue;
             }
-            let mut ids = parent.ids.clone();
-            ids.push(id);
             kept.push(Hypothesis {
                 ids,
                 log_probability,
@@ -70,13 +75,10 @@ pub fn beam_search(
         if beams.is_empty() {
             break;
         }
-        // as many texts have ended as beams are kept, and none that goes on can overtake at this length
-        if ended.len() >= width {
-            let best_ended = ended.iter().map(|e| e.0).fold(f64::NEG_INFINITY, f64::max);
-            let best_open = score(beams[0].log_probability, beams[0].ids.len());
-            if best_ended >= best_open {
-                break;
-            }
+        ended.sort_by(|a, b| b.0.total_cmp(&a.0));
+        ended.truncate(width);
+        if ended.len() == width && ended[width - 1].0 >= score(beams[0].log_probability, step) {
+            break;
         }
         model.select(&rows);
         next = beams

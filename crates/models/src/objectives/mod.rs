@@ -5,7 +5,7 @@ mod lm;
 mod siglip;
 mod token_labeling;
 
-pub use itc::{itc, l2_normalize};
+pub use itc::{itc, itc_logits, l2_normalize};
 pub use lm::lm;
-pub use siglip::siglip;
+pub use siglip::siglip_logits;
 pub use token_labeling::{TokenLabels, token_labeling};

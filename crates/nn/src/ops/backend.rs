@@ -50,6 +50,9 @@ pub struct AttentionOptions {
     pub scale: f32,
     /// Per batch row the number of valid keys; keys beyond it are not seen.
     pub key_lengths: Option<Arc<[u32]>>,
+    /// `[B, Tk]` row by row: whether a key is seen at all. For padding in front or between; padding behind needs only
+    /// `key_lengths`. A query that sees no key gives zeros.
+    pub key_mask: Option<Arc<[bool]>>,
 }
 
 /// One fused AdamW update; see [`kernels::AdamW`].
@@ -289,11 +292,40 @@ fn linear_flex(
 }
 
 impl AttentionOptions {
-    fn mask(&self) -> Mask<'_> {
-        if self.causal {
-            Mask::Causal { past: self.past }
-        } else {
-            Mask::None
+    /// What is added to the scores of `[B, Tq, Tk]`, where keys are hidden one by one.
+    fn added(&self, batch: usize, q_len: usize, k_len: usize) -> Option<Vec<f32>> {
+        let seen = self.key_mask.as_deref()?;
+        assert_eq!(
+            seen.len(),
+            batch * k_len,
+            "attention: key_mask is not [{batch}, {k_len}]"
+        );
+        let mut values = vec![f32::NEG_INFINITY; batch * q_len * k_len];
+        for (row, values) in values.chunks_mut(k_len.max(1)).enumerate() {
+            let (b, i) = (row / q_len, row % q_len);
+            let until = if self.causal {
+                k_len.min(i + self.past + 1)
+            } else {
+                k_len
+            };
+            let seen = &seen[b * k_len..][..until];
+            for (value, _) in values.iter_mut().zip(seen).filter(|(_, seen)| **seen) {
+                *value = 0.0;
+            }
+        }
+        Some(values)
+    }
+
+    /// The mask for the kernels; `added` is from [`Self::added`].
+    fn mask<'a>(&self, added: Option<&'a [f32]>, q_len: usize, k_len: usize) -> Mask<'a> {
+        match added {
+            Some(values) => Mask::Additive {
+                values,
+                batch_stride: q_len * k_len,
+                head_stride: 0,
+            },
+            None if self.causal => Mask::Causal { past: self.past },
+            None => Mask::None,
         }
     }
 
@@ -345,6 +377,7 @@ impl VlmOps for Flex {
         let qkv = qkv.to_contiguous();
         let [b, t, packed] = dims(&qkv);
         let d = packed / 3;
+        let added = options.added(b, t, t);
         let mut out = unfilled(b * t * d);
         let part = |i| heads(f32s(&qkv), t, d, i, 3);
         kernels::attention(
@@ -353,7 +386,7 @@ impl VlmOps for Flex {
             part(0),
             part(1),
             part(2),
-            options.mask(),
+            options.mask(added.as_deref(), t, t),
             options.key_lengths.as_deref(),
             options.scale,
             HeadsMut {
@@ -370,6 +403,7 @@ impl VlmOps for Flex {
         let (q, kv) = (q.to_contiguous(), kv.to_contiguous());
         let [b, tq, d] = dims(&q);
         let [_, tk, _] = dims(&kv);
+        let added = options.added(b, tq, tk);
         let mut out = unfilled(b * tq * d);
         kernels::attention(
             precision(),
@@ -377,7 +411,7 @@ impl VlmOps for Flex {
             heads(f32s(&q), tq, d, 0, 1),
             heads(f32s(&kv), tk, d, 0, 2),
             heads(f32s(&kv), tk, d, 1, 2),
-            options.mask(),
+            options.mask(added.as_deref(), tq, tk),
             options.key_lengths.as_deref(),
             options.scale,
             HeadsMut {
@@ -544,13 +578,14 @@ impl VlmGrad for Flex {
         let (dy, qkv) = (dy.to_contiguous(), qkv.to_contiguous());
         let [b, t, packed] = dims(&qkv);
         let d = packed / 3;
+        let added = options.added(b, t, t);
         let mut dqkv = unfilled(b * t * packed);
         kernels::attention_backward_packed(
             precision(),
             options.shape(b, t, t, d),
             heads(f32s(&dy), t, d, 0, 1),
             f32s(&qkv),
-            options.mask(),
+            options.mask(added.as_deref(), t, t),
             options.key_lengths.as_deref(),
             options.scale,
             None,
@@ -568,6 +603,7 @@ impl VlmGrad for Flex {
         let (dy, q, kv) = (dy.to_contiguous(), q.to_contiguous(), kv.to_contiguous());
         let [b, tq, d] = dims(&q);
         let [_, tk, _] = dims(&kv);
+        let added = options.added(b, tq, tk);
         let (mut dq, mut dkv) = (unfilled(b * tq * d), unfilled(b * tk * 2 * d));
         kernels::attention_backward_packed_kv(
             precision(),
@@ -575,7 +611,7 @@ impl VlmGrad for Flex {
             heads(f32s(&dy), tq, d, 0, 1),
             heads(f32s(&q), tq, d, 0, 1),
             f32s(&kv),
-            options.mask(),
+            options.mask(added.as_deref(), tq, tk),
             options.key_lengths.as_deref(),
             options.scale,
             None,

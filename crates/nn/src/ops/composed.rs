@@ -73,7 +73,7 @@ pub fn cross_attention(q: Tensor<3>, kv: Tensor<3>, options: AttentionOptions) -
     let v = split_heads(kv.narrow(2, d, d), options.heads);
     let q = split_heads(q, options.heads);
     let mut scores = q.matmul(k.transpose()) * options.scale; // [B, H, Tq, Tk]
-    if options.causal || options.key_lengths.is_some() {
+    if options.causal || options.key_lengths.is_some() || options.key_mask.is_some() {
         let lengths = options.key_lengths.as_deref();
         let mut bias = vec![0f32; b * tq * tk];
         for (row, values) in bias.chunks_mut(tk).enumerate() {
@@ -85,6 +85,12 @@ pub fn cross_attention(q: Tensor<3>, kv: Tensor<3>, options: AttentionOptions) -
             };
             let seen = seen.min(lengths.map_or(tk, |l| l[batch] as usize));
             values[seen.min(tk)..].fill(-1e30);
+            if let Some(mask) = options.key_mask.as_deref() {
+                let hidden = mask[batch * tk..][..tk].iter().map(|seen| !seen);
+                for (value, _) in values.iter_mut().zip(hidden).filter(|(_, hidden)| *hidden) {
+                    *value = -1e30;
+                }
+            }
         }
         let bias = Tensor::<1>::from_floats(bias.as_slice(), &device).reshape([b, 1, tq, tk]);
         scores = scores + bias;

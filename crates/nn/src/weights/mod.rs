@@ -1,10 +1,19 @@
 //! Where parameters come from: a seed, or a checkpoint taken strictly by name.
 
+mod checkpoint;
+mod files;
 mod names;
+mod pickle;
+mod pytorch;
 mod safetensors;
+mod tensor;
+mod zip;
 
+pub use self::checkpoint::{Checkpoint, Format, TensorInfo};
+pub use self::files::weights_file;
 pub use self::names::Rule;
-pub use self::safetensors::{Checkpoint, StoreDtype, to_bytes};
+pub use self::safetensors::{StoreDtype, to_bytes};
+pub use self::tensor::Dtype;
 
 use crate::random::SplitMix64;
 use burn::module::{Module, ModuleVisitor, Param};
@@ -14,13 +23,29 @@ use std::collections::BTreeMap;
 /// What is wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file is not a readable safetensors file.
+    /// The file is of no known format, damaged, or asks for what a checkpoint has no need of.
     #[error("{name}: {reason}")]
     Format {
         /// The file, or whatever the caller named the bytes.
         name: String,
         /// Expected and found.
         reason: String,
+    },
+    /// A file cannot be opened or mapped.
+    #[error("{name}: cannot be read: {source}")]
+    Io {
+        /// The file.
+        name: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A directory holds no weights.
+    #[error("{directory}: expected weights, found none of {}", looked_for.join(", "))]
+    NoWeights {
+        /// The directory.
+        directory: String,
+        /// File names, in the order in which they were looked for.
+        looked_for: Vec<String>,
     },
     /// Names or shapes differ from what the model's config asks for.
     #[error("{name}: weights do not match the config\n{}", differences.join("\n"))]
@@ -30,6 +55,13 @@ pub enum Error {
         /// One line each: `-` asked for and not there, `+` there and not asked for, `!` there and different.
         differences: Vec<String>,
     },
+}
+
+fn format_error(name: &str, reason: impl Into<String>) -> Error {
+    Error::Format {
+        name: name.to_owned(),
+        reason: reason.into(),
+    }
 }
 
 /// How a parameter starts when a model is trained from scratch.
@@ -58,7 +90,7 @@ impl Init {
 enum Source {
     Seed(u64),
     Checkpoint {
-        checkpoint: Checkpoint,
+        checkpoint: Box<Checkpoint>,
         differences: Vec<String>,
     },
 }
@@ -86,7 +118,7 @@ impl Weights {
             device: device.clone(),
             path: Vec::new(),
             source: Source::Checkpoint {
-                checkpoint,
+                checkpoint: Box::new(checkpoint),
                 differences: Vec::new(),
             },
         }

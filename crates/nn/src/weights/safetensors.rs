@@ -1,9 +1,16 @@
 //! The safetensors format (<https://github.com/huggingface/safetensors>): reading strictly, writing whole.
 
-use super::Error;
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use super::checkpoint::{Checkpoint, Format};
+use super::tensor::{Dtype, Source, Tensor, View, elements, row_major};
+use super::{Error, format_error};
+use half::bf16;
+use safetensors::tensor::{Dtype as FileDtype, TensorView};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+/// The longest header, as in the reference implementation.
+const MAX_HEADER: usize = 100_000_000;
 
 /// The number type that weights are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,106 +21,120 @@ pub enum StoreDtype {
     Bf16,
 }
 
-/// The tensors of a checkpoint, each of which can be taken once.
-pub struct Checkpoint {
-    name: String,
-    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+/// A tensor's entry in the header.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+struct Header {
     metadata: HashMap<String, String>,
+    entries: BTreeMap<String, Entry>,
 }
 
-fn format_error(name: &str, reason: impl Into<String>) -> Error {
-    Error::Format {
-        name: name.to_owned(),
-        reason: reason.into(),
+/// Reads the header's map by hand, because a name that stands there twice must not go unnoticed.
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a map of names to tensors")
     }
-}
 
-impl Checkpoint {
-    /// Reads the bytes of a safetensors file; `name` stands for it in errors.
-    ///
-    /// # Errors
-    /// A broken header, a number type that is no float, or a value that is not finite.
-    pub fn parse(bytes: &[u8], name: &str) -> Result<Self, Error> {
-        let file = SafeTensors::deserialize(bytes)
-            .map_err(|e| format_error(name, format!("expected a safetensors file, found {e}")))?;
-        let (_, header) = SafeTensors::read_metadata(bytes)
-            .map_err(|e| format_error(name, format!("expected a safetensors header, found {e}")))?;
-        let mut tensors = BTreeMap::new();
-        for (key, view) in file.iter() {
-            let values = floats(&view)
-                .map_err(|found| format_error(name, format!("{key}: expected {found}")))?;
-            if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
-                return Err(format_error(
-                    name,
-                    format!("{key}: expected finite weights, found {bad}"),
-                ));
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let twice = |name: &str| A::Error::custom(format!("{name:?} stands there twice"));
+        let (mut metadata, mut entries) = (None, BTreeMap::new());
+        while let Some(name) = map.next_key::<String>()? {
+            let again = if name == "__metadata__" {
+                metadata.replace(map.next_value()?).is_some()
+            } else {
+                entries.insert(name.clone(), map.next_value()?).is_some()
+            };
+            if again {
+                return Err(twice(&name));
             }
-            tensors.insert(key.to_owned(), (view.shape().to_vec(), values));
         }
-        Ok(Self {
-            name: name.to_owned(),
-            tensors,
-            metadata: header.metadata().clone().unwrap_or_default(),
+        Ok(Header {
+            metadata: metadata.unwrap_or_default(),
+            entries,
         })
     }
+}
 
-    /// What the checkpoint is called in errors.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The string map of the file's header.
-    pub fn metadata(&self) -> &HashMap<String, String> {
-        &self.metadata
-    }
-
-    /// Takes a tensor out; the error is one line of the difference to what the model asks for.
-    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
-        match self.tensors.remove(name) {
-            None => Err(format!("- {name} {shape:?}")),
-            Some((found, _)) if found != shape => {
-                Err(format!("! {name}: expected {shape:?}, found {found:?}"))
-            }
-            Some((_, values)) => Ok(values),
-        }
-    }
-
-    /// The tensors that nobody took, to be renamed.
-    pub(super) fn tensors_mut(&mut self) -> &mut BTreeMap<String, (Vec<usize>, Vec<f32>)> {
-        &mut self.tensors
-    }
-
-    /// One line for each tensor that nobody took.
-    pub fn unused(&self) -> impl Iterator<Item = String> {
-        self.tensors
-            .iter()
-            .map(|(name, (shape, _))| format!("+ {name} {shape:?}"))
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
     }
 }
 
-fn floats(view: &TensorView) -> Result<Vec<f32>, String> {
-    let data = view.data();
-    Ok(match view.dtype() {
-        Dtype::F32 => data
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect(),
-        Dtype::BF16 => data
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|b| bf16::from_le_bytes(*b).to_f32())
-            .collect(),
-        Dtype::F16 => data
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|b| f16::from_le_bytes(*b).to_f32())
-            .collect(),
-        other => return Err(format!("F32, BF16 or F16, found {other:?}")),
-    })
+/// Whether a file begins as this format does.
+pub(super) fn fits(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{')
+}
+
+/// The tensors of a file, not yet read.
+pub(super) fn parse(source: &Source, name: &str) -> Result<Checkpoint, Error> {
+    let error =
+        |reason: String| format_error(name, format!("expected safetensors, found {reason}"));
+    let bytes = source.bytes();
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(error(format!("{} bytes", bytes.len())));
+    };
+    let length = u64::from_le_bytes(*length);
+    let header = usize::try_from(length).ok();
+    let header = header.filter(|&length| length <= MAX_HEADER.min(rest.len()));
+    let Some(header) = header.map(|length| rest[..length].to_vec()) else {
+        return Err(error(format!(
+            "a header of {length} bytes in a file of {}; cut short?",
+            bytes.len()
+        )));
+    };
+    let parsed: Header =
+        serde_json::from_slice(&header).map_err(|e| error(format!("a header with {e}")))?;
+    let data = 8 + header.len();
+
+    let mut order: Vec<(&String, &Entry)> = parsed.entries.iter().collect();
+    order.sort_by_key(|(_, entry)| entry.data_offsets);
+    let mut end = 0;
+    for (key, entry) in order {
+        if entry.data_offsets.0 != end || entry.data_offsets.1 < end {
+            return Err(error(format!(
+                "{key:?} at bytes {:?} of the data, behind {end} used ones",
+                entry.data_offsets
+            )));
+        }
+        end = entry.data_offsets.1;
+    }
+    if end != bytes.len() - data {
+        return Err(error(format!(
+            "{} bytes of data where the header lists {end}; cut short?",
+            bytes.len() - data
+        )));
+    }
+
+    let mut tensors = BTreeMap::new();
+    for (key, entry) in parsed.entries {
+        let found = |reason: String| error(format!("{key:?} with {reason}"));
+        let dtype = Dtype::named(&entry.dtype)
+            .ok_or_else(|| found(format!("unknown number type {:?}", entry.dtype)))?;
+        let (begin, end) = entry.data_offsets;
+        let size = elements(&entry.shape).and_then(|n| n.checked_mul(dtype.size()));
+        if size != Some(end - begin) {
+            let (shape, size) = (&entry.shape, end - begin);
+            return Err(found(format!("shape {shape:?} of {dtype} in {size} bytes")));
+        }
+        let strides = row_major(&entry.shape);
+        let region = (data + begin, data + end);
+        let view = View::new(source, region, dtype, 0, entry.shape, strides).map_err(found)?;
+        tensors.insert(key, Tensor::from(view));
+    }
+    let mut checkpoint = Checkpoint::new(name, Format::Safetensors, tensors);
+    checkpoint.metadata = parsed.metadata;
+    Ok(checkpoint)
 }
 
 /// The bytes of a safetensors file, the same for the same weights.
@@ -141,8 +162,8 @@ pub fn to_bytes(
         })
         .collect();
     let dtype = match dtype {
-        StoreDtype::F32 => Dtype::F32,
-        StoreDtype::Bf16 => Dtype::BF16,
+        StoreDtype::F32 => FileDtype::F32,
+        StoreDtype::Bf16 => FileDtype::BF16,
     };
     let mut views = Vec::with_capacity(stored.len());
     for (name, shape, bytes) in &stored {
