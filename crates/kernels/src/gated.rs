@@ -1,6 +1,7 @@
 //! Gated activations (Shazeer 2020): `activation(gate) * up`, with SiLU as SwiGLU.
 //!
-//! Gate and up come from one joint projection: rows of `[gate, up]`, `width` elements each.
+//! Gate and up come from one joint projection, rows of `[gate, up]`, `width` elements each, or (where
+//! nothing is trained) from two.
 
 use crate::activation::{Activation, Function, with_function};
 use crate::parallel;
@@ -75,6 +76,32 @@ simd_dispatch! {
     fn backward(
         activation: Activation, gate_up: &[f32], dout: &[f32], width: usize, dgate_up: &mut [f32],
     ) = backward_kernel;
+}
+
+#[inline(always)]
+fn in_place_with<S: Simd, F: Function>(s: S, gate: &[f32], up: &mut [f32]) {
+    for (gate, up) in gate.chunks(S::LANES).zip(up.chunks_mut(S::LANES)) {
+        let gated = s.mul(F::value(s, s.load(gate)), s.load(up));
+        s.store(up, gated);
+    }
+}
+
+#[inline(always)]
+fn in_place_kernel<S: Simd>(s: S, activation: Activation, gate: &[f32], up: &mut [f32]) {
+    with_function!(activation, in_place_with(s, gate, up));
+}
+
+simd_dispatch! {
+    fn in_place(activation: Activation, gate: &[f32], up: &mut [f32]) = in_place_kernel;
+}
+
+/// `up *= activation(gate)`, elementwise.
+pub fn gate_in_place(activation: Activation, gate: &[f32], up: &mut [f32]) {
+    assert_eq!(gate.len(), up.len(), "gated: gate and up differ in length");
+    let chunk = parallel::elements_per_task();
+    parallel::for_each_chunk(up, chunk, |i, up| {
+        in_place(activation, &gate[i * chunk..][..up.len()], up);
+    });
 }
 
 fn check(gate_up: usize, width: usize, out: usize) {

@@ -20,6 +20,7 @@ pub mod activation;
 pub mod attention;
 pub mod conv;
 pub mod cpu_features;
+pub mod elementwise;
 pub mod embedding;
 pub mod gated;
 pub mod gemm;
@@ -46,8 +47,9 @@ pub use conv::{
     unpatchify,
 };
 pub use cpu_features::{Isa, Precision};
+pub use elementwise::{add_to, add_to_rows};
 pub use embedding::{gather_rows, scatter_add_rows};
-pub use gated::{gated, gated_backward};
+pub use gated::{gate_in_place, gated, gated_backward};
 pub use gemm::{
     MatRef, PackedWeights, linear, linear::Epilogue, linear::column_sum, linear_packed, matmul,
     matmul_add,
@@ -56,6 +58,7 @@ pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_
 pub use mapped::MappedFile;
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw, sum_of_squares};
+pub use parallel::in_team;
 pub use quant::{
     BlockFormat, Int8Weights, PackedMatrix, QuantError, QuantizedMatrix, linear_int8, matmul_shared,
 };

@@ -4,7 +4,7 @@
 use crate::support::Random;
 use vlm_kernels::*;
 
-/// Runs on pools of several sizes, repeatedly.
+/// Runs on pools of several sizes, and with their threads standing by.
 #[track_caller]
 fn assert_repeats(run: impl Fn() -> Vec<f32> + Sync) {
     let expected = run();
@@ -13,13 +13,16 @@ fn assert_repeats(run: impl Fn() -> Vec<f32> + Sync) {
             .num_threads(threads)
             .build()
             .expect("a few threads can be had");
-        for _ in 0..2 {
-            let found = pool.install(&run);
+        for team in [false, true] {
+            let found = pool.install(|| if team { in_team(&run) } else { run() });
             let differs = found
                 .iter()
                 .zip(&expected)
                 .position(|(a, b)| a.to_bits() != b.to_bits());
-            assert_eq!(differs, None, "first difference with {threads} threads");
+            assert_eq!(
+                differs, None,
+                "first difference with {threads} threads, team: {team}"
+            );
         }
     }
 }

@@ -41,6 +41,22 @@ fn activations_and_their_derivatives_match_the_definition() {
 }
 
 #[test]
+fn sums_in_place_are_elementwise() {
+    let mut random = Random::new(8);
+    for (m, width) in [(0, 3), (1, 1), (3, 17), (40, 1000)] {
+        let (x, y) = (random.floats(m * width, 1.0), random.floats(m * width, 1.0));
+        let row = random.floats(width, 1.0);
+        let (mut sum, mut rows) = (x.clone(), x.clone());
+        add_to(&mut sum, &y);
+        add_to_rows(&mut rows, &row);
+        for (i, x) in x.iter().enumerate() {
+            assert_eq!(sum[i], x + y[i]);
+            assert_eq!(rows[i], x + row[i % width]);
+        }
+    }
+}
+
+#[test]
 fn gelu_is_within_1e_6_of_the_exact_one_everywhere() {
     let x: Vec<f32> = (-100_000..100_000).map(|i| i as f32 * 1e-4).collect();
     let mut y = vec![0.0; x.len()];

@@ -135,6 +135,15 @@ fn gated_activations_and_their_gradients_match_the_definition() {
             };
             let what = format!("{activation:?} {m}x{width}");
             assert_close(&what, &out, &by_definition(&widen(&gate_up)), 4e-6);
+            let apart = |part: usize| -> Vec<f32> {
+                let rows = gate_up.chunks_exact(2 * width);
+                rows.flat_map(|row| &row[part * width..][..width])
+                    .copied()
+                    .collect()
+            };
+            let mut up = apart(1);
+            gate_in_place(activation, &apart(0), &mut up);
+            assert_eq!(up, out, "{what}: gate and up apart");
             if m * width > 200 {
                 continue;
             }

@@ -1,10 +1,9 @@
 //! The weight of a decoder's linear layer in the form that computes fastest.
 
 use crate::error::Error;
-use rayon::prelude::*;
 use vlm_kernels::memory::unfilled;
 use vlm_kernels::quant::{PackedMatrix, QuantError, QuantizedMatrix, matmul_shared};
-use vlm_kernels::{Epilogue, PackedWeights, linear, linear_packed};
+use vlm_kernels::{Epilogue, PackedWeights, add_to_rows, linear, linear_packed};
 
 pub use vlm_kernels::Precision;
 pub use vlm_kernels::quant::BlockFormat;
@@ -186,33 +185,7 @@ pub fn multiply_shared<const N: usize>(
 }
 
 fn add_bias(out: &mut [f32], bias: Option<&[f32]>) {
-    let Some(bias) = bias else {
-        return;
-    };
-    out.par_chunks_mut(bias.len())
-        .with_min_len(TASK.div_ceil(bias.len()))
-        .for_each(|row| add(row, bias));
-}
-
-/// Numbers that are worth a task.
-const TASK: usize = 1 << 15;
-
-/// `x += y`.
-pub(crate) fn add(x: &mut [f32], y: &[f32]) {
-    by_tasks(x, y, |x, y| *x += y);
-}
-
-/// `x *= y`.
-pub(crate) fn multiply(x: &mut [f32], y: &[f32]) {
-    by_tasks(x, y, |x, y| *x *= y);
-}
-
-fn by_tasks(x: &mut [f32], y: &[f32], f: impl Fn(&mut f32, &f32) + Sync) {
-    let run = |x: &mut [f32], y: &[f32]| x.iter_mut().zip(y).for_each(|(x, y)| f(x, y));
-    if x.len() <= TASK {
-        run(x, y);
-    } else {
-        let tasks = x.par_chunks_mut(TASK).zip(y.par_chunks(TASK));
-        tasks.for_each(|(x, y)| run(x, y));
+    if let Some(bias) = bias {
+        add_to_rows(out, bias);
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Legend: `B` texts, `t` new tokens of each, `D` width, `V` vocabulary.
 
-use crate::decoders::matrix::{Matrix, Precision, add, multiply, multiply_shared};
+use crate::decoders::matrix::{Matrix, Precision, multiply_shared};
 use crate::decoders::tensors::Tensors;
 use crate::encoders::check_size;
 use crate::error::{Error, expect};
@@ -19,8 +19,8 @@ use crate::generate::Autoregressive;
 use serde::Deserialize;
 use vlm_kernels::memory::unfilled;
 use vlm_kernels::{
-    Activation, AttentionShape, HeadsMut, HeadsRef, Mask, Rotation, activation_forward, attention,
-    inverse_frequencies, rms_norm, rope,
+    Activation, AttentionShape, HeadsMut, HeadsRef, Mask, Rotation, add_to, attention,
+    gate_in_place, in_team, inverse_frequencies, rms_norm, rope,
 };
 
 pub use vlm_kernels::RopeLayout;
@@ -452,9 +452,9 @@ impl Decoding<'_> {
                 rotation: &rotation,
             };
             let y = attention.run(cache, &h, [rows, t, past]);
-            add(&mut x, &y);
+            add_to(&mut x, &y);
             let h = self.model.norm(&x, &layer.post_norm);
-            add(&mut x, &swiglu(layer, &h, m));
+            add_to(&mut x, &swiglu(layer, &h, m));
         }
         self.positions += t;
         x
@@ -529,9 +529,7 @@ impl Attention<'_> {
 /// `down(silu(gate(h)) * up(h))` (Shazeer, "GLU variants improve transformer", 2020), `[m, D]` to `[m, D]`.
 fn swiglu(layer: &Layer, h: &[f32], m: usize) -> Vec<f32> {
     let [gate, mut up] = multiply_shared(h, m, [(&layer.gate, None), (&layer.up, None)]);
-    let mut gated = unfilled(gate.len());
-    activation_forward(Activation::Silu, &gate, &mut gated);
-    multiply(&mut up, &gated);
+    gate_in_place(Activation::Silu, &gate, &mut up);
     layer.down.multiply(&up, m, None)
 }
 
@@ -554,12 +552,14 @@ impl Autoregressive for Decoding<'_> {
         if t == 0 {
             return vec![Vec::new(); tokens.len()];
         }
-        let x = self.hidden_states(tokens);
-        let mut last = Vec::with_capacity(tokens.len() * d);
-        for text in x.chunks_exact(t * d) {
-            last.extend_from_slice(&text[(t - 1) * d..]);
-        }
-        let logits = self.model.head(&last, tokens.len());
+        let logits = in_team(|| {
+            let x = self.hidden_states(tokens);
+            let mut last = Vec::with_capacity(tokens.len() * d);
+            for text in x.chunks_exact(t * d) {
+                last.extend_from_slice(&text[(t - 1) * d..]);
+            }
+            self.model.head(&last, tokens.len())
+        });
         logits
             .chunks_exact(self.vocab_size())
             .map(<[f32]>::to_vec)

@@ -1,6 +1,11 @@
 //! Cutting work into tasks whose number depends on the size of the problem alone.
 
+mod team;
+
 use rayon::prelude::*;
+use std::marker::PhantomData;
+
+pub use team::in_team;
 
 /// Elements of cheap elementwise work that are worth a task of their own.
 const TASK_ELEMENTS: usize = 16 * 1024;
@@ -19,7 +24,7 @@ pub(crate) const fn elements_per_task() -> usize {
 pub(crate) fn for_each_task(count: usize, task: impl Fn(usize) + Sync + Send) {
     if count <= 1 {
         (0..count).for_each(task);
-    } else {
+    } else if !team::run(count, &task) {
         (0..count).into_par_iter().for_each(task);
     }
 }
@@ -40,32 +45,56 @@ pub(crate) fn for_each_chunk(
     chunk: usize,
     task: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {
-    if out.len() <= chunk {
-        if !out.is_empty() {
-            task(0, out);
-        }
-    } else {
-        out.par_chunks_mut(chunk)
-            .enumerate()
-            .for_each(|(index, chunk)| task(index, chunk));
-    }
+    let all = Chunks::new(out, chunk);
+    // SAFETY: every task has its own chunk.
+    for_each_task(all.count(), |i| task(i, unsafe { all.get(i) }));
 }
 
-/// As [`for_each_chunk`] for two slices that are cut alike.
+/// As [`for_each_chunk`] for two slices that are cut into equally many.
 pub(crate) fn for_each_chunk2(
     a: (&mut [f32], usize),
     b: (&mut [f32], usize),
     task: impl Fn(usize, &mut [f32], &mut [f32]) + Sync + Send,
 ) {
-    if a.0.len() <= a.1 && b.0.len() <= b.1 {
-        if !a.0.is_empty() {
-            task(0, a.0, b.0);
+    let (a, b) = (Chunks::new(a.0, a.1), Chunks::new(b.0, b.1));
+    for_each_task(a.count().min(b.count()), |i| {
+        // SAFETY: every task has its own chunks.
+        let (a, b) = unsafe { (a.get(i), b.get(i)) };
+        task(i, a, b);
+    });
+}
+
+/// A slice in chunks, of which the last may be shorter.
+struct Chunks<'a> {
+    data: SharedMut,
+    len: usize,
+    chunk: usize,
+    _slice: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Chunks<'a> {
+    fn new(data: &'a mut [f32], chunk: usize) -> Self {
+        assert!(chunk > 0 || data.is_empty(), "chunks of nothing");
+        Self {
+            len: data.len(),
+            data: SharedMut::new(data),
+            chunk: chunk.max(1),
+            _slice: PhantomData,
         }
-    } else {
-        a.0.par_chunks_mut(a.1)
-            .zip(b.0.par_chunks_mut(b.1))
-            .enumerate()
-            .for_each(|(index, (a, b))| task(index, a, b));
+    }
+
+    fn count(&self) -> usize {
+        self.len.div_ceil(self.chunk)
+    }
+
+    /// # Safety
+    /// No one else has chunk `i`, one of [`Self::count`].
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn get(&self, i: usize) -> &mut [f32] {
+        let at = i * self.chunk;
+        let len = self.chunk.min(self.len - at);
+        // SAFETY: within the slice, which is borrowed; the caller promises that it is not shared.
+        unsafe { std::slice::from_raw_parts_mut(self.data.ptr().add(at), len) }
     }
 }
 
