@@ -84,7 +84,7 @@ impl AlbefTask {
     }
 
     /// By the parts that a released checkpoint has.
-    fn of_parts(checkpoint: &Checkpoint) -> Result<Self, Error> {
+    pub(super) fn of_parts(checkpoint: &Checkpoint) -> Result<Self, Error> {
         let has = |part: &str| checkpoint.tensors().any(|t| t.name.starts_with(part));
         let classes = checkpoint.shape("cls_head.2.weight");
         let classes = classes.map(|shape| shape.first().copied().unwrap_or(0));

@@ -200,7 +200,7 @@ impl Albef {
         device: &Device,
     ) -> Result<Self, Error> {
         config.validate()?;
-        let task = AlbefConfig::of_original(&checkpoint)?.task;
+        let task = AlbefTask::of_parts(&checkpoint)?;
         let checkpoint = names::fine_tuning(checkpoint, config, task);
         let (mut checkpoint, tied) = names::translated(checkpoint, config)?;
         let (width, classes) = (config.text.hidden_size, config.task.classes());
