@@ -68,6 +68,9 @@ impl Groups {
                 ));
             }
         }
+        if !names.is_empty() && frozen.len() == names.len() {
+            return Err("train.freeze: expected parameters that learn, found none".to_owned());
+        }
         let mut depths: BTreeMap<&str, usize> = BTreeMap::new();
         for (tower, number) in names.iter().filter_map(|name| block(name)) {
             let depth = depths.entry(tower).or_default();

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
-use vlm_nn::weights::Weights;
+use vlm_nn::weights::{Checkpoint, Weights};
 
 /// Parameters by name, with their shapes.
 pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -67,6 +67,26 @@ pub(crate) trait Learner: Sync {
         model
     }
 
+    /// Before the gradients of a step, from 1: what follows the model moves.
+    fn before(&self, _model: &Self::Model, _step: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// After a step.
+    fn after(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Further files of a checkpoint, with what a resumed run takes up again.
+    fn kept(&self) -> Result<Files, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Takes up what [`Self::kept`] wrote; `read` gives a file of the checkpoint.
+    fn take_up(&self, _read: &dyn Fn(&str) -> Result<Checkpoint, Error>) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Scores of a model without gradients.
     fn measure(&self, model: Self::Model) -> Result<Measured, Error>;
 
@@ -86,7 +106,7 @@ pub(crate) trait Learner: Sync {
 }
 
 /// A loss that looks at nothing but a few vectors of each pair, whatever they were computed of.
-pub(crate) trait Contrastive<M, B> {
+pub(crate) trait Contrastive<M, B>: Sync {
     /// The vectors of a batch, a row for each pair.
     fn vectors(&self, model: &M, batch: &B, device: &Device) -> Result<Vec<Tensor<2>>, Error>;
 

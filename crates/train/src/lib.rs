@@ -27,6 +27,9 @@ mod source;
 mod symbols;
 mod workers;
 
+#[cfg(test)]
+mod tests;
+
 pub use augment::Augment;
 pub use error::Error;
 pub use groups::Groups;

@@ -13,7 +13,7 @@ use crate::plot::{Panel, Plot, Series};
 use crate::progress::{StepReport, Throughput, TrainingProgress};
 use crate::recipe::{OutputDtype, Recipe, TrainRecipe};
 use crate::schedule::{last_step_before_decay, learning_rate};
-use crate::workers::Workers;
+use crate::workers::{LossParts, Workers};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
@@ -72,8 +72,8 @@ struct Run<'a, L> {
 }
 
 /// Everything of a run that a step changes.
-struct State<M> {
-    model: M,
+pub(crate) struct State<M> {
+    pub model: M,
     optimizer: Optimizer,
     ema: Option<Ema>,
     step: u64,
@@ -126,6 +126,11 @@ impl<L: Learner> Run<'_, L> {
         let validation = recipe.validation();
         let device = Device::flex().autodiff();
         let log_path = self.options.directory.join("log.jsonl");
+        if t.gradient_cache && self.learner.contrastive().is_none() {
+            let reason = "train.gradient_cache: expected a model whose whole loss is a contrast of vectors that each \
+                          depend on one pair, found another";
+            return Err(Error::file("recipe", reason));
+        }
         let mut note = None;
         let (mut state, mut log) = if self.options.resume {
             let (state, seconds) = self.restore(&device)?;
@@ -135,19 +140,12 @@ impl<L: Learner> Run<'_, L> {
         } else {
             let (model, of_model) = self.learner.initial(&device)?;
             note = of_model;
-            let groups = groups(&model, t)?;
+            let state = State::new(model, t)?;
             self.claim_directory()?;
-            let state = State {
-                optimizer: Optimizer::new(t.weight_decay, t.betas, groups),
-                ema: t.ema_decay.map(|decay| Ema::new(decay, &model)),
-                model,
-                step: 0,
-            };
             (state, LogWriter::create(&log_path)?)
         };
         let stream = self.learner.stream(state.step * t.accumulate as u64);
         let workers = Workers::new(t.accumulate)?;
-        let cache = self.learner.contrastive().filter(|_| t.gradient_cache);
         let mut progress = TrainingProgress::new(t.steps, LINE_INTERVAL, self.options.quiet);
         if let Some(note) = note {
             progress.note(&note);
@@ -156,51 +154,16 @@ impl<L: Learner> Run<'_, L> {
         let mut smooth: Option<f64> = None;
         while state.step < t.steps && !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
-            state.step += 1;
-            let step = state.step;
             let batches: Vec<L::Batch> =
                 stream.iter().take(t.accumulate).collect::<Result<_, _>>()?;
             if batches.len() < t.accumulate {
                 let reason = "the data thread ended early";
                 return Err(Error::file(&self.options.directory, reason));
             }
-            let frozen = state.optimizer.groups().frozen();
-            let (parts, mut grads) = match cache {
-                Some(contrastive) => workers.cached_gradients::<L>(
-                    contrastive,
-                    &state.model,
-                    frozen,
-                    &batches,
-                    &device,
-                )?,
-                None => {
-                    workers.gradients(&self.learner, &state.model, frozen, &batches, &device)?
-                }
-            };
-            let missing = grads.missing();
-            if step == 1 && !missing.is_empty() {
-                return Err(Error::file(
-                    &self.options.directory,
-                    format!(
-                        "{} parameters got no gradient: {}",
-                        missing.len(),
-                        missing.into_iter().take(5).collect::<Vec<_>>().join(", ")
-                    ),
-                ));
-            }
+            let done = state.advanced(&self.learner, &workers, &batches, t, &device)?;
+            state = done.state;
+            let (step, parts, lr) = (state.step, done.parts, done.learning_rate);
             let loss = parts.total;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { step, loss });
-            }
-            // a cached loss is a mean over all batches already
-            let summed = if cache.is_some() { 1 } else { t.accumulate };
-            let grad_norm = grads.finish(summed, t.clip_norm);
-            let lr = learning_rate(t, step);
-            let model = state.optimizer.step(state.model, grads, lr);
-            state.model = self.learner.bounded(model);
-            if let Some(ema) = &mut state.ema {
-                ema.update(&state.model);
-            }
 
             throughput.record(t.batch_size * t.accumulate, begun.elapsed());
             smooth = Some(smooth.map_or(loss, |s: f64| 0.98 * s + 0.02 * loss));
@@ -218,7 +181,7 @@ impl<L: Learner> Run<'_, L> {
                 for (name, part) in &parts.parts {
                     record.insert((*name).to_owned(), json!(part));
                 }
-                record.insert("grad_norm".to_owned(), json!(grad_norm));
+                record.insert("grad_norm".to_owned(), json!(done.grad_norm));
                 record.insert("lr".to_owned(), json!(lr));
                 let speed = throughput.samples_per_second();
                 record.insert("samples_per_s".to_owned(), json!(speed));
@@ -333,6 +296,7 @@ impl<L: Learner> Run<'_, L> {
         let inner = device.clone().inner();
         let mut optimizer = Optimizer::new(t.weight_decay, t.betas, groups(&model, t)?);
         optimizer.restore(&model, read(OPTIMIZER)?, trainer.step, &inner)?;
+        self.learner.take_up(&read)?;
         let ema = t.ema_decay.map(|decay| {
             let averages = read(EMA)?;
             Ema::restore(decay, &model, averages, &inner)
@@ -366,6 +330,7 @@ impl<L: Learner> Run<'_, L> {
         if let Some(ema) = &state.ema {
             files.push((EMA, ema.to_bytes()?));
         }
+        files.extend(self.learner.kept()?);
         files.push((TRAINER, trainer));
         write(
             &checkpoint::directory(&self.options.directory, state.step),
@@ -405,7 +370,79 @@ impl<L: Learner> Run<'_, L> {
     }
 }
 
+/// What a step leaves.
+pub(crate) struct Advanced<M> {
+    pub state: State<M>,
+    pub parts: LossParts,
+    /// Before it was clipped.
+    pub grad_norm: f64,
+    pub learning_rate: f64,
+}
+
 impl<M: Module> State<M> {
+    /// The state before the first step.
+    pub(crate) fn new(model: M, t: &TrainRecipe) -> Result<Self, Error> {
+        let groups = groups(&model, t)?;
+        Ok(Self {
+            optimizer: Optimizer::new(t.weight_decay, t.betas, groups),
+            ema: t.ema_decay.map(|decay| Ema::new(decay, &model)),
+            model,
+            step: 0,
+        })
+    }
+
+    /// The state after one more step, on these batches.
+    pub(crate) fn advanced<L: Learner<Model = M>>(
+        mut self,
+        learner: &L,
+        workers: &Workers,
+        batches: &[L::Batch],
+        t: &TrainRecipe,
+        device: &Device,
+    ) -> Result<Advanced<M>, Error> {
+        self.step += 1;
+        let step = self.step;
+        learner.before(&self.model, step)?;
+        let frozen = self.optimizer.groups().frozen();
+        let cache = learner.contrastive().filter(|_| t.gradient_cache);
+        let (parts, mut grads) = match cache {
+            Some(contrastive) => {
+                workers.cached_gradients::<L>(contrastive, &self.model, frozen, batches, device)?
+            }
+            None => workers.gradients(learner, &self.model, frozen, batches, device)?,
+        };
+        let missing = grads.missing();
+        if step == 1 && !missing.is_empty() {
+            let some: Vec<&str> = missing.iter().copied().take(5).collect();
+            let reason = format!(
+                "{} parameters got no gradient: {}",
+                missing.len(),
+                some.join(", ")
+            );
+            return Err(Error::file("model", reason));
+        }
+        let loss = parts.total;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step, loss });
+        }
+        // a cached loss is a mean over all batches already
+        let summed = if cache.is_some() { 1 } else { batches.len() };
+        let grad_norm = grads.finish(summed, t.clip_norm);
+        let learning_rate = learning_rate(t, step);
+        let model = self.optimizer.step(self.model, grads, learning_rate);
+        self.model = learner.bounded(model);
+        learner.after()?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.model);
+        }
+        Ok(Advanced {
+            state: self,
+            parts,
+            grad_norm,
+            learning_rate,
+        })
+    }
+
     /// The model to measure and to keep, without gradients.
     fn averaged(&self) -> M {
         match &self.ema {

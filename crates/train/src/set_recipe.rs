@@ -63,9 +63,6 @@ pub struct SetData {
     /// Questions learned per picture.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub questions_per_picture: usize,
-    /// Answers to choose from when measuring, in place of writing them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub answers: Vec<String>,
     /// What is done to pictures and texts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub augment: Augment,

@@ -24,6 +24,8 @@ pub(crate) enum Wanted {
     Texts,
     /// Questions with answers; a statement is a question that is answered with `true` or `false`.
     Answers,
+    /// Whether a statement is true of so many pictures of the record.
+    Statements(usize),
 }
 
 /// A batch in host memory.
@@ -31,7 +33,7 @@ pub(crate) enum Wanted {
 pub(crate) struct SetBatch {
     /// All pictures, one after the other.
     pub pixels: Vec<f32>,
-    /// `[B, C, H, W]`.
+    /// `[B, C, H, W]`, or twice as many where a statement is about two, all first ones before all second ones.
     pub shape: [usize; 4],
     /// Texts or questions.
     pub texts: Vec<String>,
@@ -39,6 +41,10 @@ pub(crate) struct SetBatch {
     pub answers: Vec<String>,
     /// The place of each text's picture.
     pub pictures: Vec<usize>,
+    /// The same number for records of which the same is said.
+    pub ids: Vec<i64>,
+    /// Whether each statement is true.
+    pub truths: Vec<bool>,
     /// For what a loss draws at random.
     pub seed: u64,
 }
@@ -54,6 +60,8 @@ impl SetBatch {
 #[derive(Clone, Debug)]
 pub(crate) struct HeldOut {
     pub image: Image,
+    /// Further pictures of the record, where a statement is about them too.
+    pub more: Vec<Image>,
     pub record: Record,
 }
 
@@ -79,6 +87,8 @@ pub(crate) struct Source {
     /// The places in `train` of each label.
     labels: Vec<Vec<usize>>,
     templates: Vec<String>,
+    /// Every label, in the order of the alphabet.
+    known_labels: Vec<String>,
     limits: Limits,
     kept: Mutex<Kept>,
     /// The order of an epoch.
@@ -97,6 +107,7 @@ fn of_world(item: shapes::Item) -> Result<HeldOut, Error> {
     let picture = item.picture;
     Ok(HeldOut {
         image: Image::from_rgb(picture.width, picture.height, picture.rgb)?,
+        more: Vec::new(),
         record: Record {
             captions: item.captions,
             questions: questions.collect(),
@@ -134,6 +145,7 @@ impl Source {
             held_out: Vec::new(),
             labels: Vec::new(),
             templates: data.templates.clone(),
+            known_labels: Vec::new(),
             limits: Limits::default(),
             kept: Mutex::default(),
             order: Mutex::default(),
@@ -147,6 +159,9 @@ impl Source {
             source.held_out.extend(held_out);
             source.sets.push(set);
         }
+        let labels = source.sets.iter().flat_map(Set::labels);
+        let labels: std::collections::BTreeSet<&str> = labels.collect();
+        source.known_labels = labels.into_iter().map(str::to_owned).collect();
         if source.templates.is_empty() {
             let own = source.sets.iter().flat_map(|s| s.templates());
             source.templates = own.map(|t| (*t).to_owned()).collect();
@@ -185,6 +200,7 @@ impl Source {
         let useful = |&i: &usize| match self.wanted {
             Wanted::Texts => !records[i].captions.is_empty() || records[i].label.is_some(),
             Wanted::Answers => !questions(&records[i]).is_empty(),
+            Wanted::Statements(_) => records[i].statement.is_some(),
         };
         let (mut train, mut held_out) = match self.data.held_out {
             Some(fraction) => {
@@ -208,6 +224,7 @@ impl Source {
             let wanted = match self.wanted {
                 Wanted::Texts => "captions or labels",
                 Wanted::Answers => "questions",
+                Wanted::Statements(_) => "statements",
             };
             let part = match part.is_empty() {
                 true => String::new(),
@@ -216,6 +233,11 @@ impl Source {
             return Err(format!("expected records with {wanted}{part}, found none"));
         }
         Ok((train, held_out))
+    }
+
+    /// How many records are learned from; none for a world, which has no end.
+    pub(crate) fn len(&self) -> usize {
+        self.train.len()
     }
 
     fn record(&self, (set, record): Place) -> &Record {
@@ -245,6 +267,9 @@ impl Source {
                         texts.push(qa.question);
                         texts.push(qa.answer);
                     }
+                }
+                Wanted::Statements(_) => {
+                    texts.extend(record.statement.iter().map(|s| s.text.clone()));
                 }
             }
         }
@@ -279,19 +304,26 @@ impl Source {
         let some = order.iter().take(count).map(|&i| places[i]);
         let some = some.map(|place| {
             let record = self.record(place).clone();
-            let name = record.pictures.first().cloned().unwrap_or_default();
-            let image = self.sets[place.0].picture(&name, &self.limits)?;
-            Ok(HeldOut { image, record })
+            let pictures = match self.wanted {
+                Wanted::Statements(pictures) => pictures,
+                _ => 1,
+            };
+            let names = (0..pictures).map(|i| &record.pictures[i % record.pictures.len()]);
+            let read = names.map(|name| self.sets[place.0].picture(name, &self.limits));
+            let mut more: Vec<Image> = read.collect::<Result<_, _>>()?;
+            let image = more.remove(0);
+            Ok(HeldOut {
+                image,
+                more,
+                record,
+            })
         });
         some.collect()
     }
 
     /// Every label of the sets.
-    pub(crate) fn labels(&self) -> Vec<String> {
-        let mut labels: Vec<&str> = self.sets.iter().flat_map(Set::labels).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        labels.into_iter().map(str::to_owned).collect()
+    pub(crate) fn labels(&self) -> &[String] {
+        &self.known_labels
     }
 
     fn picture(&self, set: usize, name: &str) -> Result<Image, Error> {
@@ -312,24 +344,40 @@ impl Source {
         Ok(image)
     }
 
-    /// The record that is learned from at a position of the run, and its picture.
-    fn example(&self, place: Place, rng: &mut SplitMix64) -> Result<HeldOut, Error> {
+    /// The record that is learned from at a position of the run, and its pictures.
+    fn example(&self, place: Place, rng: &mut SplitMix64) -> Result<(Vec<Image>, Record), Error> {
         let record = self.record(place);
-        let name = &record.pictures[below(rng, record.pictures.len())];
-        Ok(HeldOut {
-            image: self.picture(place.0, name)?,
-            record: record.clone(),
-        })
+        let wanted = match self.wanted {
+            Wanted::Statements(pictures) => pictures,
+            _ => 1,
+        };
+        let first = below(rng, record.pictures.len());
+        let pictures = (0..wanted).map(|i| {
+            let name = &record.pictures[(first + i) % record.pictures.len()];
+            self.picture(place.0, name)
+        });
+        Ok((pictures.collect::<Result<_, _>>()?, record.clone()))
     }
 
-    fn scene(&self, position: u64, rng: &mut SplitMix64) -> Result<HeldOut, Error> {
+    /// A number that records with the same label share.
+    fn id(&self, place: Place) -> i64 {
+        let record = self.record(place);
+        let known = |label: &String| self.known_labels.binary_search(label).ok();
+        let label = record.label.as_ref().and_then(known);
+        // what has no label is by itself
+        let own = || self.known_labels.len() + (place.0 << 32) + place.1;
+        label.unwrap_or_else(own) as i64
+    }
+
+    fn scene(&self, position: u64, rng: &mut SplitMix64) -> Result<(Vec<Image>, Record), Error> {
         let [low, high] = self.data.difficulty;
         let config = shapes::Config {
             size: WORLD_PICTURE,
             difficulty: low + (high - low) * rng.uniform_f32(),
         };
         let split = shapes::Split::Train;
-        of_world(shapes::generate(&config, split, self.data.seed, position))
+        let made = of_world(shapes::generate(&config, split, self.data.seed, position))?;
+        Ok((vec![made.image], made.record))
     }
 
     /// The places of the records of a step, in an order that is a function of the seed and the step alone.
@@ -388,27 +436,41 @@ impl Source {
         };
         let mut batch = SetBatch {
             pixels: Vec::new(),
-            shape: [size, 0, 0, 0],
+            shape: [0; 4],
             texts: Vec::new(),
             answers: Vec::new(),
             pictures: Vec::new(),
+            ids: Vec::new(),
+            truths: Vec::new(),
             seed: self.data.seed ^ number.wrapping_mul(0x8ebc_6af0_9c88_c6e3),
         };
+        let mut seconds = Vec::new();
         for i in 0..size {
             let position = number * size as u64 + i as u64;
             let seed = self.data.seed ^ position.wrapping_mul(0xd6e8_feb8_6659_fd93);
             let mut rng = SplitMix64::new(seed);
-            let example = match self.data.world {
+            let (images, record) = match self.data.world {
                 Some(_) => self.scene(position, &mut rng)?,
                 None => self.example(places[part * size + i], &mut rng)?,
             };
-            self.add(&mut batch, i, &example.record, &mut rng);
-            let image = self.data.augment.picture(example.image, &mut rng)?;
-            let values = processor.process(&image)?;
-            batch.shape[1..].copy_from_slice(&[values.channels, values.height, values.width]);
-            batch.pixels.extend(values.data);
+            self.add(&mut batch, i, &record, &mut rng);
+            batch.ids.push(match self.data.world {
+                Some(_) => position as i64,
+                None => self.id(places[part * size + i]),
+            });
+            for (k, image) in images.into_iter().enumerate() {
+                let image = self.data.augment.picture(image, &mut rng)?;
+                let values = processor.process(&image)?;
+                batch.shape[1..].copy_from_slice(&[values.channels, values.height, values.width]);
+                batch.shape[0] += 1;
+                match k {
+                    0 => batch.pixels.extend(values.data),
+                    _ => seconds.extend(values.data),
+                }
+            }
         }
-        if batch.pixels.len() != batch.shape.iter().product() {
+        batch.pixels.extend(seconds);
+        if batch.pixels.len() != batch.shape.iter().product::<usize>() {
             let reason = "expected pictures that the processor brings to one size, found others";
             return Err(Error::file("preprocessor_config.json", reason));
         }
@@ -429,6 +491,14 @@ impl Source {
                 };
                 batch.texts.push(self.data.augment.text(&text, rng));
                 batch.pictures.push(i);
+            }
+            Wanted::Statements(_) => {
+                // only records with one are learned from
+                if let Some(statement) = &record.statement {
+                    batch.texts.push(self.data.augment.text(&statement.text, rng));
+                    batch.truths.push(statement.truth);
+                    batch.pictures.push(i);
+                }
             }
             Wanted::Answers => {
                 let all = questions(record);

@@ -98,7 +98,7 @@ impl Workers {
             for (i, (pool, (results, items))) in self.pools.iter().zip(shares).enumerate() {
                 let (model, work) = (replicas(), &work);
                 scope.spawn(move || {
-                    pool.install(|| {
+                    pool.install(move || {
                         for (j, (result, item)) in results.iter_mut().zip(items).enumerate() {
                             *result = Some(work(&model, i * share + j, item));
                         }
@@ -145,10 +145,7 @@ impl Workers {
         frozen: &BTreeSet<String>,
         batches: &[L::Batch],
         device: &Device,
-    ) -> Result<(LossParts, Accumulated), Error>
-    where
-        dyn Contrastive<L::Model, L::Batch>: Sync,
-    {
+    ) -> Result<(LossParts, Accumulated), Error> {
         let inner = device.clone().inner();
         let vectors = self.each(
             || model.valid(),

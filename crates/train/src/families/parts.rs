@@ -176,7 +176,7 @@ impl Parts {
         for (name, (shape, values)) in &mut all {
             match given.remove(name) {
                 Some((found, from)) if found == *shape => *values = from,
-                _ => new.push(name.as_str()),
+                _ => new.push(name.clone()),
             }
         }
         if new.len() == all.len() {
@@ -185,7 +185,7 @@ impl Parts {
             return Err(Error::file(files.name(), reason));
         }
         // a head for another task begins anew; anything else is worth knowing
-        let some: Vec<&str> = new.iter().copied().take(8).collect();
+        let some: Vec<&str> = new.iter().map(String::as_str).take(8).collect();
         let note = format!(
             "{}: {} parameters are not there or have another shape, and begin from the seed: {}{}",
             files.name(),
@@ -291,6 +291,30 @@ impl Parts {
             scene: None,
         });
         samples.collect()
+    }
+
+    /// How often a statement is rightly judged, true or false, on what is held out.
+    pub(crate) fn measure_statements(&self, vlm: &Vlm) -> Result<Measured, Error> {
+        let mut right = 0;
+        for held_out in &self.held_out {
+            let Some(statement) = &held_out.record.statement else {
+                continue;
+            };
+            let images: Vec<&Image> = std::iter::once(&held_out.image)
+                .chain(&held_out.more)
+                .collect();
+            let judged = vlm.judge(&images, &statement.text)?;
+            let best = judged
+                .iter()
+                .max_by(|a, b| a.probability.total_cmp(&b.probability));
+            let truth = best.is_some_and(|j| j.class == "true" || j.class == "entailment");
+            right += usize::from(truth == statement.truth);
+        }
+        let accuracy = right as f64 / self.held_out.len().max(1) as f64;
+        Ok(Measured {
+            scores: vec![("statement_accuracy", accuracy)],
+            text: format!("accuracy of statements {:.1} %", 100.0 * accuracy),
+        })
     }
 
     /// Accuracy of written answers on what is held out.
