@@ -129,7 +129,8 @@ fn every_description_is_known_by_its_file_in_directories_and_tars() {
 #[test]
 fn questions_of_easy_vqa_are_joined_by_picture_and_keep_their_part() {
     let scratch = Scratch::new("easy");
-    let train = br#"[["what colour?", "red", 3], ["is it round?", "no", 0], ["what shape?", "circle", 3]]"#;
+    let train =
+        br#"[["what colour?", "red", 3], ["is it round?", "no", 0], ["what shape?", "circle", 3]]"#;
     let test = br#"[["is it red?", "yes", 0]]"#;
     for path in scratch.both(&[
         ("train/questions.json", train),
@@ -161,7 +162,11 @@ fn bad_records_are_named_by_file_line_and_field() {
     let scratch = Scratch::new("bad");
     let good = r#"{"image": "images/a.png", "label": "x"}"#;
     for (name, line, message) in [
-        ("labels.jsonl", "{", "labels.jsonl:3: record: expected a JSON object"),
+        (
+            "labels.jsonl",
+            "{",
+            "labels.jsonl:3: record: expected a JSON object",
+        ),
         (
             "labels.jsonl",
             r#"{"image": "images/b.png", "label": "x"}"#,
@@ -186,8 +191,16 @@ fn bad_records_are_named_by_file_line_and_field() {
         }
     }
     for (name, line, message) in [
-        ("labels.jsonl", r#"{"image": "images/a.png", "class_id": 43}"#, "class_id: expected a class, 0 to 42"),
-        ("captions.jsonl", r#"{"image": "images/a.png", "captions": []}"#, "captions: expected a list of one string"),
+        (
+            "labels.jsonl",
+            r#"{"image": "images/a.png", "class_id": 43}"#,
+            "class_id: expected a class, 0 to 42",
+        ),
+        (
+            "captions.jsonl",
+            r#"{"image": "images/a.png", "captions": []}"#,
+            "captions: expected a list of one string",
+        ),
         (
             "emoji.jsonl",
             r#"{"image": "images/a.png", "name": "x", "keywords": [1]}"#,
@@ -198,10 +211,22 @@ fn bad_records_are_named_by_file_line_and_field() {
             r#"{"identifier": "1-0", "sentence": "s", "label": "maybe", "images": ["a.png"]}"#,
             "label: expected true or false",
         ),
-        ("train/questions.json", r#"[["q", "a"]]"#, "questions.json:1: record: expected [question, answer, number"),
-        ("train/questions.json", r#"[["q", "a", 9]]"#, "[2]: expected a picture of the data set"),
+        (
+            "train/questions.json",
+            r#"[["q", "a"]]"#,
+            "questions.json:1: record: expected [question, answer, number",
+        ),
+        (
+            "train/questions.json",
+            r#"[["q", "a", 9]]"#,
+            "[2]: expected a picture of the data set",
+        ),
         ("train/questions.json", "{}", "file: expected a JSON list"),
-        ("captions.jsonl", "", "expected one record or more, found an empty file"),
+        (
+            "captions.jsonl",
+            "",
+            "expected one record or more, found an empty file",
+        ),
         ("README.md", "nothing", "expected items.jsonl, labels.jsonl"),
     ] {
         for path in scratch.both(&[(name, line.as_bytes()), ("images/a.png", PNG)]) {
@@ -219,7 +244,13 @@ fn damaged_tars_are_errors() {
     let mut lying = whole.clone();
     // a size beyond the end of the file
     lying[124..135].copy_from_slice(b"77777777777");
-    for bytes in [&b""[..], &b"no tar at all"[..], &whole[..300], &lying[..], &[7; 2048][..]] {
+    for bytes in [
+        &b""[..],
+        &b"no tar at all"[..],
+        &whole[..300],
+        &lying[..],
+        &[7; 2048][..],
+    ] {
         std::fs::write(&path, bytes).unwrap();
         let error = Set::open(&path).unwrap_err().to_string();
         assert!(error.contains("bad.tar"), "{error}");
@@ -260,7 +291,9 @@ fn whole_groups_of_every_label_are_held_out_by_the_seed() {
     };
     assert!(groups(&held).is_disjoint(&groups(&train)));
     for label in 0..4 {
-        let of_label = held.iter().filter(|&&i| records[i].label == Some(label.to_string()));
+        let of_label = held
+            .iter()
+            .filter(|&&i| records[i].label == Some(label.to_string()));
         assert_eq!(of_label.count(), 6);
     }
     assert_eq!(held, split.part(&records, Part::HeldOut));

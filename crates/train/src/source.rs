@@ -495,7 +495,9 @@ impl Source {
             Wanted::Statements(_) => {
                 // only records with one are learned from
                 if let Some(statement) = &record.statement {
-                    batch.texts.push(self.data.augment.text(&statement.text, rng));
+                    batch
+                        .texts
+                        .push(self.data.augment.text(&statement.text, rng));
                     batch.truths.push(statement.truth);
                     batch.pictures.push(i);
                 }

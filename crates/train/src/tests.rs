@@ -1,12 +1,12 @@
 //! The loop as a whole, on tiny models.
 
+use crate::Error;
 use crate::learner::{Contrastive, Files, Learner, Losses, Measured};
 use crate::log::Log;
 use crate::plot::Panel;
 use crate::recipe::{Recipe, TrainRecipe};
 use crate::run::{Options, State, train};
 use crate::workers::Workers;
-use crate::Error;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::{BTreeMap, BTreeSet};
@@ -313,7 +313,9 @@ fn pairs(model: &Fixed<DualEncoder, Golden>, sizes: &[usize]) -> (Golden, Vec<Go
     whole.shape[0] = 6;
     let end = *whole.texts.rows()[0].iter().max().expect("ids");
     let row = |i: u32| {
-        let mut row: Vec<u32> = (0..width as u32).map(|j| 1 + (i * 5 + j * 3) % 20).collect();
+        let mut row: Vec<u32> = (0..width as u32)
+            .map(|j| 1 + (i * 5 + j * 3) % 20)
+            .collect();
         row[width - 1] = end;
         row
     };
@@ -352,8 +354,13 @@ fn gradient_caching_has_the_gradient_of_the_large_batch() {
         assert!((loss.total - cached_loss.total).abs() < 1e-5 * loss.total.abs());
         let values = |grads: &BTreeMap<String, Tensor<1>>| -> BTreeMap<String, Vec<f32>> {
             let each = grads.iter();
-            each.map(|(name, g)| (name.clone(), g.clone().into_data().try_to_vec().expect("f32")))
-                .collect()
+            each.map(|(name, g)| {
+                (
+                    name.clone(),
+                    g.clone().into_data().try_to_vec().expect("f32"),
+                )
+            })
+            .collect()
         };
         let (grads, cached) = (values(grads.by_name()), values(cached.by_name()));
         assert_eq!(

@@ -192,7 +192,7 @@ impl Learner for AlbefLearner {
         let t = &self.parts.recipe.train;
         let epoch = self.parts.source.len() / (t.batch_size * t.accumulate).max(1);
         following.alpha = match self.config.distill {
-            true => alpha_ramp(self.config.alpha, step as usize, epoch.max(1)),
+            true => alpha_ramp(self.config.alpha, step, epoch.max(1) as u64),
             false => 0.0,
         };
         Ok(())

@@ -1,5 +1,6 @@
 //! What each family brings to the training loop, a file for each.
 
+mod albef;
 mod blip;
 mod dual_encoder;
 mod parts;
@@ -31,13 +32,16 @@ pub(crate) fn train(
         None if open_clip::model_cfg(&start.config).is_some() => {
             run(recipe, dual_encoder::Pairs::new(set, start)?, options, stop)
         }
+        Some(families::albef::MODEL_TYPE) => {
+            run(recipe, albef::AlbefLearner::new(set, start)?, options, stop)
+        }
         Some(families::blip::MODEL_TYPE) => {
             run(recipe, blip::BlipLearner::new(set, start)?, options, stop)
         }
         _ => Err(Error::file(
             "recipe",
             format!(
-                "model.model_type: expected \"blip\", \"clip\", \"siglip\", open_clip's model_cfg, or \"coca\" with \
+                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"siglip\", open_clip's model_cfg, or \"coca\" with \
                  data.world, found {}",
                 model_type.map_or("none".to_owned(), |t| format!("{t:?}"))
             ),

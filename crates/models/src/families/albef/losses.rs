@@ -317,7 +317,11 @@ impl Albef {
         Ok(AlbefLoss::of(parts, features))
     }
 
-    fn check_labels(&self, labels: &[Vec<i64>], [r, t, v]: [usize; 3]) -> Result<(), Error> {
+    pub(super) fn check_labels(
+        &self,
+        labels: &[Vec<i64>],
+        [r, t, v]: [usize; 3],
+    ) -> Result<(), Error> {
         let shaped = labels.len() == r && labels.iter().all(|row| row.len() == t);
         let found = labels.iter().map(Vec::len).find(|&len| len != t);
         expect(
@@ -466,7 +470,7 @@ impl Albef {
         Ok(AlbefLoss::of(vec![("statements", loss)], None))
     }
 
-    fn class_targets(
+    pub(super) fn class_targets(
         &self,
         labels: &[usize],
         [r, classes]: [usize; 2],
