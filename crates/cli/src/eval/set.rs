@@ -65,8 +65,10 @@ impl SetArgs {
     /// A set that cannot be read, or has none of the records asked for.
     pub fn open(&self, path: &Path) -> anyhow::Result<Option<Chosen>> {
         let asked = self.held_out.is_some() || self.part.is_some() || self.style.is_some();
-        let plain = path.is_dir()
-            && (path.join(items::FILE_NAME).is_file()
+        // what is not there is reported by what reads directories
+        let plain = !path.is_file()
+            && (!path.exists()
+                || path.join(items::FILE_NAME).is_file()
                 || matches!(Set::open(path), Err(vlm_data::Error::Missing { .. })));
         if plain && !asked {
             return Ok(None);

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use vlm_data::image::{Image, ImageProcessor};
+use vlm_data::image::{Filter, Image, ImageProcessor, PreprocessorConfig, ProcessorKind, Size};
 use vlm_data::text::{Tokenizer, word_level, words_of};
 use vlm_models::capability::Pictures;
 use vlm_models::families::Model;
@@ -90,7 +90,8 @@ pub(crate) struct Parts {
     pub source: Arc<Source>,
     pub tokenizer: Tokenizer,
     pub processor: ImageProcessor,
-    preprocessor: Vec<u8>,
+    /// `preprocessor_config.json`, where the config does not say it.
+    preprocessor: Option<Vec<u8>>,
     held_out: Vec<HeldOut>,
     init: Option<ModelFiles>,
 }
@@ -129,7 +130,7 @@ impl Parts {
             source: Arc::new(source),
             tokenizer,
             processor: processor_of(&preprocessor)?,
-            preprocessor: preprocessor.into_bytes(),
+            preprocessor: None,
             held_out,
             init: start.init,
         })
@@ -137,15 +138,56 @@ impl Parts {
 
     /// Pictures of this size; a model that the run begins with keeps its own way of preparing them, if it has one.
     pub(crate) fn with_size(&mut self, side: usize) -> Result<(), Error> {
-        let own = self.recipe.train.init.as_ref();
+        let side = u32::try_from(side).unwrap_or(u32::MAX);
+        let own = self.recipe.train.init.clone();
+        let own = own.filter(|path| path.is_dir() && self.recipe.model.is_empty());
+        if self.config.get("model_type").is_none() {
+            return self.with_open_clip_size(side, own.as_deref());
+        }
         let own = own.map(|path| path.join(file::PREPROCESSOR));
-        let bytes = match own.filter(|path| path.is_file() && self.recipe.model.is_empty()) {
+        let bytes = match own.filter(|path| path.is_file()) {
             Some(path) => std::fs::read(&path)
                 .map_err(|e| Error::file(&path, format!("cannot be read: {e}")))?,
-            None => preprocessor_config(u32::try_from(side).unwrap_or(u32::MAX)).into_bytes(),
+            None => preprocessor_config(side).into_bytes(),
         };
         self.processor = processor_of(&String::from_utf8_lossy(&bytes))?;
-        self.preprocessor = bytes;
+        self.preprocessor = Some(bytes);
+        Ok(())
+    }
+
+    /// As [`Self::with_size`]: open_clip's config says itself what is done to pictures.
+    fn with_open_clip_size(&mut self, side: u32, own: Option<&Path>) -> Result<(), Error> {
+        self.preprocessor = None;
+        let kind = ProcessorKind::OpenClip;
+        if self.config.get("preprocess_cfg").is_some() {
+            let found = own
+                .map(|path| ImageProcessor::find(path, kind))
+                .transpose()?;
+            self.processor = found.flatten().ok_or_else(|| {
+                let reason = "model.preprocess_cfg: expected none, as pictures are brought to the model's size; found one";
+                Error::file("recipe", reason)
+            })?;
+            return Ok(());
+        }
+        if self.config.get("model_cfg").is_none() {
+            self.config = json!({ "model_cfg": self.config.take() });
+        }
+        self.config["preprocess_cfg"] = json!({
+            "mode": "RGB",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "interpolation": "bilinear",
+            "resize_mode": "squash",
+        });
+        let mut config = PreprocessorConfig::defaults(kind);
+        config.filter = Filter::Bilinear;
+        config.center_crop = None;
+        config.resize = Some(Size::Exact {
+            height: side,
+            width: side,
+        });
+        config.normalize = Some(([0.5; 3], [0.5; 3]));
+        self.processor = ImageProcessor::from_config(config);
         Ok(())
     }
 
@@ -210,11 +252,13 @@ impl Parts {
         };
         let config = serde_json::to_string_pretty(&self.config)
             .map_err(|e| Error::file(name, format!("cannot be written: {e}")))?;
-        Ok(vec![
+        let mut files = vec![
             (name, format!("{config}\n").into_bytes()),
             (file::TOKENIZER, self.tokenizer.to_json()?),
-            (file::PREPROCESSOR, self.preprocessor.clone()),
-        ])
+        ];
+        let preprocessor = self.preprocessor.iter();
+        files.extend(preprocessor.map(|bytes| (file::PREPROCESSOR, bytes.clone())));
+        Ok(files)
     }
 
     /// A model with its vocabulary and processor.
