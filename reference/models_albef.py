@@ -487,7 +487,9 @@ def original():
     golden("original/vqa", answered, results(model, answered))
     written = pair | dict(max_new_tokens=6)
     golden("original/vqa_generate", written, results(model, written))
-    ranked = pair | answers | dict(k_test=3)
+    # no two of them begin alike: which of equals is among the first k is not laid down
+    choices = torch.tensor([[23, 4, 22, 0], [23, 13, 5, 22], [23, 7, 22, 0], [23, 6, 22, 0]])
+    ranked = pair | dict(answer_ids=choices, answer_attention_mask=(choices != 0).long(), k_test=3)
     golden("original/vqa_rank", ranked, results(model, ranked))
     train("vqa", model, answered)
 
@@ -595,6 +597,8 @@ def full(directory):
 if sys.argv[1:2] == ["full"]:
     full(sys.argv[2])
 else:
+    # what PyTorch starts biases from
+    torch.manual_seed(0)
     original()
     configured()
     cleaning()

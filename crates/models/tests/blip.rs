@@ -5,7 +5,6 @@ mod goldens;
 
 use burn::tensor::{Device, Tensor};
 use goldens::{Golden, Tensors, check_gradients, close, ten_steps, values};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use vlm_models::capability::{
     AnswerQuestion, EmbedImage, EmbedText, Generate, Pictures, ScorePair, Similarity, Tokens,

@@ -189,6 +189,14 @@ impl Albef {
             "0 to 1, and 0 without a momentum model",
             alpha,
         )?;
+        let (AlbefBatch::Pairs(PairBatch { texts, .. })
+        | AlbefBatch::Answers(AnswerBatch {
+            questions: texts, ..
+        })
+        | AlbefBatch::Statements(StatementBatch { texts, .. })
+        | AlbefBatch::Assignments(AssignmentBatch { texts, .. })) = batch;
+        let rows = texts.rows().len();
+        expect(rows > 0, "batch", "at least one text", rows)?;
         match batch {
             AlbefBatch::Pairs(batch) => self.pair_loss(batch, momentum, alpha),
             AlbefBatch::Answers(batch) => self.answer_loss(batch, momentum, alpha),
@@ -395,7 +403,13 @@ impl Albef {
         let (b, r) = (batch.questions.rows().len(), batch.answers.rows().len());
         counted("pixel_values", b, batch.pictures.count())?;
         counted("counts", b, batch.counts.len())?;
-        counted("answers", batch.counts.iter().sum(), r)?;
+        let sum = batch
+            .counts
+            .iter()
+            .fold(0usize, |a, &n| a.saturating_add(n));
+        counted("answers", sum, r)?;
+        let t = batch.answers.rows().first().map_or(0, Vec::len);
+        expect(t >= 2, "answers", "at least two tokens", t)?;
         counted("weights", r, batch.weights.len())?;
         let questions = batch.counts.iter().enumerate();
         let rows = questions.flat_map(|(i, &n)| std::iter::repeat_n(i, n));

@@ -258,9 +258,13 @@ impl Albef {
     pub fn with_clamped_temperature(mut self) -> Self {
         if self.config.task == AlbefTask::Pretraining {
             let clamp = |t: Param<Tensor<1>>| {
-                t.map(|t| {
-                    let tracked = t.is_require_grad();
-                    t.detach().clamp(0.001, 0.5).set_require_grad(tracked)
+                t.map(|t| match t.is_autodiff() {
+                    true => {
+                        let tracked = t.is_require_grad();
+                        let inner = t.inner().clamp(0.001, 0.5);
+                        Tensor::from_inner(inner).set_require_grad(tracked)
+                    }
+                    false => t.clamp(0.001, 0.5),
                 })
             };
             self.temperature = self.temperature.map(clamp);

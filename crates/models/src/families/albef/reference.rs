@@ -132,7 +132,7 @@ impl Albef {
         let counts = match inputs.integers::<1>("k")? {
             Some((_, counts)) => {
                 let most = answers.rows().len();
-                let count = |&n: &i64| usize::try_from(n).unwrap_or(most + 1);
+                let count = |&n: &i64| usize::try_from(n).unwrap_or(0).min(most + 1);
                 counts.iter().map(count).collect()
             }
             None => vec![1; questions.rows().len()],
@@ -153,10 +153,8 @@ impl Albef {
             put(outputs, "loss", self.loss(&batch, None, 0.0)?.total);
         }
         let mut memory = memory.clone();
-        let rows = batch.counts.iter().enumerate();
-        // a hostile count is refused by the loss or by the number of answers, not by running out of memory
-        let most = batch.answers.rows().len();
-        let rows = rows.flat_map(|(i, &n)| std::iter::repeat_n(i, n.min(most + 1)));
+        let rows = batch.counts.iter().take(memory.rows()).enumerate();
+        let rows = rows.flat_map(|(i, &n)| std::iter::repeat_n(i, n));
         memory.select(&rows.collect::<Vec<_>>());
         let logits = self.answer_logits(&memory, &batch.answers)?;
         put(outputs, "answer_logits", logits);
