@@ -162,11 +162,14 @@ impl Archive {
 
 fn tar(path: &Path) -> Result<Kind, Error> {
     let name = || path.display().to_string();
-    let wrong = |found: String| Error::Config {
+    let wrong = |found: String| {
+        Error::Config {
         name: name(),
         key: "file".to_owned(),
-        expected: "a directory or a tar without compression".to_owned(),
+        expected: "a directory with items.jsonl or another description, or a tar of one without compression"
+            .to_owned(),
         found: one_line(&found),
+    }
     };
     let file = File::open(path).map_err(|e| Error::io(path, "read", e))?;
     let mut entries = BTreeMap::new();

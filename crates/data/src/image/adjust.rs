@@ -15,6 +15,11 @@ fn to_byte(value: f32) -> u8 {
     value.round() as u8
 }
 
+/// What Pillow makes of a blend, which it does not round.
+fn blended(value: f32) -> u8 {
+    value as u8
+}
+
 impl Image {
     fn mapped(mut self, map: impl Fn([u8; 3]) -> [u8; 3]) -> Self {
         for pixel in self.rgb.chunks_exact_mut(3) {
@@ -46,7 +51,7 @@ impl Image {
     /// Every value times `factor`; 1 changes nothing.
     #[must_use]
     pub fn with_brightness(self, factor: f32) -> Self {
-        let table = std::array::from_fn(|v| to_byte(v as f32 * factor));
+        let table = std::array::from_fn(|v| blended(v as f32 * factor));
         self.through(&[table; 3])
     }
 
@@ -55,7 +60,7 @@ impl Image {
     pub fn with_contrast(self, factor: f32) -> Self {
         let sum: u64 = self.rgb.chunks_exact(3).map(|p| u64::from(luma(p))).sum();
         let mean = (sum as f32 / (self.rgb.len() / 3) as f32 + 0.5).floor();
-        let table = std::array::from_fn(|v| to_byte(mean + (v as f32 - mean) * factor));
+        let table = std::array::from_fn(|v| blended(mean + (v as f32 - mean) * factor));
         self.through(&[table; 3])
     }
 
@@ -64,7 +69,7 @@ impl Image {
     pub fn with_saturation(self, factor: f32) -> Self {
         self.mapped(|pixel| {
             let grey = f32::from(luma(&pixel));
-            pixel.map(|v| to_byte(grey + (f32::from(v) - grey) * factor))
+            pixel.map(|v| blended(grey + (f32::from(v) - grey) * factor))
         })
     }
 
@@ -136,7 +141,7 @@ impl Image {
                         .sum();
                     let smooth = ((around + 4.0 * at(x, y)) / 13.0).round();
                     let value = smooth + factor * (at(x, y) - smooth);
-                    new.rgb[(y * w + x) * 3 + c] = to_byte(value);
+                    new.rgb[(y * w + x) * 3 + c] = blended(value);
                 }
             }
         }
@@ -321,17 +326,22 @@ mod tests {
 
     #[test]
     fn colours_change_as_in_pillow() {
-        // values of PIL.ImageEnhance and PIL.ImageOps for these two pixels
+        // values of PIL.ImageEnhance and PIL.ImageOps (Pillow 12) for these two pixels
         let two = image(2, &[10, 100, 200, 30, 60, 90]);
         assert_eq!(
             two.clone().with_brightness(1.5).rgb(),
             [15, 150, 255, 45, 90, 135]
         );
         let grey = two.clone().with_saturation(0.0);
-        assert_eq!(grey.rgb(), [85, 85, 85, 54, 54, 54]);
+        assert_eq!(grey.rgb(), [84, 84, 84, 54, 54, 54]);
+        let vivid = two.clone().with_saturation(1.5);
+        assert_eq!(vivid.rgb(), [0, 108, 255, 18, 63, 108]);
         assert_eq!(grey, two.clone().greyscale());
-        // the mean of 85 and 54 is 69.5, rounded up
-        assert_eq!(two.clone().with_contrast(0.0).rgb(), [70; 6]);
+        assert_eq!(two.clone().with_contrast(0.0).rgb(), [69; 6]);
+        assert_eq!(
+            two.clone().with_contrast(1.5).rgb(),
+            [0, 115, 255, 10, 55, 100]
+        );
         assert_eq!(
             two.clone().with_auto_contrast().rgb(),
             [0, 255, 255, 255, 0, 0]
