@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::patch_labels::{NEVER, PatchLabels, TOKEN_LABEL_CLASSES};
-use crate::recipe::Recipe;
+use crate::recipe::ShapesRecipe;
 use crate::symbols::{EXTRA_TAGS, Substitution, Symbols};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub struct HostBatch {
 /// Makes batches.
 #[derive(Clone)]
 pub struct Batches {
-    recipe: Arc<Recipe>,
+    recipe: Arc<ShapesRecipe>,
     tokenizer: Arc<Tokenizer>,
     processor: ImageProcessor,
     special: SpecialIds,
@@ -184,7 +184,7 @@ impl Batches {
     /// # Errors
     /// A tokenizer that lacks words of the world.
     pub fn new(
-        recipe: Arc<Recipe>,
+        recipe: Arc<ShapesRecipe>,
         tokenizer: Arc<Tokenizer>,
         processor: ImageProcessor,
         special: SpecialIds,
@@ -344,8 +344,8 @@ mod tests {
     use vlm_tasks::prompt::SPECIALS;
 
     fn batches() -> Batches {
-        let mut recipe = Recipe::parse(include_str!("../../../recipes/vlm-tiny.toml"))
-            .expect("the shipped recipe");
+        let text = include_str!("../../../recipes/vlm-tiny.toml");
+        let mut recipe: ShapesRecipe = toml::from_str(text).expect("the shipped recipe");
         recipe.train.batch_size = 3;
         let words: Vec<String> = shapes::vocabulary()
             .into_iter()
