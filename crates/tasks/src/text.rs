@@ -268,7 +268,7 @@ impl TextSide {
     }
 
     /// What an answer is the continuation of, where an encoder reads the question.
-    pub(crate) fn answer_prompt(&self) -> Vec<u32> {
+    pub fn answer_prompt(&self) -> Vec<u32> {
         match self.format {
             Format::Own(_) => Vec::new(),
             Format::Albef { begin, .. } => vec![begin],
@@ -280,7 +280,7 @@ impl TextSide {
     ///
     /// # Errors
     /// Text that cannot be tokenized.
-    pub(crate) fn answer(&self, text: &str) -> Result<Vec<u32>, Error> {
+    pub fn answer(&self, text: &str) -> Result<Vec<u32>, Error> {
         let mut ids = match self.format {
             Format::Own(_) => self.tokenizer.encode(&prompt::plain_words(text))?,
             // the authors' tokenizer does, whatever this file says

@@ -5,6 +5,7 @@ mod evaluation;
 mod general;
 mod models;
 mod pictures;
+mod sets;
 mod speed;
 mod support;
 mod training;
