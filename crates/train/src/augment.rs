@@ -300,7 +300,8 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_refused_by_its_key() {
-        let cases: [(&str, fn(&mut Augment)); 6] = [
+        type Change = fn(&mut Augment);
+        let cases: [(&str, Change); 6] = [
             ("flip", |a| a.flip = 1.5),
             ("crop_scale", |a| a.crop_scale = Some([0.0, 1.0])),
             ("crop_ratio", |a| a.crop_ratio = Some([2.0, 1.0])),

@@ -84,6 +84,14 @@ pub struct Items {
     done: bool,
 }
 
+impl std::fmt::Debug for Items {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut items = f.debug_struct("Items");
+        items.field("path", &self.path).field("line", &self.line);
+        items.finish_non_exhaustive()
+    }
+}
+
 impl Iterator for Items {
     type Item = Result<Item, Error>;
 

@@ -24,17 +24,20 @@ pub enum Part {
     HeldOut,
 }
 
+/// The places of each group's records, in the order that the seed draws.
+type Groups<'a> = BTreeMap<(u64, &'a str), Vec<usize>>;
+
 impl Split {
     /// The places of the records of one side, in order.
     pub fn part(&self, records: &[Record], part: Part) -> Vec<usize> {
-        let mut groups: BTreeMap<Option<&str>, BTreeMap<(u64, &str), Vec<usize>>> = BTreeMap::new();
+        let mut labels: BTreeMap<Option<&str>, Groups> = BTreeMap::new();
         for (place, record) in records.iter().enumerate() {
             let group = (drawn(self.seed, &record.group), record.group.as_str());
-            let of_label = groups.entry(record.label.as_deref()).or_default();
+            let of_label = labels.entry(record.label.as_deref()).or_default();
             of_label.entry(group).or_default().push(place);
         }
         let mut places = Vec::new();
-        for of_label in groups.into_values() {
+        for of_label in labels.into_values() {
             let count = of_label.len();
             let most = count.saturating_sub(1);
             let held = ((count as f64 * self.fraction).round() as usize).clamp(1.min(most), most);
