@@ -6,6 +6,7 @@ mod bench;
 mod caption;
 mod classify;
 mod completions;
+mod detect;
 mod doctor;
 mod embed;
 mod eval;
@@ -69,6 +70,7 @@ enum Command {
     Classify(classify::ClassifyArgs),
     Match(matching::MatchArgs),
     Embed(embed::EmbedArgs),
+    Detect(detect::DetectArgs),
     World(world::WorldArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
@@ -120,6 +122,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Classify(args) => classify::run(args, &cli.common),
         Command::Match(args) => matching::run(args, &cli.common),
         Command::Embed(args) => embed::run(args, &cli.common),
+        Command::Detect(args) => detect::run(args, &cli.common),
         Command::World(args) => world::run(args, &cli.common),
         Command::Train(args) => train::run(args, &cli.common),
         Command::Eval(args) => eval::run(args, &cli.common),

@@ -21,8 +21,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod annotate;
 pub mod builtin;
 mod captioning;
+pub mod detection;
 mod embedding;
 mod error;
 pub mod evaluate;

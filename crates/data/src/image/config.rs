@@ -33,6 +33,9 @@ pub enum ProcessorKind {
     /// torchvision's `ImageClassification` preset: shortest edge 256, centre crop 224, bilinear,
     /// ImageNet's mean and deviation, on Pillow pictures.
     TorchvisionClassification,
+    /// torchvision's `ObjectDetection` preset: the picture as it is, its levels from 0 to 1; the
+    /// detector does the rest.
+    TorchvisionDetection,
 }
 
 const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -123,6 +126,8 @@ impl PreprocessorConfig {
         let (resize, center_crop) = match kind {
             K::Clip | K::Bit | K::OpenClip => (Size::ShortestEdge(224), Some((224, 224))),
             K::TorchvisionClassification => (Size::ShortestEdge(256), Some((224, 224))),
+            // Not used.
+            K::TorchvisionDetection => (square(1), None),
             K::Siglip | K::Vit => (square(224), None),
             K::Deit => (square(256), Some((224, 224))),
             K::Blip => (square(384), None),
@@ -133,11 +138,14 @@ impl PreprocessorConfig {
         let mean_std = match kind {
             K::Clip | K::Bit | K::Blip | K::OpenClip | K::SquareTransforms => (CLIP_MEAN, CLIP_STD),
             K::Siglip | K::Siglip2 | K::Vit | K::Deit => ([0.5; 3], [0.5; 3]),
-            K::TorchvisionClassification => (IMAGENET_MEAN, IMAGENET_STD),
+            K::TorchvisionClassification | K::TorchvisionDetection => (IMAGENET_MEAN, IMAGENET_STD),
         };
         let transforms = matches!(
             kind,
-            K::OpenClip | K::SquareTransforms | K::TorchvisionClassification
+            K::OpenClip
+                | K::SquareTransforms
+                | K::TorchvisionClassification
+                | K::TorchvisionDetection
         );
         let (resampler, crop_rounding, arithmetic) = if transforms {
             (
@@ -153,7 +161,7 @@ impl PreprocessorConfig {
             )
         };
         Self {
-            resize: Some(resize),
+            resize: (kind != K::TorchvisionDetection).then_some(resize),
             filter: match kind {
                 K::Vit | K::Siglip2 | K::TorchvisionClassification => Filter::Bilinear,
                 _ => Filter::Bicubic,
@@ -163,7 +171,7 @@ impl PreprocessorConfig {
             crop_rounding,
             fill: 0,
             rescale: Some(1.0 / 255.0),
-            normalize: Some(mean_std),
+            normalize: (kind != K::TorchvisionDetection).then_some(mean_std),
             arithmetic,
             pad: None,
             patches: (kind == K::Siglip2).then_some(PatchLimit {

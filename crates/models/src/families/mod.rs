@@ -4,11 +4,13 @@ pub mod blip;
 pub mod clip;
 pub mod coca;
 pub mod dual_encoder;
+pub mod faster_rcnn;
 pub mod open_clip;
+pub mod oscar;
 pub mod qwen2;
 pub mod siglip;
 
-use crate::capability::{AnswerQuestion, EmbedImage, EmbedText, Generate, ScorePair};
+use crate::capability::{AnswerQuestion, Detect, EmbedImage, EmbedText, Generate, ScorePair};
 use crate::error::Error;
 use crate::reference::Reference;
 use burn::module::Module;
@@ -27,6 +29,10 @@ pub enum Model {
     Clip(DualEncoder),
     /// CLIP with a sigmoid loss (SigLIP, SigLIP 2), or half of it.
     Siglip(DualEncoder),
+    /// A detector of torchvision.
+    FasterRcnn(Box<faster_rcnn::FasterRcnn>),
+    /// Words, tags and regions in one stream (Oscar, Oscar+).
+    Oscar(Box<oscar::Oscar>),
 }
 
 /// What a picture must be for a model.
@@ -90,7 +96,16 @@ impl Model {
     pub fn load(config: &str, checkpoint: Checkpoint, device: &Device) -> Result<Self, Error> {
         let value: serde_json::Value = serde_json::from_str(config)?;
         let model_type = value.get("model_type").and_then(|t| t.as_str());
+        let architecture = value.get("architecture").and_then(|t| t.as_str());
         match model_type {
+            None if architecture.is_some_and(|a| a.starts_with("fasterrcnn")) => {
+                let model = faster_rcnn::FasterRcnn::load(config, checkpoint, device)?;
+                Ok(Self::FasterRcnn(Box::new(model)))
+            }
+            None if oscar::is_config(&value) => {
+                let model = oscar::Oscar::load(config, checkpoint, device)?;
+                Ok(Self::Oscar(Box::new(model)))
+            }
             Some(coca::MODEL_TYPE) => {
                 let config = coca::CocaConfig::parse(config)?;
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
@@ -175,6 +190,8 @@ impl Model {
             Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
+            Self::FasterRcnn(_) => faster_rcnn::FAMILY,
+            Self::Oscar(_) => oscar::FAMILY,
         }
     }
 
@@ -206,6 +223,15 @@ impl Model {
                     image_size: None,
                 },
             },
+            Self::FasterRcnn(_) => PictureSize {
+                num_channels: 3,
+                image_size: None,
+            },
+            // it reads regions
+            Self::Oscar(_) => PictureSize {
+                num_channels: 0,
+                image_size: None,
+            },
         }
     }
 
@@ -233,6 +259,16 @@ impl Model {
                     fixed_length: text.is_some_and(|c| c.fixed_length()),
                 }
             }
+            Self::FasterRcnn(_) => TextSize {
+                vocab_size: 0,
+                max_positions: 0,
+                fixed_length: false,
+            },
+            Self::Oscar(m) => TextSize {
+                vocab_size: m.config().bert.vocab_size,
+                max_positions: m.config().bert.max_position_embeddings,
+                fixed_length: false,
+            },
         }
     }
 
@@ -242,6 +278,8 @@ impl Model {
             Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) | Self::Siglip(m) => m.parameters(),
+            Self::FasterRcnn(m) => m.num_params(),
+            Self::Oscar(m) => m.num_params(),
         }
     }
 
@@ -304,6 +342,18 @@ impl Model {
     }
 
     /// # Errors
+    /// A family that finds no objects.
+    pub fn detect(&self) -> Result<&dyn Detect, Error> {
+        match self {
+            Self::FasterRcnn(m) => Ok(&**m),
+            _ => self.unsupported(
+                "detect objects",
+                "faster_rcnn (torchvision's fasterrcnn_resnet50_fpn)",
+            ),
+        }
+    }
+
+    /// # Errors
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
@@ -312,6 +362,8 @@ impl Model {
             }
             Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
+            Self::FasterRcnn(m) => Ok(&**m),
+            Self::Oscar(m) => Ok(&**m),
         }
     }
 }
