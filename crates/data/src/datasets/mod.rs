@@ -1,3 +1,4 @@
 //! Data sets on disk.
 
 pub mod items;
+pub mod region_features;
