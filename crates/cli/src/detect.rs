@@ -85,7 +85,11 @@ impl Pictures<'_> {
     fn write(&mut self, image: &str, picture: &Image) -> anyhow::Result<PathBuf> {
         let stem = Path::new(image).file_stem();
         let stem = stem.map_or("picture".into(), |s| s.to_string_lossy().into_owned());
-        let stem = if stem == "-" { "stdin".to_owned() } else { stem };
+        let stem = if stem == "-" {
+            "stdin".to_owned()
+        } else {
+            stem
+        };
         let name = |n: usize| match n {
             1 => self.directory.join(format!("{stem}.png")),
             n => self.directory.join(format!("{stem}-{n}.png")),

@@ -10,7 +10,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(test: &str, text: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("vlm-regions-{test}-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("vlm-regions-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("features.tsv");
         std::fs::write(&path, text).unwrap();
@@ -95,20 +96,51 @@ fn a_bad_row_names_its_line_and_field_and_the_others_are_read() {
         ("x".to_owned(), "row: expected a name, a tab and regions"),
         ("\t1\tAAAA".to_owned(), "row: expected a name"),
         ("x\t1\t%%%%".to_owned(), "features: expected base64"),
-        ("x\t1\tAAAA".to_owned(), "features: expected numbers of 4 bytes, found 3 bytes"),
-        (format!("x\t1\t{}", base64(&counting(5))), "features: expected 4 numbers a box, found 5"),
-        (format!("x\t3\t{}", base64(&counting(4))), "as many numbers for each of 3 boxes"),
-        (format!("x\t0\t{}", base64(&counting(4))), "as many numbers for each of 0 boxes"),
-        (format!("x\t1\t{}", base64(&[1.0, f32::NAN, 0.0, 0.0])), "features: expected finite numbers"),
-        ("x\t99999999\tAAAAAA==".to_owned(), "num_boxes: expected a number up to 65536"),
-        ("x\t1\t2\t3".to_owned(), "row: expected two columns"),
-        ("x\t{\"num_boxes\": 1".to_owned(), "regions: expected a JSON object or list"),
-        ("x\t{\"num_boxes\": 1}".to_owned(), "regions: expected features or objects"),
-        ("x\t[1]".to_owned(), "objects[0]: expected an object"),
-        ("x\t[{\"rect\": [1, 2, 3]}]".to_owned(), "objects[0].rect: expected four numbers"),
-        ("x\t[{\"rect\": [9, 2, 3, 4]}]".to_owned(), "objects[0].rect: expected x1 <= x2"),
         (
-            "x\t{\"image_w\": 10, \"image_h\": 10, \"objects\": [{\"rect\": [1, 1, 5, 14]}]}".to_owned(),
+            "x\t1\tAAAA".to_owned(),
+            "features: expected numbers of 4 bytes, found 3 bytes",
+        ),
+        (
+            format!("x\t1\t{}", base64(&counting(5))),
+            "features: expected 4 numbers a box, found 5",
+        ),
+        (
+            format!("x\t3\t{}", base64(&counting(4))),
+            "as many numbers for each of 3 boxes",
+        ),
+        (
+            format!("x\t0\t{}", base64(&counting(4))),
+            "as many numbers for each of 0 boxes",
+        ),
+        (
+            format!("x\t1\t{}", base64(&[1.0, f32::NAN, 0.0, 0.0])),
+            "features: expected finite numbers",
+        ),
+        (
+            "x\t99999999\tAAAAAA==".to_owned(),
+            "num_boxes: expected a number up to 65536",
+        ),
+        ("x\t1\t2\t3".to_owned(), "row: expected two columns"),
+        (
+            "x\t{\"num_boxes\": 1".to_owned(),
+            "regions: expected a JSON object or list",
+        ),
+        (
+            "x\t{\"num_boxes\": 1}".to_owned(),
+            "regions: expected features or objects",
+        ),
+        ("x\t[1]".to_owned(), "objects[0]: expected an object"),
+        (
+            "x\t[{\"rect\": [1, 2, 3]}]".to_owned(),
+            "objects[0].rect: expected four numbers",
+        ),
+        (
+            "x\t[{\"rect\": [9, 2, 3, 4]}]".to_owned(),
+            "objects[0].rect: expected x1 <= x2",
+        ),
+        (
+            "x\t{\"image_w\": 10, \"image_h\": 10, \"objects\": [{\"rect\": [1, 1, 5, 14]}]}"
+                .to_owned(),
             "objects[0].rect: expected a box within the picture of 10 x 10, found [1.0, 1.0, 5.0, 14.0]",
         ),
         (
@@ -131,7 +163,12 @@ fn a_bad_row_names_its_line_and_field_and_the_others_are_read() {
 
 #[test]
 fn a_file_that_is_cut_in_the_middle_of_a_row_says_so() {
-    let row = |name: &str| format!("{name}\t{{\"num_boxes\": 1, \"features\": \"{}\"}}\n", base64(&counting(4)));
+    let row = |name: &str| {
+        format!(
+            "{name}\t{{\"num_boxes\": 1, \"features\": \"{}\"}}\n",
+            base64(&counting(4))
+        )
+    };
     let text = row("a") + &row("b");
     for cut in [1, 4, 12, 30] {
         let file = Scratch::new("cut", &text[..text.len() - cut]);
@@ -168,16 +205,36 @@ fn rows_are_found_by_picture_with_and_without_an_index() {
         }
         let error = index.regions("d", None, None).unwrap_err().to_string();
         assert!(error.contains("expected a row for d"), "{error}");
-        let error = index.regions("b", Some(2054), None).unwrap_err().to_string();
-        assert!(error.contains("features.tsv:2: features: expected 2054 numbers a box, found 2"), "{error}");
+        let error = index
+            .regions("b", Some(2054), None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("features.tsv:2: features: expected 2054 numbers a box, found 2"),
+            "{error}"
+        );
         index.check_images(["a", "b", "c"]).unwrap();
-        let error = index.check_images(["a", "b", "x", "y"]).unwrap_err().to_string();
-        assert!(error.contains("2 pictures without regions (x first) and 1 rows without a picture (c first)"), "{error}");
+        let error = index
+            .check_images(["a", "b", "x", "y"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(
+                "2 pictures without regions (x first) and 1 rows without a picture (c first)"
+            ),
+            "{error}"
+        );
     }
     for (offsets, expected) in [
-        ("0\n3\n", "features.lineidx:2: offset: expected the begin of a row"),
+        (
+            "0\n3\n",
+            "features.lineidx:2: offset: expected the begin of a row",
+        ),
         ("0\n99999\n", "beyond the end of the file"),
-        ("0\nx\n", "features.lineidx:2: offset: expected a number, found x"),
+        (
+            "0\nx\n",
+            "features.lineidx:2: offset: expected a number, found x",
+        ),
     ] {
         let file = Scratch::new("bad-index", &text).with_index(offsets);
         let error = RegionFile::index(&file.0).unwrap_err().to_string();
@@ -185,7 +242,10 @@ fn rows_are_found_by_picture_with_and_without_an_index() {
     }
     let file = Scratch::new("twice", &[row("a", 1.0), row("a", 2.0)].join("\n"));
     let error = RegionFile::index(&file.0).unwrap_err().to_string();
-    assert!(error.contains(":2: name: expected one row for each picture, found a"), "{error}");
+    assert!(
+        error.contains(":2: name: expected one row for each picture, found a"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -196,10 +256,22 @@ fn boxes_are_checked_against_the_picture_that_they_are_used_with() {
     let index = RegionFile::index(&file.0).unwrap();
     let regions = index.regions("a", None, Some([20, 20])).unwrap();
     assert_eq!(regions.size, Some([20, 20]));
-    let error = index.regions("a", None, Some([40, 20])).unwrap_err().to_string();
-    assert!(error.contains("image_w: expected 40 x 20, as a is, found 20 x 20"), "{error}");
+    let error = index
+        .regions("a", None, Some([40, 20]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("image_w: expected 40 x 20, as a is, found 20 x 20"),
+        "{error}"
+    );
     let regions = index.regions("b", None, Some([40, 20])).unwrap();
     assert_eq!(regions.size, Some([40, 20]));
-    let error = index.regions("b", None, Some([20, 20])).unwrap_err().to_string();
-    assert!(error.contains("a box within the picture of 20 x 20"), "{error}");
+    let error = index
+        .regions("b", None, Some([20, 20]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("a box within the picture of 20 x 20"),
+        "{error}"
+    );
 }

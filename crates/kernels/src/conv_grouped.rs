@@ -70,7 +70,11 @@ pub fn conv2d_grouped(
     let (one, inputs, pixels) = part(s, weights.len());
     let outputs = weights[0].outputs();
     let n = outputs * weights.len();
-    assert_eq!(x.len(), inputs * s.channels, "conv2d: x is not [B, H, W, C]");
+    assert_eq!(
+        x.len(),
+        inputs * s.channels,
+        "conv2d: x is not [B, H, W, C]"
+    );
     assert_eq!(out.len(), pixels * n, "conv2d: out is not [B, OH, OW, O]");
     let room = inputs * one.channels;
     with_scratch(room + pixels * outputs, |scratch| {

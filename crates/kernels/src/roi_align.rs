@@ -67,9 +67,8 @@ impl Axis {
     /// Sample `i` of cell `at` of the result, none where it lies outside the features.
     #[inline]
     fn sample(&self, at: usize, i: usize) -> Option<Sample> {
-        let place = self.start
-            + at as f32 * self.cell
-            + (i as f32 + 0.5) * self.cell / self.samples as f32;
+        let place =
+            self.start + at as f32 * self.cell + (i as f32 + 0.5) * self.cell / self.samples as f32;
         // written so that NaN is outside
         if !(-1.0..=self.extent as f32).contains(&place) || self.extent == 0 {
             return None;
@@ -136,11 +135,7 @@ fn neighbours(y: Sample, x: Sample, width: usize, channels: usize) -> [(usize, f
 
 /// The offsets in the whole batch and the weights of what each cell of the result is a sum of: as a sparse matrix, for
 /// devices without this kernel. Cells in order, as `(offset of a pixel of [B * H * W], weight)`.
-pub fn roi_align_terms(
-    dims: [usize; 4],
-    rois: &[Roi],
-    s: RoiAlignShape,
-) -> Vec<Vec<(usize, f32)>> {
+pub fn roi_align_terms(dims: [usize; 4], rois: &[Roi], s: RoiAlignShape) -> Vec<Vec<(usize, f32)>> {
     let [_, height, width, _] = dims;
     let mut cells = Vec::with_capacity(rois.len() * s.output[0] * s.output[1]);
     for roi in rois {
@@ -229,8 +224,16 @@ pub fn roi_align_backward(
             for ph in 0..s.output[0] {
                 let weight = (0..rows.samples).filter_map(|i| rows.sample(ph, i));
                 let weight = weight.fold(0.0, |sum, sample| {
-                    let low = if sample.low == y { sample.low_weight } else { 0.0 };
-                    let high = if sample.high == y { sample.high_weight } else { 0.0 };
+                    let low = if sample.low == y {
+                        sample.low_weight
+                    } else {
+                        0.0
+                    };
+                    let high = if sample.high == y {
+                        sample.high_weight
+                    } else {
+                        0.0
+                    };
                     sum + low + high
                 });
                 if weight == 0.0 {

@@ -23,10 +23,15 @@ fn detectors_match_torchvision_at_every_named_tensor() {
         let found = model.reference().unwrap().outputs(&inputs).unwrap();
         assert_eq!(inputs.unread(), [""; 0]);
         let expected = case.numbers("out.");
-        assert!(expected["boxes"].shape[0] >= least, "the reference finds objects");
+        assert!(
+            expected["boxes"].shape[0] >= least,
+            "the reference finds objects"
+        );
         for (output, expected) in expected {
             let what = format!("{name}: {output}");
-            let found = found.get(&output).unwrap_or_else(|| panic!("{what}: not given"));
+            let found = found
+                .get(&output)
+                .unwrap_or_else(|| panic!("{what}: not given"));
             assert_eq!(found.shape, expected.shape, "{what}");
             match (&found.numbers, &expected.numbers) {
                 (Numbers::Floats(found), Numbers::Floats(expected)) => {
@@ -93,7 +98,10 @@ fn weights_of_older_versions_have_other_names_and_do_the_same() {
     let device = Device::flex();
     let old = Model::load(&case.config().unwrap(), checkpoint(&renamed), &device).unwrap();
     let options = DetectOptions::default();
-    assert_eq!(objects(&old, &options), objects(&case.load(&device), &options));
+    assert_eq!(
+        objects(&old, &options),
+        objects(&case.load(&device), &options)
+    );
 }
 
 #[test]
@@ -117,7 +125,9 @@ fn pictures_of_every_shape_are_taken() {
     let device = Device::flex();
     for shape in [[1, 3, 1, 1], [2, 3, 5, 300], [1, 3, 200, 2]] {
         let pictures = Pictures::Fixed(Tensor::ones(shape, &device));
-        let found = detector.detect(&pictures, &DetectOptions::default()).unwrap();
+        let found = detector
+            .detect(&pictures, &DetectOptions::default())
+            .unwrap();
         assert_eq!(found.len(), shape[0]);
         for object in found.iter().flat_map(|f| &f.objects) {
             let [x1, y1, x2, y2] = object.corners;
@@ -137,13 +147,37 @@ fn other_class_counts_architectures_and_unknown_fields_are_refused_by_name() {
     let case = case("frozen");
     let config = case.config().unwrap();
     for (from, to, expected) in [
-        ("\"num_classes\": 5", "\"num_classes\": 91", "num_classes: expected 5"),
-        ("resnet50_fpn", "resnet50_fpn_v2", "architecture: expected fasterrcnn_resnet50_fpn"),
+        (
+            "\"num_classes\": 5",
+            "\"num_classes\": 91",
+            "num_classes: expected 5",
+        ),
+        (
+            "resnet50_fpn",
+            "resnet50_fpn_v2",
+            "architecture: expected fasterrcnn_resnet50_fpn",
+        ),
         ("\"min_size\": 64", "\"min_size\": 0", "min_size"),
-        ("\"min_size\"", "\"mini_size\"", "mini_size: expected no such field"),
-        ("\"box_nms_thresh\": 0.5", "\"box_nms_thresh\": 1.5", "box_nms_thresh: expected 0 to 1"),
-        ("\"torchvision\"", "\"timm\"", "library_name: expected \"torchvision\""),
-        ("\"stem_width\": 2", "\"stem_width\": 4", "body.conv1.weight: expected [4, 3, 7, 7]"),
+        (
+            "\"min_size\"",
+            "\"mini_size\"",
+            "mini_size: expected no such field",
+        ),
+        (
+            "\"box_nms_thresh\": 0.5",
+            "\"box_nms_thresh\": 1.5",
+            "box_nms_thresh: expected 0 to 1",
+        ),
+        (
+            "\"torchvision\"",
+            "\"timm\"",
+            "library_name: expected \"torchvision\"",
+        ),
+        (
+            "\"stem_width\": 2",
+            "\"stem_width\": 4",
+            "body.conv1.weight: expected [4, 3, 7, 7]",
+        ),
     ] {
         let config = config.replace(from, to);
         let error = Model::load(&config, case.checkpoint(), &Device::flex());
@@ -160,7 +194,10 @@ fn other_class_counts_architectures_and_unknown_fields_are_refused_by_name() {
 fn other_families_name_what_can_detect() {
     let model = Case::open("clip/first_end").load(&Device::flex());
     let error = model.detect().err().expect("no detector").to_string();
-    assert!(error.contains("clip cannot detect objects; faster_rcnn"), "{error}");
+    assert!(
+        error.contains("clip cannot detect objects; faster_rcnn"),
+        "{error}"
+    );
     let detector = case("frozen").load(&Device::flex());
     assert!(detector.generate().is_err() && detector.embed_image().is_err());
     assert_eq!(detector.family(), "faster_rcnn");

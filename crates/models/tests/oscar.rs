@@ -83,17 +83,16 @@ fn the_parts_of_a_checkpoint_tell_its_task() {
     }
     let case = case("vqa");
     let nothing = Checkpoint::parse(
-        &vlm_nn::weights::to_bytes(
-            &Default::default(),
-            vlm_nn::weights::StoreDtype::F32,
-            None,
-        )
-        .unwrap(),
+        &vlm_nn::weights::to_bytes(&Default::default(), vlm_nn::weights::StoreDtype::F32, None)
+            .unwrap(),
         "empty",
     );
     let error = Model::load(&case.config().unwrap(), nothing.unwrap(), &Device::flex());
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("empty: expected tensors named classifier"), "{error}");
+    assert!(
+        error.contains("empty: expected tensors named classifier"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -102,11 +101,27 @@ fn what_is_not_understood_is_refused_by_name() {
     let config = case.config().unwrap();
     for (from, to, expected) in [
         ("\"faster_r-cnn\"", "\"dis_code\"", "img_feature_type"),
-        ("\"img_feature_dim\": 10", "\"img_feature_dim\": 12", "region.weight: expected [12, 12]"),
-        ("\"num_labels\": 7", "\"num_labels\": 3129", "classifier.fc2.weight"),
+        (
+            "\"img_feature_dim\": 10",
+            "\"img_feature_dim\": 12",
+            "region.weight: expected [12, 12]",
+        ),
+        (
+            "\"num_labels\": 7",
+            "\"num_labels\": 3129",
+            "classifier.fc2.weight",
+        ),
         ("\"bce\"", "\"kl\"", "loss_type"),
-        ("\"hidden_size\": 12", "\"hidden_size\": 13", "num_attention_heads"),
-        ("\"torchscript\": false", "\"relative\": 3", "relative: expected no such field"),
+        (
+            "\"hidden_size\": 12",
+            "\"hidden_size\": 13",
+            "num_attention_heads",
+        ),
+        (
+            "\"torchscript\": false",
+            "\"relative\": 3",
+            "relative: expected no such field",
+        ),
     ] {
         let config = config.replace(from, to);
         let error = Model::load(&config, case.checkpoint(), &Device::flex());
@@ -118,7 +133,10 @@ fn what_is_not_understood_is_refused_by_name() {
     inputs.get_mut("token_type_ids").unwrap().numbers =
         vlm_models::reference::Numbers::Integers(vec![2; 16]);
     let error = model.loss(&Inputs::new(inputs)).unwrap_err().to_string();
-    assert!(error.contains("token_type_ids: expected numbers below 2, found 2"), "{error}");
+    assert!(
+        error.contains("token_type_ids: expected numbers below 2, found 2"),
+        "{error}"
+    );
     let model = Model::load(&config, case.checkpoint(), &Device::flex()).unwrap();
     assert!(model.generate().is_err() && model.detect().is_err());
 }
@@ -128,7 +146,10 @@ fn one_caption_does_not_depend_on_those_beside_it_nor_on_how_it_is_fed() {
     let case = case("generation");
     let device = Device::flex();
     let model = oscar(&case, &device);
-    let features: Tensor<3> = Inputs::new(case.inputs()).floats("img_feats", &device).unwrap().unwrap();
+    let features: Tensor<3> = Inputs::new(case.inputs())
+        .floats("img_feats", &device)
+        .unwrap()
+        .unwrap();
     let regions = |from: usize, count: usize| Regions {
         features: features.clone().narrow(0, from, count),
         mask: vec![vec![true, true, true], vec![true, true, false]][from..from + count].to_vec(),

@@ -118,11 +118,15 @@ mod tests {
         let device = Device::flex();
         let mut weights = Weights::random(2, &device);
         let conv = Conv2d::grouped(&mut weights, [4, 6], [3, 2, 1], 2, true);
-        let random = |from: f64, to: f64| {
-            Tensor::<1>::random([6], Distribution::Uniform(from, to), &device)
-        };
+        let random =
+            |from: f64, to: f64| Tensor::<1>::random([6], Distribution::Uniform(from, to), &device);
         let mut norm = BatchNorm2d::with_eps(&mut weights, 6, 1e-3);
-        norm.set(random(-1.0, 1.0), random(0.1, 2.0), random(-1.0, 1.0), random(-2.0, 2.0));
+        norm.set(
+            random(-1.0, 1.0),
+            random(0.1, 2.0),
+            random(-1.0, 1.0),
+            random(-2.0, 2.0),
+        );
         let x = Tensor::random([2, 4, 7, 6], Distribution::Default, &device);
         let expected = norm.forward(conv.forward(x.clone()), crate::Statistics::Running);
         let expected = burn::tensor::activation::relu(expected);

@@ -351,7 +351,10 @@ fn convolutions_in_groups_equal_composed_with_all_gradients() {
             stride: [1, 1],
             padding: [0, 0],
         };
-        let (x, w) = (random([1, 3, 4, inputs]), random([outputs, inputs / groups]));
+        let (x, w) = (
+            random([1, 3, 4, inputs]),
+            random([outputs, inputs / groups]),
+        );
         compare!(
             format!("{groups} groups of single pixels"),
             [x, w],
@@ -393,7 +396,10 @@ fn samples_of_boxes_equal_composed_with_their_gradient() {
         sampling_ratio: 1,
         aligned: false,
     };
-    assert_eq!(ops::roi_align(random([1, 2, 2, 3]), &[], shape).dims(), [0, 2, 2, 3]);
+    assert_eq!(
+        ops::roi_align(random([1, 2, 2, 3]), &[], shape).dims(),
+        [0, 2, 2, 3]
+    );
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use crate::detection::Object;
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont};
 use tiny_skia::{
-    Color, FillRule, Paint, Path, PathBuilder, Pixmap, PremultipliedColorU8, Rect, Stroke, Transform,
+    Color, FillRule, Paint, Path, PathBuilder, Pixmap, PremultipliedColorU8, Rect, Stroke,
+    Transform,
 };
 use vlm_data::image::Image;
 
@@ -97,7 +98,8 @@ fn write(canvas: &mut Pixmap, font: &FontRef, text: &str, [mut x, y]: [f32; 2], 
             }
             let pixel = &mut pixels[(py * columns + px) as usize];
             let coverage = coverage.clamp(0.0, 1.0);
-            let mixed = |old: u8| (f32::from(old) * (1.0 - coverage) + 255.0 * coverage).round() as u8;
+            let mixed =
+                |old: u8| (f32::from(old) * (1.0 - coverage) + 255.0 * coverage).round() as u8;
             let (r, g, b) = (pixel.red(), pixel.green(), pixel.blue());
             let white = PremultipliedColorU8::from_rgba(mixed(r), mixed(g), mixed(b), 255);
             if let Some(white) = white {
@@ -127,7 +129,13 @@ fn place(corners: [f32; 4], [w, h]: [f32; 2], size: [f32; 2], taken: &[Rect]) ->
     let [x1, y1, x2, y2] = corners;
     let left = x1.min(size[0] - w).max(0.0);
     let right = (x2 - w).min(size[0] - w).max(0.0);
-    let mut places = vec![[left, y1 - h], [left, y1], [left, y2], [right, y1 - h], [right, y1]];
+    let mut places = vec![
+        [left, y1 - h],
+        [left, y1],
+        [left, y2],
+        [right, y1 - h],
+        [right, y1],
+    ];
     // then down along the box
     places.extend((1..8).map(|i| [left, y1 + i as f32 * h]));
     let rects = places.into_iter().filter_map(|[x, y]| {
@@ -147,7 +155,11 @@ pub fn annotated(image: &Image, objects: &[Object]) -> Image {
     let Some(mut canvas) = Pixmap::new(image.width(), image.height()) else {
         return image.clone();
     };
-    for (pixel, rgb) in canvas.pixels_mut().iter_mut().zip(image.rgb().as_chunks::<3>().0) {
+    for (pixel, rgb) in canvas
+        .pixels_mut()
+        .iter_mut()
+        .zip(image.rgb().as_chunks::<3>().0)
+    {
         let [r, g, b] = *rgb;
         if let Some(opaque) = PremultipliedColorU8::from_rgba(r, g, b, 255) {
             *pixel = opaque;
@@ -160,7 +172,10 @@ pub fn annotated(image: &Image, objects: &[Object]) -> Image {
         .map(|o| {
             // the line lies within the picture
             let within = |i: usize| o.corners[i].clamp(half, (size[i % 2] - half).max(half));
-            (std::array::from_fn(within), COLOURS[o.label % COLOURS.len()])
+            (
+                std::array::from_fn(within),
+                COLOURS[o.label % COLOURS.len()],
+            )
         })
         .collect();
     for (corners, colour) in boxes.iter().rev() {
@@ -178,7 +193,13 @@ pub fn annotated(image: &Image, objects: &[Object]) -> Image {
         // a light edge keeps the line visible on dark and on equal colours
         let edge = around(sizes.line + 1.5);
         canvas.stroke_path(&path, &paint([255; 3], 150), &edge, still, None);
-        canvas.stroke_path(&path, &paint(*colour, 255), &around(sizes.line), still, None);
+        canvas.stroke_path(
+            &path,
+            &paint(*colour, 255),
+            &around(sizes.line),
+            still,
+            None,
+        );
     }
     let Ok(font) = font else {
         return image_of(image, &canvas);
@@ -193,8 +214,12 @@ pub fn annotated(image: &Image, objects: &[Object]) -> Image {
             text_size *= (size[0] / wide(text_size)).max(0.4);
         }
         let height = (text_size + sizes.padding).min(size[1]);
-        let Some(rect) = place(*corners, [wide(text_size).min(size[0]), height], size, &taken)
-        else {
+        let Some(rect) = place(
+            *corners,
+            [wide(text_size).min(size[0]), height],
+            size,
+            &taken,
+        ) else {
             continue;
         };
         if let Some(path) = rounded(rect, sizes.round) {
@@ -213,7 +238,9 @@ pub fn annotated(image: &Image, objects: &[Object]) -> Image {
 /// The canvas, which is opaque, as a picture of the same size.
 fn image_of(image: &Image, canvas: &Pixmap) -> Image {
     let pixels = canvas.pixels().iter();
-    let rgb = pixels.flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
+    let rgb = pixels
+        .flat_map(|p| [p.red(), p.green(), p.blue()])
+        .collect();
     Image::from_rgb(image.width(), image.height(), rgb).unwrap_or_else(|_| image.clone())
 }
 
@@ -257,11 +284,19 @@ mod tests {
         let mut taken: Vec<Rect> = Vec::new();
         for i in 0..6 {
             let y = 3.0 + i as f32;
-            let rect = place([180.0, y, 199.0, 90.0], [80.0, 14.0], [200.0, 100.0], &taken);
+            let rect = place(
+                [180.0, y, 199.0, 90.0],
+                [80.0, 14.0],
+                [200.0, 100.0],
+                &taken,
+            );
             let rect = rect.unwrap();
             assert!(rect.left() >= 0.0 && rect.right() <= 200.0, "{rect:?}");
             assert!(rect.top() >= 0.0 && rect.bottom() <= 100.0, "{rect:?}");
-            assert!(!taken.iter().any(|t| overlap(&rect, t)), "{rect:?} {taken:?}");
+            assert!(
+                !taken.iter().any(|t| overlap(&rect, t)),
+                "{rect:?} {taken:?}"
+            );
             taken.push(rect);
         }
     }

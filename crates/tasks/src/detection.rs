@@ -100,7 +100,10 @@ impl ClassNames {
 
     /// What an attribute is called, by its number if nobody told.
     pub fn attribute(&self, attribute: usize) -> String {
-        let name = self.attributes.get(attribute).filter(|name| !name.is_empty());
+        let name = self
+            .attributes
+            .get(attribute)
+            .filter(|name| !name.is_empty());
         name.cloned()
             .unwrap_or_else(|| format!("attribute {attribute}"))
     }
@@ -163,7 +166,13 @@ mod tests {
     fn coco_has_ninety_names_with_the_gaps_of_the_published_labels() {
         let names: Vec<&str> = COCO.split_whitespace().collect();
         assert_eq!(names.len(), 90);
-        for (label, name) in [(1, "person"), (12, "-"), (18, "dog"), (44, "bottle"), (90, "toothbrush")] {
+        for (label, name) in [
+            (1, "person"),
+            (12, "-"),
+            (18, "dog"),
+            (44, "bottle"),
+            (90, "toothbrush"),
+        ] {
             assert_eq!(names[label - 1], name);
         }
         assert_eq!(names.iter().filter(|name| **name != "-").count(), 80);
@@ -195,7 +204,10 @@ mod tests {
             classes: of_config(config, 2).unwrap(),
             attributes: Vec::new(),
         };
-        assert_eq!((names.class(1), names.class(7)), ("cat".into(), "class 7".into()));
+        assert_eq!(
+            (names.class(1), names.class(7)),
+            ("cat".into(), "class 7".into())
+        );
         assert_eq!(names.attribute(3), "attribute 3");
     }
 }

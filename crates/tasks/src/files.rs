@@ -188,7 +188,11 @@ impl ModelFiles {
             return Ok(Ok(found));
         }
         // torchvision has its pipelines in code, too
-        if self.layout == Layout::Original || kind == ProcessorKind::TorchvisionDetection {
+        let detects = matches!(
+            kind,
+            ProcessorKind::TorchvisionDetection | ProcessorKind::Vinvl
+        );
+        if self.layout == Layout::Original || detects {
             let mut config = PreprocessorConfig::defaults(kind);
             if let Some(side) = model.pictures().image_size.and_then(|s| s.try_into().ok()) {
                 config = config.with_size(side);
@@ -214,6 +218,7 @@ impl ModelFiles {
             Model::Blip(_) => (ProcessorKind::Blip, ProcessorKind::SquareTransforms),
             Model::Clip(_) => (ProcessorKind::Clip, ProcessorKind::OpenClip),
             Model::Siglip(_) => (ProcessorKind::Siglip, ProcessorKind::OpenClip),
+            Model::Vinvl(_) => return ProcessorKind::Vinvl,
             // what Oscar reads, a detector makes of pictures
             Model::FasterRcnn(_) | Model::Oscar(_) => return ProcessorKind::TorchvisionDetection,
         };

@@ -30,7 +30,11 @@ fn objects_are_printed_and_drawn() {
     let boxes = record["boxes"].as_array().unwrap();
     assert!(!boxes.is_empty(), "{record}");
     for list in ["scores", "classes", "labels", "attributes"] {
-        assert_eq!(record[list].as_array().unwrap().len(), boxes.len(), "{list}");
+        assert_eq!(
+            record[list].as_array().unwrap().len(),
+            boxes.len(),
+            "{list}"
+        );
     }
     for corners in boxes {
         let c: Vec<f64> = serde_json::from_value(corners.clone()).unwrap();
@@ -58,7 +62,10 @@ fn thresholds_numbers_and_names_are_obeyed() {
     std::fs::write(&labels, "cat\ndog\nheart\nring\n").unwrap();
     let named = directory.path().display().to_string();
     let picture = path(PICTURE);
-    let ended = run(["detect", &picture, "--model", &named, "--max", "1", "--json"]).with(0);
+    let ended = run([
+        "detect", &picture, "--model", &named, "--max", "1", "--json",
+    ])
+    .with(0);
     let record = &ended.records()[0];
     assert_eq!(record["boxes"].as_array().unwrap().len(), 1);
     let class = record["classes"][0].as_str().unwrap();

@@ -153,13 +153,12 @@ impl RegionFile {
     }
 
     fn parse(&mut self, row: &[u8], ended: bool) -> Result<ImageRegions, Error> {
-        let found = self.columns(row);
-        let error = match found {
-            Ok(regions) => return self.checked(regions),
-            Err(error) => error,
+        let found = match self.columns(row) {
+            Ok(regions) => self.checked(regions),
+            Err(error) => Err(error),
         };
-        if ended {
-            return Err(error);
+        if ended || found.is_ok() {
+            return found;
         }
         // the last row alone lacks its end: someone stopped writing
         Err(self.wrong(
@@ -253,7 +252,11 @@ impl RegionFile {
         regions: &mut ImageRegions,
     ) -> Result<(), Error> {
         let count = count.filter(|&n| n <= MAX_BOXES).ok_or_else(|| {
-            self.wrong("num_boxes", format!("a number up to {MAX_BOXES}"), "something else")
+            self.wrong(
+                "num_boxes",
+                format!("a number up to {MAX_BOXES}"),
+                "something else",
+            )
         })?;
         let told = regions.regions.len();
         if told > 0 && told != count {
@@ -266,7 +269,11 @@ impl RegionFile {
                 return Ok(());
             }
             let found = format!("{} numbers", numbers.len());
-            return Err(self.wrong(field, format!("as many numbers for each of {count} boxes"), found));
+            return Err(self.wrong(
+                field,
+                format!("as many numbers for each of {count} boxes"),
+                found,
+            ));
         }
         regions.width = numbers.len() / count;
         regions.features = numbers;
@@ -301,7 +308,10 @@ impl RegionFile {
                 return Err(self.wrong(&format!("objects[{i}]"), "an object", object.to_string()));
             };
             let mut region = Region {
-                class: object.get("class").and_then(Value::as_str).map(str::to_owned),
+                class: object
+                    .get("class")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
                 score: object.get("conf").and_then(Value::as_f64).map(|x| x as f32),
                 ..Region::default()
             };
@@ -310,9 +320,8 @@ impl RegionFile {
                     let each = list.iter().map(|x| x.as_f64().map(|x| x as f32));
                     each.collect::<Option<Vec<f32>>>()?.try_into().ok()
                 });
-                let corners: [f32; 4] = corners.ok_or_else(|| {
-                    self.wrong(&place("rect"), "four numbers", rect.to_string())
-                })?;
+                let corners: [f32; 4] = corners
+                    .ok_or_else(|| self.wrong(&place("rect"), "four numbers", rect.to_string()))?;
                 region.rect = Some(corners);
             }
             if let Some(names) = object.get("attributes").and_then(Value::as_array) {
@@ -433,7 +442,11 @@ impl RegionIndex {
             if name.is_empty() {
                 continue;
             }
-            if index.rows.insert(name.clone(), (begin, file.line)).is_some() {
+            if index
+                .rows
+                .insert(name.clone(), (begin, file.line))
+                .is_some()
+            {
                 return Err(file.wrong("name", "one row for each picture", name));
             }
             index.order.push(name);
@@ -457,9 +470,16 @@ impl RegionIndex {
     /// The pictures without a row, and the rows without a picture, the first of each by name.
     pub fn check_images<'a>(&self, images: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
         let images: std::collections::HashSet<&str> = images.into_iter().collect();
-        let mut without: Vec<&str> = images.iter().filter(|i| !self.contains(i)).copied().collect();
+        let mut without: Vec<&str> = images
+            .iter()
+            .filter(|i| !self.contains(i))
+            .copied()
+            .collect();
         without.sort_unstable();
-        let foreign = self.order.iter().filter(|name| !images.contains(name.as_str()));
+        let foreign = self
+            .order
+            .iter()
+            .filter(|name| !images.contains(name.as_str()));
         let foreign: Vec<&String> = foreign.collect();
         if without.is_empty() && foreign.is_empty() {
             return Ok(());
@@ -550,7 +570,11 @@ fn lineidx(path: &Path) -> Result<Option<Vec<u64>>, Error> {
         })
     };
     let lines = text.lines().filter(|line| !line.trim().is_empty());
-    lines.enumerate().map(number).collect::<Result<_, _>>().map(Some)
+    lines
+        .enumerate()
+        .map(number)
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 /// An offset is right if it is the file's begin or behind a line break.

@@ -52,7 +52,12 @@ fn samples_of_boxes_match_the_definition() {
     let mut random = Random::new(301);
     for s in shapes() {
         for channels in [1, 5, 32] {
-            let dims = [2, (30.0 * s.scale) as usize, (40.0 * s.scale) as usize, channels];
+            let dims = [
+                2,
+                (30.0 * s.scale) as usize,
+                (40.0 * s.scale) as usize,
+                channels,
+            ];
             let x = random.floats(dims.iter().product(), 1.0);
             let rois = boxes(&mut random, 20).into_iter().enumerate();
             let rois: Vec<Roi> = rois
@@ -117,9 +122,7 @@ fn gradients_of_samples_match_finite_differences() {
                         y.iter().enumerate().map(|(i, y)| y * dy(i)).sum::<f64>()
                     };
                     let own = rois.iter().enumerate();
-                    own.filter(|(_, roi)| roi.picture == picture)
-                        .map(of)
-                        .sum()
+                    own.filter(|(_, roi)| roi.picture == picture).map(of).sum()
                 };
                 // linear in x, so that any step will do; the large pictures are tested above
                 if pixels > 400 {
@@ -212,9 +215,7 @@ fn convolution_in_groups_and_its_gradients_match_the_definition() {
             let expected: Vec<f64> = sums
                 .iter()
                 .enumerate()
-                .map(|(i, y)| {
-                    (y + f64::from(bias[i % outputs])).max(0.0) + f64::from(residual[i])
-                })
+                .map(|(i, y)| (y + f64::from(bias[i % outputs])).max(0.0) + f64::from(residual[i]))
                 .collect();
             let precision = Precision::F32;
             let packed: Vec<PackedWeights> = weight

@@ -14,6 +14,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::module::max_pool2d;
+use burn::tensor::ops::MaxPoolOptions;
 use vlm_nn::ops::Activation;
 use vlm_nn::weights::Weights;
 use vlm_nn::{BatchNorm2d, Conv2d};
@@ -103,7 +104,9 @@ impl Bottleneck {
         stride: usize,
     ) -> Self {
         let conv = |w: &mut Weights, name: &str, channels, window, groups| {
-            w.scope(name, |w| Conv2d::grouped(w, channels, window, groups, false))
+            w.scope(name, |w| {
+                Conv2d::grouped(w, channels, window, groups, false)
+            })
         };
         let norm = |w: &mut Weights, name: &str, channels| {
             w.scope(name, |w| BatchNorm2d::with_eps(w, channels, c.norm_eps))
@@ -133,13 +136,22 @@ impl Bottleneck {
     /// `[B, H, W, C]`; gives `[B, H / stride, W / stride, outputs]`, rounded up.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let short = match &self.shortcut {
-            Some(s) => s.conv.fused(x.clone(), Some(&s.norm), Activation::None, None),
+            Some(s) => s
+                .conv
+                .fused(x.clone(), Some(&s.norm), Activation::None, None),
             None => x.clone(),
         };
-        let x = self.conv1.fused(x, Some(&self.norm1), Activation::Relu, None);
-        let x = self.conv2.fused(x, Some(&self.norm2), Activation::Relu, None);
+        let x = self
+            .conv1
+            .fused(x, Some(&self.norm1), Activation::Relu, None);
+        let x = self
+            .conv2
+            .fused(x, Some(&self.norm2), Activation::Relu, None);
         let last = Some(short);
-        relu(self.conv3.fused(x, Some(&self.norm3), Activation::None, last))
+        relu(
+            self.conv3
+                .fused(x, Some(&self.norm3), Activation::None, last),
+        )
     }
 }
 
@@ -172,7 +184,7 @@ pub struct ResNetStages {
 impl ResNetStages {
     /// Builds the network of a validated config for pictures of three channels.
     pub fn new(w: &mut Weights, c: &ResNetStagesConfig) -> Self {
-        let mut layer = |w: &mut Weights, i: usize| {
+        let layer = |w: &mut Weights, i: usize| {
             let blocks = c.layers.get(i).copied().unwrap_or(0);
             w.scope(&format!("layer{}", i + 1), |w| stage(w, c, i, blocks))
         };
@@ -195,9 +207,12 @@ impl ResNetStages {
     /// # Shapes
     /// `x: [B, H, W, 3]`; gives `[B, H / 4, W / 4, C]`, `[B, H / 8, W / 8, 2 C]` and so on, rounded up.
     pub fn forward(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
-        let x = self.conv1.fused(x, Some(&self.norm1), Activation::Relu, None); // [B, H / 2, W / 2, stem]
+        let x = self
+            .conv1
+            .fused(x, Some(&self.norm1), Activation::Relu, None); // [B, H / 2, W / 2, stem]
         let x = x.permute([0, 3, 1, 2]);
-        let x = max_pool2d(x, [3, 3], [2, 2], [1, 1], [1, 1], false);
+        let window = MaxPoolOptions::new([3, 3]).with_stride([2, 2]);
+        let x = max_pool2d(x, window.with_padding([1, 1]));
         let mut x = x.permute([0, 2, 3, 1]); // [B, H / 4, W / 4, stem]
         let layers = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
         let mut features = Vec::new();

@@ -160,7 +160,13 @@ impl FasterRcnnConfig {
             box_detections_per_img: fields.size("box_detections_per_img", 100)?,
         };
         // how it was trained, and names for people
-        fields.skip(&["id2label", "label2id", "torchvision_version", "weights", "task"]);
+        fields.skip(&[
+            "id2label",
+            "label2id",
+            "torchvision_version",
+            "weights",
+            "task",
+        ]);
         fields.finish_strictly()?;
         config.validate()?;
         Ok(config)
@@ -183,7 +189,11 @@ impl FasterRcnnConfig {
         check_size("min_size", self.min_size, self.max_size)?;
         check_size("rpn_pre_nms_top_n_test", self.rpn.pre_nms_top_n, 100_000)?;
         check_size("rpn_post_nms_top_n_test", self.rpn.post_nms_top_n, 10_000)?;
-        check_size("box_detections_per_img", self.box_detections_per_img, 10_000)?;
+        check_size(
+            "box_detections_per_img",
+            self.box_detections_per_img,
+            10_000,
+        )?;
         for (name, share) in [
             ("rpn_nms_thresh", self.rpn.nms_thresh),
             ("rpn_score_thresh", self.rpn.score_thresh),
@@ -349,7 +359,7 @@ impl FasterRcnn {
             let side = ((x2 - x1) * (y2 - y1)).sqrt();
             let level = (4.0 + (side / CANONICAL).log2() + 1e-6).floor();
             // NaN, which nothing here makes, would be the finest map
-            level.clamp(2.0, 5.0) as usize - 2
+            (level.clamp(2.0, 5.0) as usize).max(2) - 2
         };
         let levels: Vec<usize> = regions.iter().map(level).collect();
         let mut parts = Vec::new();
@@ -539,8 +549,14 @@ impl Reference for FasterRcnn {
         let regions: Vec<f32> = pass.proposals.iter().flat_map(|p| p.0).collect();
         let count = pass.proposals.len();
         put("proposals".to_owned(), floats(&[count, 4], regions));
-        put("class_logits".to_owned(), Value::floats(pass.logits.clone()));
-        put("box_regression".to_owned(), Value::floats(pass.changes.clone()));
+        put(
+            "class_logits".to_owned(),
+            Value::floats(pass.logits.clone()),
+        );
+        put(
+            "box_regression".to_owned(),
+            Value::floats(pass.changes.clone()),
+        );
         let objects = self.objects(&pass, [h, w], &DetectOptions::default());
         let n = objects.len();
         let boxes = objects.iter().flat_map(|o| o.corners).collect();
@@ -569,7 +585,6 @@ impl FasterRcnn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoders::region_detector::AnchorLayout;
     use burn::module::{ModuleVisitor, Param};
     use burn::tensor::{Distribution, Gradients};
 
@@ -600,11 +615,8 @@ mod tests {
         let json = r#"{"architecture": "fasterrcnn_resnet50_fpn", "num_classes": 4, "layers": [1, 2, 1, 1],
             "stem_width": 4, "fpn_channels": 4, "representation_size": 8, "min_size": 96, "max_size": 128,
             "rpn_post_nms_top_n_test": 20, "norm_eps": 1e-5}"#;
-        let none = vlm_nn::weights::to_bytes(
-            &Default::default(),
-            vlm_nn::weights::StoreDtype::F32,
-            None,
-        );
+        let none =
+            vlm_nn::weights::to_bytes(&Default::default(), vlm_nn::weights::StoreDtype::F32, None);
         let none = Checkpoint::parse(&none.unwrap(), "none").unwrap();
         let config = FasterRcnnConfig::parse(json, &none).unwrap();
         let device = Device::flex().autodiff();
@@ -613,7 +625,8 @@ mod tests {
         let pass = model.pass(picture);
         assert!(pass.proposals.len() > 5);
         let levels = pass.levels.into_iter();
-        let proposed = levels.map(|l| l.scores.powi_scalar(2).sum() + l.changes.powi_scalar(2).sum());
+        let proposed =
+            levels.map(|l| l.scores.powi_scalar(2).sum() + l.changes.powi_scalar(2).sum());
         let head = pass.logits.powi_scalar(2).sum() + pass.changes.powi_scalar(2).sum();
         let gradients = proposed.fold(head, |sum, x| sum + x).backward();
         let mut reached = Reached {
@@ -623,7 +636,11 @@ mod tests {
         };
         model.visit(&mut reached);
         let statistics = |name: &String| name.contains("running_");
-        assert!(reached.without.iter().all(statistics), "{:?}", reached.without);
+        assert!(
+            reached.without.iter().all(statistics),
+            "{:?}",
+            reached.without
+        );
     }
 
     #[test]

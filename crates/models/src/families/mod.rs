@@ -9,6 +9,7 @@ pub mod open_clip;
 pub mod oscar;
 pub mod qwen2;
 pub mod siglip;
+pub mod vinvl;
 
 use crate::capability::{AnswerQuestion, Detect, EmbedImage, EmbedText, Generate, ScorePair};
 use crate::error::Error;
@@ -31,6 +32,8 @@ pub enum Model {
     Siglip(DualEncoder),
     /// A detector of torchvision.
     FasterRcnn(Box<faster_rcnn::FasterRcnn>),
+    /// VinVL's detector of objects and attributes.
+    Vinvl(Box<vinvl::Vinvl>),
     /// Words, tags and regions in one stream (Oscar, Oscar+).
     Oscar(Box<oscar::Oscar>),
 }
@@ -102,6 +105,10 @@ impl Model {
                 let model = faster_rcnn::FasterRcnn::load(config, checkpoint, device)?;
                 Ok(Self::FasterRcnn(Box::new(model)))
             }
+            Some(vinvl::MODEL_TYPE) => {
+                let model = vinvl::Vinvl::load(Some(config), checkpoint, device)?;
+                Ok(Self::Vinvl(Box::new(model)))
+            }
             None if oscar::is_config(&value) => {
                 let model = oscar::Oscar::load(config, checkpoint, device)?;
                 Ok(Self::Oscar(Box::new(model)))
@@ -157,6 +164,10 @@ impl Model {
             let model = blip::Blip::from_original(checkpoint, device)?;
             return Ok(Self::Blip(Box::new(model)));
         }
+        if vinvl::recognised(&checkpoint) {
+            let model = vinvl::Vinvl::load(None, checkpoint, device)?;
+            return Ok(Self::Vinvl(Box::new(model)));
+        }
         let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
@@ -191,6 +202,7 @@ impl Model {
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
             Self::FasterRcnn(_) => faster_rcnn::FAMILY,
+            Self::Vinvl(_) => vinvl::MODEL_TYPE,
             Self::Oscar(_) => oscar::FAMILY,
         }
     }
@@ -223,7 +235,7 @@ impl Model {
                     image_size: None,
                 },
             },
-            Self::FasterRcnn(_) => PictureSize {
+            Self::FasterRcnn(_) | Self::Vinvl(_) => PictureSize {
                 num_channels: 3,
                 image_size: None,
             },
@@ -259,7 +271,7 @@ impl Model {
                     fixed_length: text.is_some_and(|c| c.fixed_length()),
                 }
             }
-            Self::FasterRcnn(_) => TextSize {
+            Self::FasterRcnn(_) | Self::Vinvl(_) => TextSize {
                 vocab_size: 0,
                 max_positions: 0,
                 fixed_length: false,
@@ -279,6 +291,7 @@ impl Model {
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) | Self::Siglip(m) => m.parameters(),
             Self::FasterRcnn(m) => m.num_params(),
+            Self::Vinvl(m) => m.num_params(),
             Self::Oscar(m) => m.num_params(),
         }
     }
@@ -346,9 +359,10 @@ impl Model {
     pub fn detect(&self) -> Result<&dyn Detect, Error> {
         match self {
             Self::FasterRcnn(m) => Ok(&**m),
+            Self::Vinvl(m) => Ok(&**m),
             _ => self.unsupported(
                 "detect objects",
-                "faster_rcnn (torchvision's fasterrcnn_resnet50_fpn)",
+                "faster_rcnn (torchvision's fasterrcnn_resnet50_fpn) and vinvl",
             ),
         }
     }
@@ -363,6 +377,7 @@ impl Model {
             Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
             Self::FasterRcnn(m) => Ok(&**m),
+            Self::Vinvl(m) => Ok(&**m),
             Self::Oscar(m) => Ok(&**m),
         }
     }

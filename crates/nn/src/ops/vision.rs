@@ -207,13 +207,7 @@ impl VisionGrad for Flex {
         let dy = dy.to_contiguous();
         let mut dx = unfilled(input.num_elements());
         let input_dims = [input[0], input[1], input[2], input[3]];
-        kernels::roi_align_backward(
-            f32s(&dy),
-            input_dims,
-            &options.rois,
-            options.shape,
-            &mut dx,
-        );
+        kernels::roi_align_backward(f32s(&dy), input_dims, &options.rois, options.shape, &mut dx);
         tensor(dx, input)
     }
 }
@@ -331,9 +325,7 @@ impl<B: VisionGrad, C: CheckpointStrategy> VisionOps for Autodiff<B, C> {
                 let state = (options.clone(), x.shape());
                 prep.finish(state, B::vlm_roi_align(x.into_primitive(), options))
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::vlm_roi_align(x.into_primitive(), options))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(B::vlm_roi_align(x.into_primitive(), options)),
         }
     }
 }

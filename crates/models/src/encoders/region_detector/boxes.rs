@@ -22,10 +22,7 @@ impl BoxCoder {
     /// The box that `change` makes of `anchor`.
     pub fn decode(&self, change: [f32; 4], anchor: Corners) -> Corners {
         let added = self.extent.added();
-        let [width, height] = [
-            anchor[2] - anchor[0] + added,
-            anchor[3] - anchor[1] + added,
-        ];
+        let [width, height] = [anchor[2] - anchor[0] + added, anchor[3] - anchor[1] + added];
         let [x, y] = [anchor[0] + 0.5 * width, anchor[1] + 0.5 * height];
         let change: [f32; 4] = std::array::from_fn(|i| change[i] / self.weights[i]);
         let (x, y) = (change[0] * width + x, change[1] * height + y);

@@ -147,7 +147,8 @@ impl OscarConfig {
         } else {
             return Err(Error::Config {
                 place: checkpoint.name().to_owned(),
-                expected: "tensors named classifier, cls.predictions or cls.seq_relationship".to_owned(),
+                expected: "tensors named classifier, cls.predictions or cls.seq_relationship"
+                    .to_owned(),
                 found: "none".to_owned(),
             });
         };

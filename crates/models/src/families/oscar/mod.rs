@@ -71,9 +71,8 @@ impl Classifier {
         Self {
             fc1: linear("fc1", inputs, hidden),
             fc2: Some(linear("fc2", hidden, classes)),
-            norm: norm.then(|| {
-                w.scope("norm", |w| LayerNorm::new(w, hidden, c.bert.layer_norm_eps))
-            }),
+            norm: norm
+                .then(|| w.scope("norm", |w| LayerNorm::new(w, hidden, c.bert.layer_norm_eps))),
         }
     }
 
@@ -114,7 +113,12 @@ fn rules() -> Vec<Rule> {
         // a copy of the table for discrete regions that some releases carry along
         Rule::Ignore("bert.code_embeddings.*"),
     ];
-    [own, bert_rules!("bert.", "bert."), bert_head_rules!("", "head.")].concat()
+    [
+        own,
+        bert_rules!("bert.", "bert."),
+        bert_head_rules!("", "head."),
+    ]
+    .concat()
 }
 
 fn integers(rows: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
@@ -176,8 +180,8 @@ impl Oscar {
         };
         let mut checkpoint = checkpoint.translated(&[&rules()[..], classifier].concat());
         let (word, output) = ("bert.token.weight", "head.decoder.weight");
-        let tied = !checkpoint.contains(output)
-            || c.tie_weights && checkpoint.ignore_copy(output, word);
+        let tied =
+            !checkpoint.contains(output) || c.tie_weights && checkpoint.ignore_copy(output, word);
         (checkpoint, tied)
     }
 
@@ -301,11 +305,7 @@ impl Oscar {
     ///
     /// # Errors
     /// As [`Self::embeddings`].
-    pub fn states(
-        &self,
-        texts: &OscarTexts,
-        regions: &Regions,
-    ) -> Result<Vec<Tensor<3>>, Error> {
+    pub fn states(&self, texts: &OscarTexts, regions: &Regions) -> Result<Vec<Tensor<3>>, Error> {
         let x = self.embeddings(texts, Some(&regions.features))?;
         let rows = texts.tokens.mask().iter().zip(&regions.mask);
         let rows: Vec<Vec<bool>> = rows.map(|(t, r)| [t.as_slice(), r].concat()).collect();
@@ -390,7 +390,11 @@ impl Oscar {
             let row = targets.first().map_or(0, Vec::len);
             format!("{} rows of {row}", targets.len())
         })?;
-        self.class_loss(logits.reshape([r * t, v]), &targets.concat(), "masked_lm_labels")
+        self.class_loss(
+            logits.reshape([r * t, v]),
+            &targets.concat(),
+            "masked_lm_labels",
+        )
     }
 
     /// Cross-entropy, the mean over targets that are no negative number; 0 where there is none.
@@ -407,9 +411,19 @@ impl Oscar {
         place: &str,
     ) -> Result<Tensor<1>, Error> {
         let [r, k] = logits.dims();
-        expect(targets.len() == r, place, format!("{r} of them"), targets.len())?;
+        expect(
+            targets.len() == r,
+            place,
+            format!("{r} of them"),
+            targets.len(),
+        )?;
         let odd = targets.iter().find(|&&x| x >= k as i64);
-        expect(odd.is_none(), place, format!("below {k}"), odd.unwrap_or(&0))?;
+        expect(
+            odd.is_none(),
+            place,
+            format!("below {k}"),
+            odd.unwrap_or(&0),
+        )?;
         let count = targets.iter().filter(|&&x| x >= 0).count();
         let targets = TensorData::new(targets.to_vec(), [r]);
         let targets = Tensor::<1, Int>::from_data(targets, &logits.device());
@@ -486,7 +500,10 @@ impl Oscar {
             let texts = OscarTexts {
                 tokens: tags.clone(),
                 segments: vec![vec![1; length]; tags.rows().len()],
-                positions: Some(vec![(from..from + length as u32).collect(); tags.rows().len()]),
+                positions: Some(vec![
+                    (from..from + length as u32).collect();
+                    tags.rows().len()
+                ]),
             };
             expect(
                 tags.rows().len() == rows,
@@ -495,7 +512,12 @@ impl Oscar {
                 tags.rows().len(),
             )?;
             x = Tensor::cat(vec![self.text_embeddings(&texts)?, x], 1);
-            seen = tags.mask().iter().zip(&regions.mask).map(|(t, r)| [t.as_slice(), r].concat()).collect();
+            seen = tags
+                .mask()
+                .iter()
+                .zip(&regions.mask)
+                .map(|(t, r)| [t.as_slice(), r].concat())
+                .collect();
         }
         let mut caches = self.bert.caches();
         let pass = BertPass {
@@ -503,7 +525,8 @@ impl Oscar {
             caches: Some(&mut caches),
             ..BertPass::default()
         };
-        self.bert.forward(x, 0..self.config.bert.num_hidden_layers, pass);
+        self.bert
+            .forward(x, 0..self.config.bert.num_hidden_layers, pass);
         Ok(OscarDecoding {
             model: self,
             context: seen.first().map_or(0, Vec::len),
@@ -564,7 +587,12 @@ impl Autoregressive for OscarDecoding<'_> {
         let seen: Vec<Vec<bool>> = self
             .seen
             .iter()
-            .map(|row| row.iter().copied().chain(std::iter::repeat_n(true, t)).collect())
+            .map(|row| {
+                row.iter()
+                    .copied()
+                    .chain(std::iter::repeat_n(true, t))
+                    .collect()
+            })
             .collect();
         let pass = BertPass {
             causal: true,
@@ -572,13 +600,17 @@ impl Autoregressive for OscarDecoding<'_> {
             caches: Some(&mut self.caches),
             ..BertPass::default()
         };
-        let x = model.bert.forward(x, 0..model.config.bert.num_hidden_layers, pass);
+        let x = model
+            .bert
+            .forward(x, 0..model.config.bert.num_hidden_layers, pass);
         // the mask is for this word alone
         for row in &mut self.seen {
             row.extend(std::iter::repeat_n(true, t - 1));
         }
         let kept = self.context + past + t - 1;
-        self.caches.iter_mut().for_each(|cache| cache.truncate(kept));
+        self.caches
+            .iter_mut()
+            .for_each(|cache| cache.truncate(kept));
         let logits = model.token_logits(x.narrow(1, t - 1, 1)); // [R, 1, V]
         let logits = logits.expect("what decodes has a head");
         let logits: Vec<f32> = logits
@@ -586,14 +618,19 @@ impl Autoregressive for OscarDecoding<'_> {
             .convert::<f32>()
             .try_to_vec()
             .expect("f32 logits");
-        logits.chunks(self.vocab_size()).map(<[f32]>::to_vec).collect()
+        logits
+            .chunks(self.vocab_size())
+            .map(<[f32]>::to_vec)
+            .collect()
     }
 
     fn select(&mut self, rows: &[usize]) {
         let index: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
         let index = TensorData::new(index, [rows.len()]);
         let index = Tensor::<1, Int>::from_data(index, &self.model.device());
-        self.caches.iter_mut().for_each(|cache| cache.select(&index));
+        self.caches
+            .iter_mut()
+            .for_each(|cache| cache.select(&index));
         self.seen = rows.iter().map(|&r| self.seen[r].clone()).collect();
     }
 }

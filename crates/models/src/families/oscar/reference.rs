@@ -141,7 +141,12 @@ impl Oscar {
     /// States without those of padding.
     fn shown(&self, states: Tensor<3>, seen: &Seen) -> Tensor<3> {
         let [r, t, _] = states.dims();
-        let kept: Vec<f32> = seen.positions.iter().flatten().map(|&s| f32::from(u8::from(s))).collect();
+        let kept: Vec<f32> = seen
+            .positions
+            .iter()
+            .flatten()
+            .map(|&s| f32::from(u8::from(s)))
+            .collect();
         states * Tensor::from_data(TensorData::new(kept, [r, t, 1]), &self.device())
     }
 
@@ -157,7 +162,11 @@ impl Oscar {
         let relation = self.contrast_logits(pooled)?;
         put(outputs, "seq_relationship_score", relation.clone());
         let scores = self.token_logits(last)?;
-        put(outputs, "prediction_scores", self.shown(scores.clone(), seen));
+        put(
+            outputs,
+            "prediction_scores",
+            self.shown(scores.clone(), seen),
+        );
         let masked = rows(inputs, "masked_lm_labels", false)?;
         let next = inputs.integers::<1>("next_sentence_label")?;
         if let (Some(masked), Some((_, next))) = (masked, next) {
@@ -215,7 +224,11 @@ impl Oscar {
         text: usize,
     ) -> Result<(), Error> {
         match self.masked_words(inputs, last.clone())? {
-            None => put(outputs, "class_logits", self.token_logits(last.narrow(1, 0, text))?),
+            None => put(
+                outputs,
+                "class_logits",
+                self.token_logits(last.narrow(1, 0, text))?,
+            ),
             Some((logits, targets)) => {
                 put(outputs, "class_logits", logits.clone());
                 if !targets.is_empty() {
@@ -285,7 +298,10 @@ impl Oscar {
         let from = usize::try_from(from).unwrap_or(0).max(length);
         let special = self.special(inputs)?;
         let part = |begin: usize, end: usize| -> Vec<Vec<bool>> {
-            seen.positions.iter().map(|row| row[begin..end].to_vec()).collect()
+            seen.positions
+                .iter()
+                .map(|row| row[begin..end].to_vec())
+                .collect()
         };
         let tags: Vec<Vec<u32>> = ids.iter().map(|row| row[length..].to_vec()).collect();
         let tags = Tokens::new(tags, Some(part(length, total)))?;
@@ -403,7 +419,10 @@ impl Reference for Oscar {
             let shown = self.shown(state.clone(), &seen);
             put(&mut outputs, &format!("hidden_states.{i}"), shown);
         }
-        let last = states.into_iter().next_back().expect("the embeddings at least");
+        let last = states
+            .into_iter()
+            .next_back()
+            .expect("the embeddings at least");
         let text = texts.tokens.rows().first().map_or(0, Vec::len);
         match self.config.task {
             OscarTask::Pretraining => self.pretraining(&mut outputs, inputs, last, &seen)?,
