@@ -1,5 +1,7 @@
 //! VinVL's detector (reference/models_vinvl.py).
 
+// what the other families' tests need of it
+#[allow(dead_code)]
 mod common;
 
 use burn::tensor::{Device, Tensor};
@@ -30,7 +32,10 @@ fn a_checkpoint_alone_tells_its_sizes() {
     };
     let c = model.config();
     assert_eq!((c.num_classes, c.num_attributes), (7, 5));
-    assert_eq!((c.body.layers.as_slice(), c.head_blocks), (&[1, 1, 2][..], 1));
+    assert_eq!(
+        (c.body.layers.as_slice(), c.head_blocks),
+        (&[1, 1, 2][..], 1)
+    );
     assert_eq!((c.body.groups, c.body.width_per_group), (2, 2));
     assert_eq!(c.features(), 64);
     // the thresholds of the released commands
@@ -51,12 +56,20 @@ fn objects_have_attributes_and_a_vector_each() {
     let pictures = Pictures::Fixed(pixels);
     let detector = model.detect().unwrap();
     assert_eq!((detector.num_classes(), detector.num_attributes()), (7, 5));
-    let found = detector.detect(&pictures, &DetectOptions::default()).unwrap().remove(0);
+    let found = detector
+        .detect(&pictures, &DetectOptions::default())
+        .unwrap()
+        .remove(0);
     let features = found.features.expect("a vector for each object");
     assert_eq!(features.dims(), [found.objects.len(), 64]);
     assert!(found.objects.iter().any(|o| !o.attributes.is_empty()));
     for object in &found.objects {
-        assert!(object.attributes.iter().all(|a| a.0 > 0 && a.0 < 5 && a.1 > 0.05));
+        assert!(
+            object
+                .attributes
+                .iter()
+                .all(|a| a.0 > 0 && a.0 < 5 && a.1 > 0.05)
+        );
         assert!(object.attributes.is_sorted_by(|a, b| a.1 >= b.1));
         let place = box_geometry(object.corners, [h, w]);
         assert!(place.iter().all(|x| (0.0..=1.0).contains(x)), "{place:?}");
@@ -82,11 +95,31 @@ fn what_does_not_fit_the_weights_is_refused_by_name() {
     let case = case("fitted");
     let config = case.config().unwrap();
     for (from, to, expected) in [
-        ("\"num_classes\": 7", "\"num_classes\": 1595", "num_classes: expected 7, as the weights have"),
-        ("\"num_attributes\": 5", "\"num_attributes\": 525", "num_attributes: expected 5"),
-        ("\"score_thresh\": 0.2", "\"score_thresh\": 2.0", "score_thresh: expected 0 to 1"),
-        ("\"score_thresh\"", "\"score_tresh\"", "score_tresh: expected no such field"),
-        ("\"rpn_nms_thresh\"", "\"nms_filter\": 2, \"rpn_nms_thresh\"", "nms_filter: expected 1, found 2"),
+        (
+            "\"num_classes\": 7",
+            "\"num_classes\": 1595",
+            "num_classes: expected 7, as the weights have",
+        ),
+        (
+            "\"num_attributes\": 5",
+            "\"num_attributes\": 525",
+            "num_attributes: expected 5",
+        ),
+        (
+            "\"score_thresh\": 0.2",
+            "\"score_thresh\": 2.0",
+            "score_thresh: expected 0 to 1",
+        ),
+        (
+            "\"score_thresh\"",
+            "\"score_tresh\"",
+            "score_tresh: expected no such field",
+        ),
+        (
+            "\"rpn_nms_thresh\"",
+            "\"nms_filter\": 2, \"rpn_nms_thresh\"",
+            "nms_filter: expected 1, found 2",
+        ),
     ] {
         let config = config.replace(from, to);
         let error = Model::load(&config, case.checkpoint(), &Device::flex());
