@@ -54,7 +54,12 @@ impl TextSide {
         let format = match model {
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
             Model::Siglip(_) => read_only("This is a photo of {}."),
-            Model::Clip(_) => read_only(PHOTO),
+            Model::Clip(_) | Model::Torchvision(_) => read_only(PHOTO),
+            Model::Nic(m) => Format::Published {
+                label: PHOTO,
+                written: Some((m.config().bos_token_id, m.config().eos_token_id)),
+                caption: "",
+            },
             Model::Blip(m) => Format::Published {
                 label: PHOTO,
                 written: Some((m.config().bos_token_id, m.config().sep_token_id)),

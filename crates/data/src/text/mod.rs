@@ -4,4 +4,4 @@ mod tokenizer;
 mod word_level;
 
 pub use tokenizer::Tokenizer;
-pub use word_level::word_level;
+pub use word_level::{word_level, word_level_map};

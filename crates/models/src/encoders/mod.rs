@@ -1,7 +1,9 @@
 //! Encoders: pictures or text to hidden states.
 
 pub(crate) mod bert;
+pub mod cnn;
 pub(crate) mod published;
+mod residual;
 mod resnet;
 mod text_tower;
 mod text_transformer;
@@ -10,6 +12,7 @@ mod vit;
 
 pub use bert::{Bert, BertConfig, BertCrossAttention, BertMemory, BertPass, first_token};
 pub(crate) use bert::{bert_head_rules, bert_rules};
+pub use cnn::{Cnn, CnnConfig};
 pub use resnet::{ModifiedResNet, ModifiedResNetConfig};
 pub use text_tower::{TextPooling, TextStates, TextTower, TextTowerConfig};
 pub(crate) use text_transformer::last_tokens;

@@ -4,11 +4,13 @@ pub mod blip;
 pub mod clip;
 pub mod coca;
 pub mod dual_encoder;
+pub mod nic;
 pub mod open_clip;
 pub mod qwen2;
 pub mod siglip;
+pub mod torchvision;
 
-use crate::capability::{AnswerQuestion, EmbedImage, EmbedText, Generate, ScorePair};
+use crate::capability::{AnswerQuestion, Attend, EmbedImage, EmbedText, Generate, ScorePair};
 use crate::error::Error;
 use crate::reference::Reference;
 use burn::module::Module;
@@ -27,6 +29,10 @@ pub enum Model {
     Clip(DualEncoder),
     /// CLIP with a sigmoid loss (SigLIP, SigLIP 2), or half of it.
     Siglip(DualEncoder),
+    /// Convolutional encoder with a recurrent decoder of captions, with or without attention.
+    Nic(Box<nic::Nic>),
+    /// Convolutional encoder with a head for classes.
+    Torchvision(Box<torchvision::Classifier>),
 }
 
 /// What a picture must be for a model.
@@ -114,6 +120,16 @@ impl Model {
                 let checkpoint = siglip::translated(prefixed(checkpoint, &config));
                 Self::dual_encoder(&config, checkpoint, device)
             }
+            Some(nic::MODEL_TYPE) => {
+                let model = nic::Nic::load(config, checkpoint, device)?;
+                Ok(Self::Nic(Box::new(model)))
+            }
+            _ if value.get("library_name").and_then(|n| n.as_str())
+                == Some(torchvision::LIBRARY_NAME) =>
+            {
+                let model = torchvision::Classifier::load(config, checkpoint, device)?;
+                Ok(Self::Torchvision(Box::new(model)))
+            }
             None if open_clip::model_cfg(&value).is_some() => {
                 let config = open_clip::parse(open_clip::model_cfg(&value).unwrap_or(&value))?;
                 let checkpoint = open_clip::translated(checkpoint, &config);
@@ -121,7 +137,8 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
+                expected: "\"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"siglip2\", open_clip's model_cfg, \
+                           or \"library_name\": \"torchvision\""
                     .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
             }),
@@ -142,11 +159,20 @@ impl Model {
             let model = blip::Blip::from_original(checkpoint, device)?;
             return Ok(Self::Blip(Box::new(model)));
         }
+        if nic::recognised(&checkpoint) {
+            let model = nic::Nic::from_original(checkpoint, device)?;
+            return Ok(Self::Nic(Box::new(model)));
+        }
+        if torchvision::recognised(&checkpoint) {
+            let model = torchvision::Classifier::from_original(checkpoint, device)?;
+            return Ok(Self::Torchvision(Box::new(model)));
+        }
         let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
             expected:
-                "a config.json beside it, or the tensor names of OpenAI's CLIP or the authors' BLIP"
+                "a config.json beside it, or the tensor names of OpenAI's CLIP, the authors' BLIP, a captioner of CNN \
+                 and RNN, or torchvision's ResNet and VGG"
                     .to_owned(),
             found: format!("{} ...", some.join(", ")),
         })
@@ -175,6 +201,8 @@ impl Model {
             Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
+            Self::Nic(_) => nic::MODEL_TYPE,
+            Self::Torchvision(_) => torchvision::LIBRARY_NAME,
         }
     }
 
@@ -206,6 +234,14 @@ impl Model {
                     image_size: None,
                 },
             },
+            Self::Nic(m) => PictureSize {
+                num_channels: 3,
+                image_size: Some(m.config().image_size),
+            },
+            Self::Torchvision(_) => PictureSize {
+                num_channels: 3,
+                image_size: None,
+            },
         }
     }
 
@@ -233,6 +269,16 @@ impl Model {
                     fixed_length: text.is_some_and(|c| c.fixed_length()),
                 }
             }
+            Self::Nic(m) => TextSize {
+                vocab_size: m.config().vocab_size,
+                max_positions: m.config().max_length,
+                fixed_length: false,
+            },
+            Self::Torchvision(_) => TextSize {
+                vocab_size: 0,
+                max_positions: 0,
+                fixed_length: false,
+            },
         }
     }
 
@@ -242,6 +288,8 @@ impl Model {
             Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) | Self::Siglip(m) => m.parameters(),
+            Self::Nic(m) => vlm_nn::weights::count(&**m),
+            Self::Torchvision(m) => vlm_nn::weights::count(&**m),
         }
     }
 
@@ -259,7 +307,17 @@ impl Model {
         match self {
             Self::Blip(m) => m.can_caption().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
-            _ => self.unsupported("write text", "blip and coca"),
+            Self::Nic(m) => Ok(&**m),
+            _ => self.unsupported("write text", "blip, coca and nic"),
+        }
+    }
+
+    /// # Errors
+    /// A family whose decoder does not look at places of a picture, or does not tell.
+    pub fn attend(&self) -> Result<&dyn Attend, Error> {
+        match self {
+            Self::Nic(m) if m.config().attention.is_some() => Ok(&**m),
+            _ => self.unsupported("tell where it looked", "nic with attention"),
         }
     }
 
@@ -308,8 +366,10 @@ impl Model {
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
             Self::Coca(_) => {
-                self.unsupported("be compared with a reference", "blip, clip and siglip")
+                self.unsupported("be compared with a reference", "blip, clip, nic, siglip and torchvision")
             }
+            Self::Nic(m) => Ok(&**m),
+            Self::Torchvision(m) => Ok(&**m),
             Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
         }
