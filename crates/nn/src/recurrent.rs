@@ -104,9 +104,7 @@ impl RnnCell {
         let part = |gates: &Tensor<2>, i: usize| gates.clone().narrow(1, i * h, h); // [B, H]
         match self.kind {
             RnnKind::Lstm => {
-                let gates = self
-                    .hh
-                    .fused(state.hidden, Activation::None, Some(gates)); // [B, 4H]
+                let gates = self.hh.fused(state.hidden, Activation::None, Some(gates)); // [B, 4H]
                 let cell = state.cell.expect("an LSTM's state has a cell");
                 let new = sigmoid(part(&gates, 0)) * tanh(part(&gates, 2));
                 let cell = sigmoid(part(&gates, 1)) * cell + new;

@@ -131,6 +131,12 @@ impl DecoderBlock {
         self.cross.keys_values(memory)
     }
 
+    /// Where each head of the cross-attention looks, see [`CrossAttention::weights`].
+    pub fn cross_weights(&self, x: Tensor<3>, kv: Tensor<3>) -> Tensor<4> {
+        let x = self.attn.forward(self.norm1.forward(x.clone()), x);
+        self.cross.weights(self.norm_cross.forward(x), kv)
+    }
+
     /// # Shapes
     /// `x: [B * Q, T, D]`, `kv: [B, N, 2D]` from [`Self::keys_values`]; gives `[B * Q, T, D]`.
     pub fn forward(&self, x: Tensor<3>, kv: Tensor<3>, cache: Option<&mut KvCache>) -> Tensor<3> {

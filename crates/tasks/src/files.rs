@@ -265,7 +265,9 @@ fn halves(directory: &Path) -> Option<[PathBuf; 2]> {
     for entry in std::fs::read_dir(directory).ok()? {
         let path = entry.ok()?.path();
         let name = path.file_name()?.to_string_lossy().into_owned();
-        let known = path.extension().is_some_and(|e| KINDS.iter().any(|k| e == *k));
+        let known = path
+            .extension()
+            .is_some_and(|e| KINDS.iter().any(|k| e == *k));
         for (half, found) in ["encoder", "decoder"].iter().zip(&mut found) {
             if known && name.starts_with(half) {
                 found.push(path.clone());

@@ -21,6 +21,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod attention;
 pub mod builtin;
 mod captioning;
 mod embedding;
@@ -38,6 +39,7 @@ pub mod verify;
 mod vlm;
 mod vqa;
 
+pub use attention::{AttendedCaption, WordMap};
 pub use captioning::{Caption, CaptionOptions};
 pub use error::{Error, Missing};
 pub use files::{Layout, ModelFiles, file};

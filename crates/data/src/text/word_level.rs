@@ -85,15 +85,25 @@ pub fn word_level_map(json: &[u8], name: &str) -> Result<Tokenizer, Error> {
         name: name.to_owned(),
         detail,
     };
-    let map: std::collections::BTreeMap<String, u32> = serde_json::from_slice(json)
-        .map_err(|e| refuse(format!("expected an object of words with their ids, found {e}")))?;
+    let map: std::collections::BTreeMap<String, u32> =
+        serde_json::from_slice(json).map_err(|e| {
+            refuse(format!(
+                "expected an object of words with their ids, found {e}"
+            ))
+        })?;
     let mut ids: Vec<u32> = map.values().copied().collect();
     ids.sort_unstable();
     if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(refuse(format!("expected an id for each word, found {} twice", pair[0])));
+        return Err(refuse(format!(
+            "expected an id for each word, found {} twice",
+            pair[0]
+        )));
     }
     if !map.contains_key(UNKNOWN) {
-        return Err(refuse(format!("expected {UNKNOWN}, found {} words without it", map.len())));
+        return Err(refuse(format!(
+            "expected {UNKNOWN}, found {} words without it",
+            map.len()
+        )));
     }
     let specials: Vec<&str> = [UNKNOWN, "<start>", "<end>", "<pad>"]
         .into_iter()

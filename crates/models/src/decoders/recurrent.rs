@@ -148,7 +148,9 @@ impl Autoregressive for RnnDecoding<'_> {
         let states = std::mem::take(&mut self.states);
         let (x, states) = self.decoder.rnn.forward(x, Some(states));
         (self.states, self.fed) = (states, self.fed + t);
-        let last = x.narrow(1, t - 1, 1).reshape([r, self.decoder.config.hidden_size]);
+        let last = x
+            .narrow(1, t - 1, 1)
+            .reshape([r, self.decoder.config.hidden_size]);
         rows_of(self.decoder.head(last), self.vocab_size())
     }
 
@@ -188,7 +190,12 @@ struct Attended {
 impl AttentionDecoder {
     /// A decoder that looks at maps of `features` channels with an attention of width `attention_dim`; it has one layer
     /// whatever the config says.
-    pub fn new(w: &mut Weights, c: &RecurrentConfig, features: usize, attention_dim: usize) -> Self {
+    pub fn new(
+        w: &mut Weights,
+        c: &RecurrentConfig,
+        features: usize,
+        attention_dim: usize,
+    ) -> Self {
         let (e, h, a) = (c.embed_size, c.hidden_size, attention_dim);
         let mut linear = |name: &str, inputs: usize, outputs: usize| {
             w.scope(name, |w| {

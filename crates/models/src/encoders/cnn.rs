@@ -253,7 +253,12 @@ impl ResNet {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, s: Statistics, trace: &mut Option<Vec<Tensor<4>>>) -> Tensor<4> {
+    fn forward(
+        &self,
+        x: Tensor<4>,
+        s: Statistics,
+        trace: &mut Option<Vec<Tensor<4>>>,
+    ) -> Tensor<4> {
         let x = relu(self.norm1.forward(self.conv1.forward(x), s));
         let mut x = pooled(x, 3, 1); // [B, width, H / 4, W / 4]
         for layer in [&self.layer1, &self.layer2, &self.layer3, &self.layer4] {
@@ -304,7 +309,12 @@ impl Vgg {
         }
     }
 
-    fn forward(&self, mut x: Tensor<4>, s: Statistics, trace: &mut Option<Vec<Tensor<4>>>) -> Tensor<4> {
+    fn forward(
+        &self,
+        mut x: Tensor<4>,
+        s: Statistics,
+        trace: &mut Option<Vec<Tensor<4>>>,
+    ) -> Tensor<4> {
         for (i, stage) in self.stages.iter().enumerate() {
             for layer in stage {
                 x = layer.conv.forward(x);
@@ -495,7 +505,10 @@ mod tests {
             ("1.bias", Some("norm1.bias")),
             ("4.0.conv1.weight", Some("layer1.0.conv1.weight")),
             ("layer3.22.bn3.bias", Some("layer3.22.norm3.bias")),
-            ("7.0.downsample.1.weight", Some("layer4.0.shortcut.norm.weight")),
+            (
+                "7.0.downsample.1.weight",
+                Some("layer4.0.shortcut.norm.weight"),
+            ),
             ("fc.weight", None),
             ("2.weight", None),
         ] {
@@ -510,13 +523,19 @@ mod tests {
                 // vgg11: convolution, activation and pooling, twice; then two convolutions a stage
                 vec![0, 3, 6, 8, 11, 13, 16, 18],
                 false,
-                [("0.bias", "stages.0.0.conv.bias"), ("8.weight", "stages.2.1.conv.weight")],
+                [
+                    ("0.bias", "stages.0.0.conv.bias"),
+                    ("8.weight", "stages.2.1.conv.weight"),
+                ],
             ),
             (
                 // vgg13_bn
                 vec![0, 3, 7, 10],
                 true,
-                [("8.weight", "stages.1.0.norm.weight"), ("10.weight", "stages.1.1.conv.weight")],
+                [
+                    ("8.weight", "stages.1.0.norm.weight"),
+                    ("10.weight", "stages.1.1.conv.weight"),
+                ],
             ),
         ] {
             let places = VggPlaces {

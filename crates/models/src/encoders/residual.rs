@@ -49,7 +49,12 @@ struct Shortcut {
 
 impl Shortcut {
     /// None where the input fits the output as it is.
-    fn new(w: &mut Weights, [inputs, outputs]: [usize; 2], pool: usize, stride: usize) -> Option<Self> {
+    fn new(
+        w: &mut Weights,
+        [inputs, outputs]: [usize; 2],
+        pool: usize,
+        stride: usize,
+    ) -> Option<Self> {
         (pool * stride > 1 || inputs != outputs).then(|| {
             w.scope("shortcut", |w| Self {
                 conv: conv(w, "conv", [inputs, outputs], [1, stride, 0]),
@@ -130,9 +135,7 @@ impl ResidualBlock {
         let x = relu(self.norm1.forward(self.conv1.forward(x), s));
         let x = self.norm2.forward(self.conv2.forward(x), s);
         let x = match (&self.conv3, &self.norm3) {
-            (Some(conv), Some(norm)) => {
-                norm.forward(conv.forward(shrunk(relu(x), self.pool)), s)
-            }
+            (Some(conv), Some(norm)) => norm.forward(conv.forward(shrunk(relu(x), self.pool)), s),
             _ => x,
         };
         relu(x + short)

@@ -316,8 +316,9 @@ impl Model {
     /// A family whose decoder does not look at places of a picture, or does not tell.
     pub fn attend(&self) -> Result<&dyn Attend, Error> {
         match self {
+            Self::Coca(m) => Ok(m),
             Self::Nic(m) if m.config().attention.is_some() => Ok(&**m),
-            _ => self.unsupported("tell where it looked", "nic with attention"),
+            _ => self.unsupported("tell where it looked", "coca and nic with attention"),
         }
     }
 
@@ -365,9 +366,10 @@ impl Model {
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
-            Self::Coca(_) => {
-                self.unsupported("be compared with a reference", "blip, clip, nic, siglip and torchvision")
-            }
+            Self::Coca(_) => self.unsupported(
+                "be compared with a reference",
+                "blip, clip, nic, siglip and torchvision",
+            ),
             Self::Nic(m) => Ok(&**m),
             Self::Torchvision(m) => Ok(&**m),
             Self::Blip(m) => Ok(&**m),

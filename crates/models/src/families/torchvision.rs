@@ -17,8 +17,8 @@
 //! Legend: `B` pictures, `H`, `W` height and width, `D` channels of the last map, `C` classes.
 
 use crate::capability::Pictures;
-use crate::encoders::cnn::{self, CHANNELS, Cnn, CnnConfig, VggConfig};
 use crate::encoders::check_size;
+use crate::encoders::cnn::{self, CHANNELS, Cnn, CnnConfig, VggConfig};
 use crate::error::{Error, expect};
 use crate::reference::{Inputs, Outputs, Reference, Value};
 use burn::module::Module;
@@ -142,8 +142,16 @@ impl ClassifierConfig {
 /// Whether a checkpoint without a config is one of torchvision's.
 pub fn recognised(checkpoint: &Checkpoint) -> bool {
     let all = |names: &[&str]| names.iter().all(|name| checkpoint.contains(name));
-    all(&["conv1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight", "fc.weight"])
-        || all(&["features.0.weight", "classifier.0.weight", "classifier.6.weight"])
+    all(&[
+        "conv1.weight",
+        "layer1.0.conv1.weight",
+        "layer4.0.conv1.weight",
+        "fc.weight",
+    ]) || all(&[
+        "features.0.weight",
+        "classifier.0.weight",
+        "classifier.6.weight",
+    ])
 }
 
 /// A checkpoint with our names for its tensors: weights, or anything that there is one of per weight, such as gradients.
@@ -174,7 +182,12 @@ impl Classifier {
         let widths = match &c.encoder {
             CnnConfig::Resnet(_) => vec![features, classes],
             CnnConfig::Vgg(VggConfig { .. }) => {
-                vec![features * CELLS * CELLS, c.hidden_size, c.hidden_size, classes]
+                vec![
+                    features * CELLS * CELLS,
+                    c.hidden_size,
+                    c.hidden_size,
+                    classes,
+                ]
             }
         };
         let layer = |(i, pair): (usize, &[usize])| {
@@ -288,7 +301,9 @@ impl Reference for Classifier {
         };
         let pixels = Pictures::Fixed(pixels).fixed(CHANNELS)?;
         let mut trace = Some(Vec::new());
-        let features = self.encoder.traced(pixels, Statistics::Running, &mut trace)?;
+        let features = self
+            .encoder
+            .traced(pixels, Statistics::Running, &mut trace)?;
         for (i, map) in trace.unwrap_or_default().into_iter().enumerate() {
             outputs.insert(format!("features.{}", i + 1), Value::floats(map));
         }

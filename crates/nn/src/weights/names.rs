@@ -343,7 +343,11 @@ mod tests {
 
     #[test]
     fn names_may_be_computed_and_one_that_is_taken_stays_where_it_is() {
-        let c = checkpoint(&[("f.0", &[1], &[0.]), ("f.5", &[2], &[1., 2.]), ("g", &[1], &[3.])]);
+        let c = checkpoint(&[
+            ("f.0", &[1], &[0.]),
+            ("f.5", &[2], &[1., 2.]),
+            ("g", &[1], &[3.]),
+        ]);
         let c = c.renamed(|name| match name {
             "f.0" => Some("g".to_owned()),
             _ => Some(format!("x.{}", name.strip_prefix("f.")?)),

@@ -137,7 +137,11 @@ impl NicConfig {
         };
         let attends = checkpoint.contains("attention.encoder_att.weight");
         let part = if attends { "attention" } else { "decoder" };
-        let cell = if attends { "attention.cell" } else { "decoder.rnn.layers.0" };
+        let cell = if attends {
+            "attention.cell"
+        } else {
+            "decoder.rnn.layers.0"
+        };
         let (vocab_size, embed_size) = (
             extent(&format!("{part}.embed.weight"), 0)?,
             extent(&format!("{part}.embed.weight"), 1)?,
@@ -168,7 +172,11 @@ impl NicConfig {
             vocab_size,
             embed_size,
             hidden_size,
-            num_layers: if attends { 1 } else { (0..64).take_while(layer).count() },
+            num_layers: if attends {
+                1
+            } else {
+                (0..64).take_while(layer).count()
+            },
             // as each repository orders its vocabulary, prepares pictures and limits texts
             bos_token_id: if attends { last.saturating_sub(1) } else { 1 },
             eos_token_id: if attends { last } else { 2 },
@@ -183,7 +191,12 @@ impl NicConfig {
 
     pub(super) fn validate(&self) -> Result<(), Error> {
         let model_type = self.model_type.as_str();
-        expect(model_type == MODEL_TYPE, "model_type", MODEL_TYPE, model_type)?;
+        expect(
+            model_type == MODEL_TYPE,
+            "model_type",
+            MODEL_TYPE,
+            model_type,
+        )?;
         self.encoder.validate()?;
         for (name, value, max) in [
             ("vocab_size", self.vocab_size, 1 << 20),

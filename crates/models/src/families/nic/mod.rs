@@ -182,7 +182,12 @@ impl Nic {
     fn pass(&self, memory: &Tensor<3>, texts: &Tokens) -> Result<Pass, Error> {
         let (b, r) = (memory.dims()[0], texts.rows().len());
         let fits = r > 0 && (b == 1 || r.is_multiple_of(b));
-        expect(fits, "input_ids", format!("texts for each of {b} pictures"), r)?;
+        expect(
+            fits,
+            "input_ids",
+            format!("texts for each of {b} pictures"),
+            r,
+        )?;
         let t = texts.rows()[0].len();
         expect(t > 1, "input_ids", "at least two tokens", t)?;
         let most = self.config.max_length + 1;
@@ -283,7 +288,7 @@ impl Attend for Nic {
         let attention = self.attention.as_ref().ok_or(Error::Unsupported {
             family: "nic without attention",
             task: "tell where it looked",
-            able: "nic with attention",
+            able: "coca and nic with attention",
         })?;
         let side = self.config.attention.as_ref().map_or(1, |a| a.map_size);
         let most = self.config.max_length + 1;

@@ -16,8 +16,14 @@ const RULES: &[Rule] = &[
     Rule::Ignore("**.num_batches_tracked"),
     Rule::Name("encoder.bn.*", "encoder.norm.*"),
     Rule::Name("decoder.embed.weight", "decoder.embed.weight"),
-    Rule::Name("decoder.lstm.weight_ih_l*", "decoder.rnn.layers.*.ih.weight"),
-    Rule::Name("decoder.lstm.weight_hh_l*", "decoder.rnn.layers.*.hh.weight"),
+    Rule::Name(
+        "decoder.lstm.weight_ih_l*",
+        "decoder.rnn.layers.*.ih.weight",
+    ),
+    Rule::Name(
+        "decoder.lstm.weight_hh_l*",
+        "decoder.rnn.layers.*.hh.weight",
+    ),
     Rule::Name("decoder.lstm.bias_ih_l*", "decoder.rnn.layers.*.ih.bias"),
     Rule::Name("decoder.lstm.bias_hh_l*", "decoder.rnn.layers.*.hh.bias"),
     Rule::Name("decoder.gru.weight_ih_l*", "decoder.rnn.layers.*.ih.weight"),

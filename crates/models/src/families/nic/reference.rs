@@ -15,17 +15,30 @@ use burn::tensor::Tensor;
 
 impl Nic {
     fn texts(&self, inputs: &Inputs) -> Result<Option<Tokens>, Error> {
-        let Some(texts) = inputs.tokens("input_ids", "attention_mask", self.config.vocab_size)? else {
+        let Some(texts) = inputs.tokens("input_ids", "attention_mask", self.config.vocab_size)?
+        else {
             return Ok(None);
         };
         let Some((_, lengths)) = inputs.integers::<1>("caption_lengths")? else {
             return Ok(Some(texts));
         };
         let (r, t) = (texts.rows().len(), texts.rows().first().map_or(0, Vec::len));
-        expect(lengths.len() == r, "caption_lengths", format!("{r}"), lengths.len())?;
+        expect(
+            lengths.len() == r,
+            "caption_lengths",
+            format!("{r}"),
+            lengths.len(),
+        )?;
         let bad = lengths.iter().find(|&&l| !(2..=t as i64).contains(&l));
-        expect(bad.is_none(), "caption_lengths", format!("2 to {t}"), bad.unwrap_or(&0))?;
-        let mask = lengths.iter().map(|&l| (0..t).map(|i| (i as i64) < l).collect());
+        expect(
+            bad.is_none(),
+            "caption_lengths",
+            format!("2 to {t}"),
+            bad.unwrap_or(&0),
+        )?;
+        let mask = lengths
+            .iter()
+            .map(|&l| (0..t).map(|i| (i as i64) < l).collect());
         Tokens::new(texts.rows().to_vec(), Some(mask.collect())).map(Some)
     }
 }
