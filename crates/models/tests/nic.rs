@@ -173,7 +173,7 @@ fn attention_is_a_distribution_over_the_places_of_the_map() {
     assert!(sums.iter().all(|s| (s - 1.0).abs() < 1e-5), "{sums:?}");
     let plain = open("show_and_tell").load(&device);
     let error = plain.attend().err().expect("refused").to_string();
-    assert!(error.contains("coca and nic with attention can"), "{error}");
+    assert!(error.contains("with attention can"), "{error}");
 }
 
 #[test]

@@ -225,7 +225,7 @@ impl ModelFiles {
             Model::Blip(_) => (ProcessorKind::Blip, ProcessorKind::SquareTransforms),
             Model::Clip(_) => (ProcessorKind::Clip, ProcessorKind::OpenClip),
             Model::Siglip(_) => (ProcessorKind::Siglip, ProcessorKind::OpenClip),
-            Model::Nic(_) => return ProcessorKind::Vit,
+            Model::Nic(_) | Model::Tree(_) => return ProcessorKind::Vit,
             Model::Torchvision(_) => return ProcessorKind::TorchvisionClassification,
         };
         match self.layout {

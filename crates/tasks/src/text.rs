@@ -55,6 +55,11 @@ impl TextSide {
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
             Model::Siglip(_) => read_only("This is a photo of {}."),
             Model::Clip(_) | Model::Torchvision(_) => read_only(PHOTO),
+            Model::Tree(m) => Format::Published {
+                label: "a {}",
+                written: Some((m.config().bos_token_id, m.config().eos_token_id)),
+                caption: "",
+            },
             Model::Nic(m) => Format::Published {
                 label: PHOTO,
                 written: Some((m.config().bos_token_id, m.config().eos_token_id)),

@@ -48,7 +48,10 @@ impl HandcraftedConfig {
         expect(
             self.image_size.is_multiple_of(places) && self.image_size >= 2 * places,
             "vision.image_size",
-            format!("a multiple of twice the grid, {places}, at least {}", 2 * places),
+            format!(
+                "a multiple of twice the grid, {places}, at least {}",
+                2 * places
+            ),
             self.image_size,
         )?;
         for (name, value, max) in [
@@ -58,7 +61,12 @@ impl HandcraftedConfig {
             expect(value <= max, name, format!("0 to {max}"), value)?;
         }
         let width = self.features();
-        expect(width > 0, "vision", "colours, patterns or gradients", "none")
+        expect(
+            width > 0,
+            "vision",
+            "colours, patterns or gradients",
+            "none",
+        )
     }
 
     /// Numbers `D` of a place.
@@ -101,7 +109,9 @@ impl HandcraftedConfig {
     fn describe_one(&self, picture: &Planes, all: &mut Vec<f32>) {
         let (grid, side) = (self.grid, picture.side);
         let place = side / grid;
-        let patterns = self.lbp.then(|| local_binary_patterns(&picture.grey(), side));
+        let patterns = self
+            .lbp
+            .then(|| local_binary_patterns(&picture.grey(), side));
         let cell = place / BLOCK;
         let blocks = (self.orientations > 0).then(|| {
             let channels: Vec<&[f64]> = picture.levels.iter().map(Vec::as_slice).collect();
@@ -111,8 +121,9 @@ impl HandcraftedConfig {
         let share = |numbers: usize| (numbers as f32).sqrt();
         for row in 0..grid {
             for column in 0..grid {
-                let inside = (row * place..(row + 1) * place)
-                    .flat_map(|y| (column * place..(column + 1) * place).map(move |x| y * side + x));
+                let inside = (row * place..(row + 1) * place).flat_map(|y| {
+                    (column * place..(column + 1) * place).map(move |x| y * side + x)
+                });
                 let count = (place * place) as f32;
                 let mut histogram = |bins: usize, bin: &dyn Fn(usize) -> usize| {
                     let begin = all.len();
@@ -168,7 +179,8 @@ impl Planes {
 
     /// Brightness in 256 levels, as Pillow's `L` (ITU-R 601).
     fn grey(&self) -> Vec<u8> {
-        let level = |c: usize, i: usize| (255.0 * self.levels[c][i]).round().clamp(0.0, 255.0) as u32;
+        let level =
+            |c: usize, i: usize| (255.0 * self.levels[c][i]).round().clamp(0.0, 255.0) as u32;
         (0..self.side * self.side)
             .map(|i| {
                 let sum = 19595 * level(0, i) + 38470 * level(1, i) + 7471 * level(2, i);

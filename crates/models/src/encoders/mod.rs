@@ -2,6 +2,7 @@
 
 pub(crate) mod bert;
 pub mod cnn;
+pub mod handcrafted;
 pub(crate) mod published;
 mod residual;
 mod resnet;

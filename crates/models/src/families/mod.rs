@@ -9,6 +9,7 @@ pub mod open_clip;
 pub mod qwen2;
 pub mod siglip;
 pub mod torchvision;
+pub mod tree;
 
 use crate::capability::{AnswerQuestion, Attend, EmbedImage, EmbedText, Generate, ScorePair};
 use crate::error::Error;
@@ -33,6 +34,8 @@ pub enum Model {
     Nic(Box<nic::Nic>),
     /// Convolutional encoder with a head for classes.
     Torchvision(Box<torchvision::Classifier>),
+    /// Any encoders with any fusion, to compare them.
+    Tree(Box<tree::Tree>),
 }
 
 /// What a picture must be for a model.
@@ -120,6 +123,10 @@ impl Model {
                 let checkpoint = siglip::translated(prefixed(checkpoint, &config));
                 Self::dual_encoder(&config, checkpoint, device)
             }
+            Some(tree::MODEL_TYPE) => {
+                let model = tree::Tree::load(config, checkpoint, device)?;
+                Ok(Self::Tree(Box::new(model)))
+            }
             Some(nic::MODEL_TYPE) => {
                 let model = nic::Nic::load(config, checkpoint, device)?;
                 Ok(Self::Nic(Box::new(model)))
@@ -137,7 +144,7 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"siglip2\", open_clip's model_cfg, \
+                expected: "\"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"siglip2\", \"tree\", open_clip's model_cfg, \
                            or \"library_name\": \"torchvision\""
                     .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
@@ -203,6 +210,7 @@ impl Model {
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
             Self::Nic(_) => nic::MODEL_TYPE,
             Self::Torchvision(_) => torchvision::LIBRARY_NAME,
+            Self::Tree(_) => tree::MODEL_TYPE,
         }
     }
 
@@ -242,6 +250,10 @@ impl Model {
                 num_channels: 3,
                 image_size: None,
             },
+            Self::Tree(m) => PictureSize {
+                num_channels: 3,
+                image_size: Some(m.config().image_size()),
+            },
         }
     }
 
@@ -279,6 +291,11 @@ impl Model {
                 max_positions: 0,
                 fixed_length: false,
             },
+            Self::Tree(m) => TextSize {
+                vocab_size: m.config().vocab_size,
+                max_positions: m.config().max_length,
+                fixed_length: false,
+            },
         }
     }
 
@@ -290,6 +307,7 @@ impl Model {
             Self::Clip(m) | Self::Siglip(m) => m.parameters(),
             Self::Nic(m) => vlm_nn::weights::count(&**m),
             Self::Torchvision(m) => vlm_nn::weights::count(&**m),
+            Self::Tree(m) => vlm_nn::weights::count(&**m),
         }
     }
 
@@ -308,7 +326,8 @@ impl Model {
             Self::Blip(m) => m.can_caption().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Nic(m) => Ok(&**m),
-            _ => self.unsupported("write text", "blip, coca and nic"),
+            Self::Tree(m) => m.can_caption().map(|()| &**m as _),
+            _ => self.unsupported("write text", "blip, coca, nic and tree"),
         }
     }
 
@@ -318,7 +337,8 @@ impl Model {
         match self {
             Self::Coca(m) => Ok(m),
             Self::Nic(m) if m.config().attention.is_some() => Ok(&**m),
-            _ => self.unsupported("tell where it looked", "coca and nic with attention"),
+            Self::Tree(m) => m.can_caption().map(|()| &**m as _),
+            _ => self.unsupported("tell where it looked", "coca, tree and nic with attention"),
         }
     }
 
@@ -336,6 +356,7 @@ impl Model {
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
         match self {
             Self::Blip(m) => m.can_judge().map(|()| &**m as _),
+            Self::Tree(m) => Ok(&**m),
             _ => self.unsupported("judge pairs", "blip"),
         }
     }
@@ -347,6 +368,7 @@ impl Model {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
+            Self::Tree(m) => Ok(&**m),
             _ => self.unsupported("embed pictures", "blip, coca, clip and siglip"),
         }
     }
@@ -358,6 +380,7 @@ impl Model {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
+            Self::Tree(m) => Ok(&**m),
             _ => self.unsupported("embed text", "blip, coca, clip and siglip"),
         }
     }
