@@ -19,5 +19,5 @@ pub use text_tower::{TextPooling, TextStates, TextTower, TextTowerConfig};
 pub(crate) use text_transformer::last_tokens;
 pub use text_transformer::{TextConfig, TextTransformer};
 pub use vision_tower::{VisionPooling, VisionStates, VisionTower, VisionTowerConfig};
-pub(crate) use vit::check_size;
+pub(crate) use vit::{check_heads, check_size};
 pub use vit::{Stem, VisionConfig, Vit};

@@ -389,7 +389,7 @@ impl Model {
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
-            Self::Coca(_) => self.unsupported(
+            Self::Coca(_) | Self::Tree(_) => self.unsupported(
                 "be compared with a reference",
                 "blip, clip, nic, siglip and torchvision",
             ),
