@@ -3,7 +3,6 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use vlm_models::capability::{
     Attend, EmbedImage, EmbedText, Generate, Pictures, ScorePair, Tokens,

@@ -1,5 +1,8 @@
 //! Cases of reference/models_clip.py: a model, its inputs, and what its own implementation makes of them.
 
+// each test uses a part of it
+#![allow(dead_code)]
+
 pub mod dual_encoder;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
