@@ -3,7 +3,7 @@
     python -m venv VENV && VENV/bin/pip install numpy scikit-image scikit-learn safetensors
     VENV/bin/python reference/data_handcrafted.py
 
-Made with scikit-image 0.26 and scikit-learn 1.8: `TfidfVectorizer`, `hog`, `local_binary_pattern`, and NumPy's
+Made with scikit-image 0.26 and scikit-learn 1.9: `TfidfVectorizer`, `hog`, `local_binary_pattern`, and NumPy's
 `histogramdd` of colours.
 """
 
