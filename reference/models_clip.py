@@ -17,7 +17,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
@@ -50,27 +49,9 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from known_weights import around, fill, train
+
 OUT = Path(__file__).resolve().parent.parent / "testdata" / "models"
-
-
-def fill(name, shape):
-    """Numbers from -0.25 to 0.25 in steps of 1/512, exact in half precision, by name and place."""
-    seed = 0x811C9DC5
-    for byte in name.encode():
-        seed = ((seed ^ byte) * 0x01000193) & 0xFFFFFFFF
-    x = (np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint64) + seed) & 0xFFFFFFFF
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        x ^= x >> np.uint64(shift)
-        x = (x * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
-    x ^= x >> np.uint64(16)
-    values = (x % np.uint64(257)).astype(np.int64) - 128
-    return torch.from_numpy(values.astype(np.float32) / 512).reshape(tuple(shape))
-
-
-def around(name, shape):
-    """1 for what multiplies, 0 for the rest."""
-    multiplies = name.endswith("weight") and len(shape) == 1
-    return 1.0 if multiplies or name.endswith(("running_var", "gamma")) else 0.0
 
 
 def filled(model):
@@ -82,27 +63,6 @@ def filled(model):
             elif name.startswith("logit_"):
                 p.fill_(1.5 if name == "logit_scale" else -0.75)
     return model.eval()
-
-
-def train(model, loss, golden):
-    """Gradients of the loss, what the first step does to running statistics, and the losses of ten steps."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
-    losses = []
-    for step in range(10):
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        losses.append(value.item())
-        if step == 0:
-            for name, p in model.named_parameters():
-                grad = torch.zeros_like(p) if p.grad is None else p.grad
-                pattern = fill("probe." + name, p.shape)
-                golden["grad." + name] = torch.tensor([grad.norm(), (grad * pattern).sum()])
-            for name, b in model.named_buffers():
-                if "running" in name:
-                    golden["stat." + name] = (b * fill("probe." + name, b.shape)).sum().reshape(1)
-        optimizer.step()
-    golden["losses"] = torch.tensor(losses)
 
 
 def flat(output, prefix=""):

@@ -1,24 +1,29 @@
 //! `vlm caption`
 
 use crate::models::ModelArg;
-use crate::output::Output;
+use crate::output::{Output, complain};
 use crate::{Common, Outcome, input};
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use serde::Serialize;
+use std::collections::HashSet;
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use vlm_data::image::Image;
 use vlm_models::generate::Strategy;
 use vlm_tasks::CaptionOptions;
 
 /// Say what is in pictures
 #[derive(Args)]
 #[command(after_help = "\
-With --json each line has image, caption, model and ms (milliseconds from opening the file to the caption).
+With --json each line has image, caption, model and ms (milliseconds from opening the file to the caption); with \
+--attention also attention, the file that was written.
 
 Exit codes: 0 done; 1 some pictures failed, the others are captioned; 2 wrong usage or unusable model.
 
 Example:
   vlm caption examples/pictures/*.png
+  vlm caption examples/pictures/five-hearts.png --attention attention
   curl -s https://example.org/picture.jpg | vlm caption --json -")]
 pub struct CaptionArgs {
     /// Pictures: files, directories, patterns, or - for stdin
@@ -27,6 +32,9 @@ pub struct CaptionArgs {
     /// Let every caption go on from this beginning, which is not repeated
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
+    /// Write a picture of where the model looked at each word to this directory
+    #[arg(long, value_name = "DIR")]
+    attention: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArg,
     #[command(flatten)]
@@ -101,6 +109,8 @@ impl Decoding {
 struct Record<'a> {
     image: &'a str,
     caption: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attention: Option<String>,
     model: &'a str,
     ms: f64,
 }
@@ -114,24 +124,91 @@ pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
     vlm.text()?
         .caption_prompt(prompt)
         .map_err(|e| anyhow!("--prompt: {e}"))?;
+    if let Some(directory) = &args.attention {
+        vlm.model().attend()?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("--attention: {}", directory.display()))?;
+    }
     let options = args.decoding.options();
     let mut output = Output::new(common.json);
-    input::each_picture(
+    let mut sheets = Sheets::default();
+    let mut unwritten = 0;
+    let outcome = input::each_picture(
         &args.images,
         vlm.name(),
         common,
         |image| {
-            let mut captions = vlm.caption_from(prompt, &[image], &options)?;
-            Ok(captions.swap_remove(0))
+            if args.attention.is_none() {
+                let mut captions = vlm.caption_from(prompt, &[image], &options)?;
+                return Ok((captions.swap_remove(0), None));
+            }
+            let attended = vlm.caption_attended(prompt, image, &options)?;
+            let sheet = vlm.attention_sheet(image, &attended)?;
+            Ok((attended.caption, Some(sheet)))
         },
         |done| {
+            let (caption, sheet) = &done.result;
+            let written = match (&args.attention, sheet) {
+                (Some(directory), Some(sheet)) => {
+                    sheets.write(directory, done.image, sheet).map(Some)
+                }
+                _ => Ok(None),
+            };
+            let attention = written.unwrap_or_else(|e| {
+                complain(format_args!("--attention: {e}"));
+                unwritten += 1;
+                None
+            });
             let record = Record {
                 image: done.image,
-                caption: &done.result.text,
+                caption: &caption.text,
+                attention: attention.map(|path| path.display().to_string()),
                 model: vlm.name(),
                 ms: done.ms,
             };
-            output.result(&record, &done.line(&done.result.text))
+            output.result(&record, &done.line(&caption.text))
         },
-    )
+    )?;
+    Ok(match unwritten {
+        0 => outcome,
+        _ => Outcome::SomeInputsFailed,
+    })
+}
+
+/// Pictures of attention that were written, no name twice.
+#[derive(Default)]
+struct Sheets {
+    written: HashSet<PathBuf>,
+}
+
+impl Sheets {
+    /// Writes the sheet of the picture `image` under its name.
+    fn write(
+        &mut self,
+        directory: &Path,
+        image: &str,
+        sheet: &Image,
+    ) -> Result<PathBuf, vlm_data::Error> {
+        let stem = Path::new(image).file_stem();
+        let stem = stem.map_or("picture".into(), |s| s.to_string_lossy().into_owned());
+        let stem = if stem == "-" {
+            "stdin".to_owned()
+        } else {
+            stem
+        };
+        let name = |n: usize| match n {
+            1 => directory.join(format!("{stem}.png")),
+            n => directory.join(format!("{stem}-{n}.png")),
+        };
+        let path = (1..).map(name).find(|path| !self.written.contains(path));
+        let path = path.expect("a number that is free");
+        let png = vlm_worlds::shapes::Picture {
+            width: sheet.width(),
+            height: sheet.height(),
+            rgb: sheet.rgb().to_vec(),
+        };
+        vlm_data::files::write_atomically(&path, |file| file.write_all(&png.to_png()))?;
+        self.written.insert(path.clone());
+        Ok(path)
+    }
 }

@@ -310,6 +310,26 @@ pub trait Generate {
     fn decode(&self, memory: Tensor<3>) -> Box<dyn Autoregressive + '_>;
 }
 
+/// Where a model looked while it wrote.
+#[derive(Clone, Debug)]
+pub struct AttentionMaps {
+    /// `[R, T, N]`: how much of the attention each place of the picture had when the token after the `t`-th was chosen;
+    /// a row sums to 1.
+    pub weights: Tensor<3>,
+    /// Rows and columns of the places.
+    pub grid: [usize; 2],
+}
+
+/// A model that can tell where it looked while it wrote.
+pub trait Attend: Generate {
+    /// # Shapes
+    /// `memory: [B, N, D]` from [`Generate::encode`], a row for each text or one for all.
+    ///
+    /// # Errors
+    /// A decoder that does not look at places, ids that it does not know, or more tokens than it has positions.
+    fn attend(&self, memory: Tensor<3>, texts: &Tokens) -> Result<AttentionMaps, Error>;
+}
+
 /// A model that reads a question about a picture before it writes the answer (ALBEF, BLIP).
 pub trait AnswerQuestion {
     /// Starts one answer per pair of picture and question.

@@ -12,6 +12,7 @@ pub mod decoders;
 pub mod encoders;
 mod error;
 pub mod families;
+pub mod fusion;
 pub mod generate;
 pub mod objectives;
 pub mod reference;

@@ -7,6 +7,7 @@
 
 use crate::capability::Tokens;
 use crate::error::{Error, expect};
+use crate::generate::{Autoregressive, Options, Strategy, generate};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -221,6 +222,79 @@ fn whole(name: &str, value: &Value) -> Result<Vec<i64>, Error> {
             }
             Ok(v.iter().map(|&x| x as i64).collect())
         }
+    }
+}
+
+/// What decides the texts that a family generates for `max_new_tokens`, with `num_beams` and `length_penalty` where they
+/// are given.
+#[derive(Clone, Copy, Debug)]
+pub struct Generation {
+    /// The most that `max_new_tokens` may be.
+    pub most_tokens: usize,
+    /// Tokens that there are.
+    pub vocab_size: usize,
+    /// Ends a text.
+    pub eos: u32,
+    /// Fills texts that ended before others.
+    pub pad: u32,
+}
+
+impl Generation {
+    /// Whole sequences, prompts first and padded behind what ended; none where no tokens are asked for. `start` begins
+    /// all texts at once, or the one of a row, as beam search asks for.
+    ///
+    /// # Errors
+    /// Arguments out of range.
+    pub fn run<'a>(
+        self,
+        inputs: &Inputs,
+        prompts: &[Vec<u32>],
+        start: impl Fn(Option<usize>) -> Box<dyn Autoregressive + 'a>,
+    ) -> Result<Option<Value>, Error> {
+        let Some(tokens) = inputs.number("max_new_tokens")? else {
+            return Ok(None);
+        };
+        let within = |place: &str, x: i64, most: usize| {
+            let fits = usize::try_from(x).is_ok_and(|x| (1..=most).contains(&x));
+            expect(fits, place, format!("1 to {most}"), x)
+        };
+        let beams = inputs.number("num_beams")?.unwrap_or(1);
+        within("max_new_tokens", tokens, self.most_tokens)?;
+        within("num_beams", beams, self.vocab_size)?;
+        let length_penalty = match inputs.get("length_penalty").map(|value| &value.numbers) {
+            None => 1.0,
+            Some(Numbers::Floats(x)) if x.len() == 1 => x[0],
+            Some(Numbers::Integers(x)) if x.len() == 1 => x[0] as f32,
+            Some(other) => {
+                expect(false, "length_penalty", "one number", format!("{other:?}"))?;
+                1.0
+            }
+        };
+        let width = beams as usize;
+        let options = Options {
+            strategy: match width {
+                1 => Strategy::Greedy,
+                _ => Strategy::Beam {
+                    width,
+                    length_penalty,
+                },
+            },
+            max_new_tokens: tokens as usize,
+            eos: self.eos,
+            banned: Vec::new(),
+        };
+        let texts = if width == 1 {
+            generate(&mut *start(None), prompts, &options)
+        } else {
+            let one = |i: usize| generate(&mut *start(Some(i)), &prompts[i..=i], &options);
+            (0..prompts.len()).flat_map(one).collect()
+        };
+        let rows = prompts.iter().zip(texts).map(|(prompt, text)| {
+            let end = text.finished.then_some(self.eos);
+            prompt.iter().copied().chain(text.ids).chain(end).collect()
+        });
+        let rows = Tokens::padded(&rows.collect::<Vec<_>>(), self.pad);
+        Ok(Some(Value::ids(rows.rows())))
     }
 }
 

@@ -2,6 +2,7 @@ use crate::linear::Linear;
 use crate::ops::{self, Activation, AttentionOptions};
 use crate::weights::{Init, Weights};
 use burn::module::Module;
+use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
 use std::sync::Arc;
 
@@ -272,6 +273,25 @@ impl CrossAttention {
     /// Whether the layer has keys and values of its own.
     pub fn has_keys_values(&self) -> bool {
         self.kv.is_some()
+    }
+
+    /// Where each head looks; slower than [`Self::forward`], which never holds this.
+    ///
+    /// # Shapes
+    /// `x: [B * Q, T, D]`, `kv: [B, N, 2D]`; gives `[B * Q, H, T, N]`, whose rows sum to 1.
+    pub fn weights(&self, x: Tensor<3>, kv: Tensor<3>) -> Tensor<4> {
+        let ([rows, t, d], [b, n, _]) = (x.dims(), kv.dims());
+        let (heads, texts) = (self.heads, rows / b);
+        let split = |x: Tensor<3>| {
+            let [b, t, d] = x.dims();
+            x.reshape([b, t, heads, d / heads]).swap_dims(1, 2) // [B, H, T, D / H]
+        };
+        let q = split(self.q.forward(x).reshape([b, texts * t, d]));
+        let k = split(kv.narrow(2, 0, d));
+        let scale = ((self.width / heads) as f32).powf(-0.5);
+        let weights = softmax(q.matmul(k.transpose()) * scale, 3); // [B, H, Q * T, N]
+        let weights = weights.reshape([b, heads, texts, t * n]).swap_dims(1, 2);
+        weights.reshape([rows, heads, t, n])
     }
 
     /// # Shapes

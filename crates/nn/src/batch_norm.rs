@@ -47,6 +47,23 @@ impl BatchNorm2d {
         }
     }
 
+    /// The same norm whose running statistics take `momentum` of each batch's, as PyTorch counts it.
+    #[must_use]
+    pub fn with_momentum(mut self, momentum: f64) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// Vectors, each of which stands for a picture of one pixel (`torch.nn.BatchNorm1d`).
+    ///
+    /// # Shapes
+    /// `[B, C]` to `[B, C]`.
+    pub fn vectors(&self, x: Tensor<2>, statistics: Statistics) -> Tensor<2> {
+        let [b, c] = x.dims();
+        let x = self.forward(x.reshape([b, c, 1, 1]), statistics);
+        x.reshape([b, c])
+    }
+
     /// # Shapes
     /// `[B, C, H, W]` to `[B, C, H, W]`.
     pub fn forward(&self, x: Tensor<4>, statistics: Statistics) -> Tensor<4> {

@@ -16,8 +16,10 @@ mod mlp;
 mod norm;
 pub mod ops;
 mod patch;
+mod pool;
 pub mod position;
 pub mod random;
+mod recurrent;
 mod transformer;
 pub mod weights;
 
@@ -29,5 +31,7 @@ pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::LayerNorm;
 pub use patch::{ConvStem, PatchEmbedding};
+pub use pool::adaptive_average;
 pub use position::{Interpolation, resized_grid, sin_cos_2d};
+pub use recurrent::{Rnn, RnnCell, RnnKind, RnnState};
 pub use transformer::{Block, DecoderBlock, TransformerConfig};

@@ -131,6 +131,28 @@ impl DecoderBlock {
         self.cross.keys_values(memory)
     }
 
+    /// [`Self::forward`] for texts and memories with padding; `keys` has a row of `T` positions for each text, `memory` one
+    /// of `N` for each memory.
+    pub fn masked(
+        &self,
+        x: Tensor<3>,
+        keys: &KeyMask,
+        kv: Tensor<3>,
+        memory: &KeyMask,
+    ) -> Tensor<3> {
+        let h = self.norm1.forward(x.clone());
+        let x = self.attn.masked(h, x, self.attn.causal(), keys, None);
+        let h = self.norm_cross.forward(x.clone());
+        let x = self.cross.masked(h, kv, x, memory);
+        self.mlp.forward(self.norm2.forward(x.clone()), x)
+    }
+
+    /// Where each head of the cross-attention looks, see [`CrossAttention::weights`].
+    pub fn cross_weights(&self, x: Tensor<3>, kv: Tensor<3>) -> Tensor<4> {
+        let x = self.attn.forward(self.norm1.forward(x.clone()), x);
+        self.cross.weights(self.norm_cross.forward(x), kv)
+    }
+
     /// # Shapes
     /// `x: [B * Q, T, D]`, `kv: [B, N, 2D]` from [`Self::keys_values`]; gives `[B * Q, T, D]`.
     pub fn forward(&self, x: Tensor<3>, kv: Tensor<3>, cache: Option<&mut KvCache>) -> Tensor<3> {

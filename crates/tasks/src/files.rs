@@ -5,8 +5,8 @@ use crate::detection::ClassNames;
 use crate::{Error, Missing, TextSide};
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
-use vlm_data::image::{ImageProcessor, PreprocessorConfig, ProcessorKind};
-use vlm_data::text::Tokenizer;
+use vlm_data::image::{Filter, ImageProcessor, PreprocessorConfig, ProcessorKind};
+use vlm_data::text::{Tokenizer, word_level_map};
 use vlm_models::families::Model;
 use vlm_nn::weights::{Checkpoint, weights_file};
 
@@ -42,6 +42,8 @@ pub struct ModelFiles {
     directory: PathBuf,
     layout: Layout,
     weights: Result<PathBuf, String>,
+    /// Encoder and decoder, where they are files of their own.
+    halves: Option<[PathBuf; 2]>,
     tokenizer: PathBuf,
 }
 
@@ -75,12 +77,14 @@ impl ModelFiles {
             (false, true) => Layout::OpenClip,
             (false, false) => Layout::Original,
         };
+        let halves = weights.is_err().then(|| halves(&directory)).flatten();
         Ok(Self {
             name,
             tokenizer: directory.clone(),
             directory,
             layout,
             weights,
+            halves,
         })
     }
 
@@ -122,6 +126,14 @@ impl ModelFiles {
     /// # Errors
     /// No file of weights, several, or one that cannot be read or is damaged.
     pub fn checkpoint(&self) -> Result<Checkpoint, Error> {
+        if let Some([encoder, decoder]) = &self.halves {
+            let open = |path: &Path, prefix: &str| {
+                let half = Checkpoint::open(path).map_err(vlm_models::Error::from)?;
+                Ok::<_, Error>(half.renamed(|name| Some(format!("{prefix}.{name}"))))
+            };
+            let both = open(encoder, "encoder")?.joined(open(decoder, "decoder")?);
+            return Ok(both.map_err(vlm_models::Error::from)?);
+        }
         let path = self.weights.as_ref().map_err(|found| Error::Weights {
             found: found.clone(),
         })?;
@@ -157,7 +169,14 @@ impl ModelFiles {
     pub fn text(&self, model: &Model) -> Result<Result<TextSide, Missing>, Error> {
         let path = self.tokenizer.join(file::TOKENIZER);
         // half a model reads no text, whatever lies beside it
-        if model.texts().vocab_size == 0 || !path.exists() {
+        let reads = model.texts().vocab_size > 0;
+        if let (Model::Nic(_), false) = (model, path.exists())
+            && let Some(path) = word_map(&self.tokenizer)
+        {
+            let tokenizer = word_level_map(&read(&path)?, &path.display().to_string())?;
+            return Ok(Ok(TextSide::new(&self.name, tokenizer, model)?));
+        }
+        if !reads || !path.exists() {
             return Ok(Err(Missing {
                 model: self.name.clone(),
                 part: "the vocabulary",
@@ -186,6 +205,9 @@ impl ModelFiles {
         let kind = self.processor_kind(model);
         if let Some(found) = ImageProcessor::find(&self.directory, kind)? {
             return Ok(Ok(found));
+        }
+        if let Some(config) = assumed(model) {
+            return Ok(Ok(ImageProcessor::from_config(config)));
         }
         // the authors' code says what their files do not; torchvision has its pipelines in code, too
         let detects = matches!(
@@ -223,12 +245,73 @@ impl ModelFiles {
             Model::Vinvl(_) => return ProcessorKind::Vinvl,
             // what Oscar reads, a detector makes of pictures
             Model::FasterRcnn(_) | Model::Oscar(_) => return ProcessorKind::TorchvisionDetection,
+            Model::Nic(_) | Model::Tree(_) => return ProcessorKind::Vit,
+            Model::Torchvision(_) => return ProcessorKind::TorchvisionClassification,
         };
         match self.layout {
             Layout::HuggingFace => published,
             Layout::OpenClip | Layout::Original => own,
         }
     }
+}
+
+/// What the published code does to pictures of families whose files never say it.
+fn assumed(model: &Model) -> Option<PreprocessorConfig> {
+    let imagenet = PreprocessorConfig::defaults(ProcessorKind::TorchvisionClassification);
+    match model {
+        Model::Torchvision(_) => Some(imagenet),
+        Model::Nic(m) => {
+            let side = m.config().image_size.try_into().ok()?;
+            let square = PreprocessorConfig::defaults(ProcessorKind::SquareTransforms);
+            Some(PreprocessorConfig {
+                normalize: imagenet.normalize,
+                // the captioner with attention resizes by SciPy's `imresize`, the other one by Pillow's `LANCZOS`
+                filter: match m.config().attention {
+                    Some(_) => Filter::Bilinear,
+                    None => Filter::Lanczos,
+                },
+                ..square.with_size(side)
+            })
+        }
+        _ => None,
+    }
+}
+
+/// A captioner's encoder and decoder in files of their own, as its authors write them: one that begins with `encoder` and
+/// one with `decoder`.
+fn halves(directory: &Path) -> Option<[PathBuf; 2]> {
+    const KINDS: [&str; 5] = ["ckpt", "pkl", "pth", "pt", "safetensors"];
+    let mut found = [Vec::new(), Vec::new()];
+    for entry in std::fs::read_dir(directory).ok()? {
+        let path = entry.ok()?.path();
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let known = path
+            .extension()
+            .is_some_and(|e| KINDS.iter().any(|k| e == *k));
+        for (half, found) in ["encoder", "decoder"].iter().zip(&mut found) {
+            if known && name.starts_with(half) {
+                found.push(path.clone());
+            }
+        }
+    }
+    match found.map(|mut files| (files.pop(), files.is_empty())) {
+        [(Some(encoder), true), (Some(decoder), true)] => Some([encoder, decoder]),
+        _ => None,
+    }
+}
+
+/// A vocabulary as the captioner with attention is published with: `WORDMAP_….json`.
+fn word_map(directory: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(directory).ok()?.flatten();
+    let mut maps: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase());
+            name.is_some_and(|n| n.starts_with("wordmap") && n.ends_with(".json"))
+        })
+        .collect();
+    maps.sort();
+    maps.into_iter().next()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {

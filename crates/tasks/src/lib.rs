@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod annotate;
+mod attention;
 pub mod builtin;
 mod captioning;
 mod cleaning;
@@ -42,6 +43,7 @@ pub mod verify;
 mod vlm;
 mod vqa;
 
+pub use attention::{AttendedCaption, WordMap};
 pub use captioning::{Caption, CaptionOptions};
 pub use error::{Error, Missing};
 pub use files::{Layout, ModelFiles, file};

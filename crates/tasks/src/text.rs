@@ -75,9 +75,21 @@ impl TextSide {
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
             Model::Siglip(_) => read_only("This is a photo of {}."),
             // a detector has no vocabulary, whatever lies beside it
-            Model::Clip(_) | Model::FasterRcnn(_) | Model::Vinvl(_) | Model::Oscar(_) => {
-                read_only(PHOTO)
-            }
+            Model::Clip(_)
+            | Model::FasterRcnn(_)
+            | Model::Oscar(_)
+            | Model::Torchvision(_)
+            | Model::Vinvl(_) => read_only(PHOTO),
+            Model::Tree(m) => Format::Published {
+                label: "a {}",
+                written: Some((m.config().bos_token_id, m.config().eos_token_id)),
+                caption: "",
+            },
+            Model::Nic(m) => Format::Published {
+                label: PHOTO,
+                written: Some((m.config().bos_token_id, m.config().eos_token_id)),
+                caption: "",
+            },
             Model::Blip(m) => Format::Published {
                 label: PHOTO,
                 written: Some((m.config().bos_token_id, m.config().sep_token_id)),

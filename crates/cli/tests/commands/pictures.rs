@@ -245,3 +245,26 @@ fn threads_do_not_change_what_is_said() {
     };
     assert_eq!(say("1"), say("2"));
 }
+
+#[test]
+fn attention_is_written_as_a_picture_for_each_input_and_none_replaces_another() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("maps/of words");
+    let (path, out_dir) = (picture(0), out.to_str().unwrap().to_owned());
+    let path = path.to_str().unwrap();
+    let arguments = ["caption", "--json", path, path, "--attention", &out_dir];
+    let records = run(arguments).with(0).records();
+    let expected = ["image", "caption", "attention", "model", "ms"];
+    assert_eq!(fields(&records[0]), expected);
+    for (record, name) in records.iter().zip(["000000.png", "000000-2.png"]) {
+        let file = out.join(name);
+        assert_eq!(record["attention"], file.to_str().unwrap());
+        let sheet = fs::read(&file).unwrap();
+        assert!(sheet.starts_with(b"\x89PNG") && sheet.len() > 1000);
+    }
+    let plain = run(["caption", "--json", path]).with(0).records();
+    assert_eq!(plain[0]["caption"], records[0]["caption"]);
+    // a file is no directory
+    let refused = run(["caption", path, "--attention", path]).with(2);
+    refused.complains(&["--attention", path]);
+}

@@ -53,11 +53,80 @@ pub fn word_level(words: &[String], specials: &[&str]) -> Result<Tokenizer, Erro
             return Err(refuse(format!("token {id}: {token:?} occurs twice")));
         }
     }
+    let tokenizer = built(vocabulary, unknown, specials, NAME)?;
+    for (id, word) in (specials.len() as u32..).zip(words) {
+        if tokenizer.encode(word)? != [id] {
+            return Err(refuse(format!(
+                "expected lower-case words that stay whole, found {word:?}"
+            )));
+        }
+    }
+    Ok(tokenizer)
+}
+/// The vocabulary of a captioner as it is published (`WORDMAP_….json`): an object of words with their ids, among them
+/// `<unk>`, `<start>`, `<end>` and `<pad>`; `name` stands for it in errors.
+///
+/// Texts are split as by [`word_level`].
+///
+/// # Errors
+/// [`Error::Tokenizer`] where it is no such object, two words share an id, or `<unk>` is not there.
+///
+/// ```
+/// use vlm_data::text::word_level_map;
+/// let map = br#"{"a": 1, "dog": 2, "<unk>": 3, "<start>": 4, "<end>": 5, "<pad>": 0}"#;
+/// let tokenizer = word_level_map(map, "WORDMAP.json")?;
+/// assert_eq!(tokenizer.encode("A dog, a cat")?, [1, 2, 3, 1, 3]);
+/// assert_eq!(tokenizer.decode(&[4, 1, 2, 5])?, "a dog");
+/// # Ok::<(), vlm_data::Error>(())
+/// ```
+pub fn word_level_map(json: &[u8], name: &str) -> Result<Tokenizer, Error> {
+    const UNKNOWN: &str = "<unk>";
+    let refuse = |detail: String| Error::Tokenizer {
+        name: name.to_owned(),
+        detail,
+    };
+    let map: std::collections::BTreeMap<String, u32> =
+        serde_json::from_slice(json).map_err(|e| {
+            refuse(format!(
+                "expected an object of words with their ids, found {e}"
+            ))
+        })?;
+    let mut ids: Vec<u32> = map.values().copied().collect();
+    ids.sort_unstable();
+    if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(refuse(format!(
+            "expected an id for each word, found {} twice",
+            pair[0]
+        )));
+    }
+    if !map.contains_key(UNKNOWN) {
+        return Err(refuse(format!(
+            "expected {UNKNOWN}, found {} words without it",
+            map.len()
+        )));
+    }
+    let specials: Vec<&str> = [UNKNOWN, "<start>", "<end>", "<pad>"]
+        .into_iter()
+        .filter(|special| map.contains_key(*special))
+        .collect();
+    let vocabulary = map.clone().into_iter().collect();
+    built(vocabulary, UNKNOWN, &specials, name)
+}
+
+fn built(
+    vocabulary: AHashMap<String, u32>,
+    unknown: &str,
+    specials: &[&str],
+    name: &str,
+) -> Result<Tokenizer, Error> {
     let model = WordLevel::builder()
         .vocab(vocabulary)
-        .unk_token((*unknown).to_owned())
+        .unk_token(unknown.to_owned())
         .build()
-        .map_err(|e| refuse(e.to_string()))?;
+        .map_err(|e| Error::Tokenizer {
+            name: name.to_owned(),
+            detail: e.to_string(),
+        })?;
     let mut inner = tokenizers::Tokenizer::new(model);
     // Accents stay: a vocabulary may be of any language. Chinese characters are words.
     let normalizer = BertNormalizer::new(true, true, Some(false), true);
@@ -68,15 +137,7 @@ pub fn word_level(words: &[String], specials: &[&str]) -> Result<Tokenizer, Erro
         .map(|s| AddedToken::from(*s, true))
         .collect();
     inner.add_special_tokens(&special);
-    let tokenizer = Tokenizer::wrap(inner, NAME);
-    for (id, word) in (specials.len() as u32..).zip(words) {
-        if tokenizer.encode(word)? != [id] {
-            return Err(refuse(format!(
-                "expected lower-case words that stay whole, found {word:?}"
-            )));
-        }
-    }
-    Ok(tokenizer)
+    Ok(Tokenizer::wrap(inner, name))
 }
 
 /// The words that [`word_level`] splits texts into, each once, in the order of the alphabet.

@@ -2,8 +2,12 @@
 
 mod bert;
 pub mod matrix;
+mod recurrent;
 pub mod tensors;
 mod transformer;
 
 pub use bert::{BertDecoder, BertDecoding, MlmHead};
+pub use recurrent::{
+    AttentionDecoder, AttentionDecoding, RecurrentConfig, RnnDecoder, RnnDecoding,
+};
 pub use transformer::MultimodalDecoder;

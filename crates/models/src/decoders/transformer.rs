@@ -73,6 +73,21 @@ impl MultimodalDecoder {
         self.head.forward(self.norm.forward(x))
     }
 
+    /// Where the texts look: the mean over heads and blocks.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`]; gives `[B * Q, T, N]`, whose rows sum to 1.
+    pub fn cross_weights(&self, mut x: Tensor<3>, memory: &[Tensor<3>]) -> Tensor<3> {
+        let [rows, t, _] = x.dims();
+        let mut all = Vec::with_capacity(self.blocks.len());
+        for (block, kv) in self.blocks.iter().zip(memory) {
+            let weights = block.cross_weights(x.clone(), kv.clone()).mean_dim(1); // [B * Q, 1, T, N]
+            all.push(weights.reshape([rows, t, kv.dims()[1]]));
+            x = block.forward(x, kv.clone(), None);
+        }
+        Tensor::stack::<4>(all, 0).mean_dim(0).squeeze_dim(0)
+    }
+
     /// Empty caches for [`Self::forward`].
     pub fn caches(&self) -> Vec<KvCache> {
         vec![KvCache::default(); self.blocks.len()]

@@ -9,22 +9,19 @@
 //! Legend: `B` pictures, `H`, `W` height and width, `D` channels of the last stage (32 times the width), `E` width of
 //! the output.
 
+use super::residual::{BlockWidths, EXPANSION, ResidualBlock, Skipping, conv, norm, shrunk};
 use super::vit::{check_heads, check_size};
 use crate::capability::Pictures;
 use crate::error::{Error, expect};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use burn::tensor::module::avg_pool2d;
-use burn::tensor::ops::AvgPoolOptions;
 use vlm_nn::ops::{self, AttentionOptions};
 use vlm_nn::weights::{Init, Weights};
 use vlm_nn::{BatchNorm2d, Conv2d, Linear, Statistics};
 
 /// Colour channels.
 const CHANNELS: usize = 3;
-/// A stage's output is so many times its width.
-const EXPANSION: usize = 4;
 /// Pixels that become one position of the last stage, in either direction.
 const SHRINKING: usize = 32;
 
@@ -81,74 +78,6 @@ impl ModifiedResNetConfig {
     }
 }
 
-fn shrunk(x: Tensor<4>, by: usize) -> Tensor<4> {
-    if by == 1 {
-        return x;
-    }
-    avg_pool2d(x, AvgPoolOptions::new([by, by]).with_stride([by, by]))
-}
-
-#[derive(Module, Debug)]
-struct Bottleneck {
-    conv1: Conv2d,
-    norm1: BatchNorm2d,
-    conv2: Conv2d,
-    norm2: BatchNorm2d,
-    conv3: Conv2d,
-    norm3: BatchNorm2d,
-    shortcut: Option<Shortcut>,
-    stride: usize,
-}
-
-/// A convolution of single pixels, where a block changes the size or the number of channels.
-#[derive(Module, Debug)]
-struct Shortcut {
-    conv: Conv2d,
-    norm: BatchNorm2d,
-}
-
-fn conv(w: &mut Weights, name: &str, channels: [usize; 2], window: [usize; 3]) -> Conv2d {
-    w.scope(name, |w| Conv2d::new(w, channels, window, false))
-}
-
-fn norm(w: &mut Weights, name: &str, channels: usize) -> BatchNorm2d {
-    w.scope(name, |w| BatchNorm2d::new(w, channels))
-}
-
-impl Bottleneck {
-    fn new(w: &mut Weights, inputs: usize, width: usize, stride: usize) -> Self {
-        let outputs = EXPANSION * width;
-        Self {
-            conv1: conv(w, "conv1", [inputs, width], [1, 1, 0]),
-            norm1: norm(w, "norm1", width),
-            conv2: conv(w, "conv2", [width, width], [3, 1, 1]),
-            norm2: norm(w, "norm2", width),
-            conv3: conv(w, "conv3", [width, outputs], [1, 1, 0]),
-            norm3: norm(w, "norm3", outputs),
-            shortcut: (stride > 1 || inputs != outputs).then(|| {
-                w.scope("shortcut", |w| Shortcut {
-                    conv: conv(w, "conv", [inputs, outputs], [1, 1, 0]),
-                    norm: norm(w, "norm", outputs),
-                })
-            }),
-            stride,
-        }
-    }
-
-    fn forward(&self, x: Tensor<4>, s: Statistics) -> Tensor<4> {
-        let short = match &self.shortcut {
-            Some(Shortcut { conv, norm }) => {
-                norm.forward(conv.forward(shrunk(x.clone(), self.stride)), s)
-            }
-            None => x.clone(),
-        };
-        let x = relu(self.norm1.forward(self.conv1.forward(x), s));
-        let x = relu(self.norm2.forward(self.conv2.forward(x), s));
-        let x = self.conv3.forward(shrunk(x, self.stride));
-        relu(self.norm3.forward(x, s) + short)
-    }
-}
-
 /// The mean of all positions attends to them.
 #[derive(Module, Debug)]
 struct AttentionPool {
@@ -202,10 +131,10 @@ pub struct ModifiedResNet {
     norm2: BatchNorm2d,
     conv3: Conv2d,
     norm3: BatchNorm2d,
-    layer1: Vec<Bottleneck>,
-    layer2: Vec<Bottleneck>,
-    layer3: Vec<Bottleneck>,
-    layer4: Vec<Bottleneck>,
+    layer1: Vec<ResidualBlock>,
+    layer2: Vec<ResidualBlock>,
+    layer3: Vec<ResidualBlock>,
+    layer4: Vec<ResidualBlock>,
     pool: AttentionPool,
     #[module(skip)]
     config: ModifiedResNetConfig,
@@ -224,7 +153,14 @@ impl ModifiedResNet {
                     _ => (EXPANSION * width, 1),
                 };
                 let name = format!("layer{}.{j}", i + 1);
-                w.scope(&name, |w| Bottleneck::new(w, inputs, width, stride))
+                let widths = BlockWidths {
+                    inputs,
+                    inner: Some(width),
+                    outputs: EXPANSION * width,
+                };
+                w.scope(&name, |w| {
+                    ResidualBlock::new(w, widths, stride, Skipping::Pooled)
+                })
             };
             (0..c.layers[i]).map(block).collect()
         };
@@ -247,17 +183,6 @@ impl ModifiedResNet {
     /// The config that the tower was built from.
     pub fn config(&self) -> &ModifiedResNetConfig {
         &self.config
-    }
-
-    /// How many running statistics the norms hold: two of each channel, which are no parameters.
-    pub(crate) fn statistics(&self) -> usize {
-        let c = &self.config;
-        let stages = c.layers.iter().enumerate().map(|(i, blocks)| {
-            let width = c.width << i;
-            // the norm of the shortcut, once, and three in each block
-            EXPANSION * width + blocks * (2 + EXPANSION) * width
-        });
-        2 * (2 * c.width + stages.sum::<usize>())
     }
 
     /// One vector per picture, not normalised to unit length.

@@ -20,7 +20,9 @@
 //! Legend: `B` pictures, `Q` texts per picture, `T` tokens, `N` patches, `D` width, `E` shared space,
 //! `V` vocabulary.
 
-use crate::capability::{EmbedImage, EmbedText, Generate, Pictures, Similarity, Tokens};
+use crate::capability::{
+    Attend, AttentionMaps, EmbedImage, EmbedText, Generate, Pictures, Similarity, Tokens,
+};
 use crate::decoders::MultimodalDecoder;
 use crate::encoders::{TextConfig, TextTransformer, VisionConfig, Vit, last_tokens};
 use crate::error::{Error, expect};
@@ -504,6 +506,24 @@ impl Generate for Coca {
             text: self.text.caches(),
             decoder: self.decoder.caches(),
             model: self,
+        })
+    }
+}
+
+impl Attend for Coca {
+    /// The mean over the heads of all blocks that attend to the picture.
+    fn attend(&self, memory: Tensor<3>, texts: &Tokens) -> Result<AttentionMaps, Error> {
+        let text = &self.config.text_config;
+        let device = memory.device();
+        let ids = texts.to_device(text.vocab_size, text.max_position_embeddings, &device)?;
+        let side = memory.dims()[1].isqrt();
+        let hidden = self.text.forward(ids, None);
+        let weights = self
+            .decoder
+            .cross_weights(hidden, &self.decoder.keys_values(&memory));
+        Ok(AttentionMaps {
+            weights,
+            grid: [side; 2],
         })
     }
 }

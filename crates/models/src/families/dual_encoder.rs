@@ -212,8 +212,7 @@ impl DualEncoder {
 
     /// The number of parameters; running statistics are none.
     pub fn parameters(&self) -> usize {
-        let statistics = self.resnet.as_ref().map_or(0, ModifiedResNet::statistics);
-        self.num_params() - statistics
+        vlm_nn::weights::count(self)
     }
 
     /// The device of the parameters.

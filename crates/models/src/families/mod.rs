@@ -6,14 +6,18 @@ pub mod clip;
 pub mod coca;
 pub mod dual_encoder;
 pub mod faster_rcnn;
+pub mod nic;
 pub mod open_clip;
 pub mod oscar;
 pub mod qwen2;
 pub mod siglip;
+pub mod torchvision;
+pub mod tree;
 pub mod vinvl;
 
 use crate::capability::{
-    AnswerQuestion, Detect, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers, ScorePair,
+    AnswerQuestion, Attend, Detect, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers,
+    ScorePair,
 };
 use crate::error::Error;
 use crate::reference::Reference;
@@ -41,6 +45,12 @@ pub enum Model {
     Vinvl(Box<vinvl::Vinvl>),
     /// Words, tags and regions in one stream (Oscar, Oscar+).
     Oscar(Box<oscar::Oscar>),
+    /// Convolutional encoder with a recurrent decoder of captions, with or without attention.
+    Nic(Box<nic::Nic>),
+    /// Convolutional encoder with a head for classes.
+    Torchvision(Box<torchvision::Classifier>),
+    /// Any encoders with any fusion, to compare them.
+    Tree(Box<tree::Tree>),
 }
 
 /// What a picture must be for a model.
@@ -145,6 +155,20 @@ impl Model {
                 let checkpoint = siglip::translated(prefixed(checkpoint, &config));
                 Self::dual_encoder(&config, checkpoint, device)
             }
+            Some(tree::MODEL_TYPE) => {
+                let model = tree::Tree::load(config, checkpoint, device)?;
+                Ok(Self::Tree(Box::new(model)))
+            }
+            Some(nic::MODEL_TYPE) => {
+                let model = nic::Nic::load(config, checkpoint, device)?;
+                Ok(Self::Nic(Box::new(model)))
+            }
+            _ if value.get("library_name").and_then(|n| n.as_str())
+                == Some(torchvision::LIBRARY_NAME) =>
+            {
+                let model = torchvision::Classifier::load(config, checkpoint, device)?;
+                Ok(Self::Torchvision(Box::new(model)))
+            }
             None if open_clip::model_cfg(&value).is_some() => {
                 let config = open_clip::parse(open_clip::model_cfg(&value).unwrap_or(&value))?;
                 let checkpoint = open_clip::translated(checkpoint, &config);
@@ -152,7 +176,8 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"albef\", \"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
+                expected: "\"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"siglip2\", \"tree\", \
+                           \"library_name\": \"torchvision\", or open_clip's model_cfg"
                     .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
             }),
@@ -182,12 +207,20 @@ impl Model {
             let model = vinvl::Vinvl::load(None, checkpoint, device)?;
             return Ok(Self::Vinvl(Box::new(model)));
         }
+        if nic::recognised(&checkpoint) {
+            let model = nic::Nic::from_original(checkpoint, device)?;
+            return Ok(Self::Nic(Box::new(model)));
+        }
+        if torchvision::recognised(&checkpoint) {
+            let model = torchvision::Classifier::from_original(checkpoint, device)?;
+            return Ok(Self::Torchvision(Box::new(model)));
+        }
         let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
             expected:
-                "a config.json beside it, or the tensor names of OpenAI's CLIP or the authors' ALBEF or \
-                 BLIP"
+                "a config.json beside it, or the tensor names of OpenAI's CLIP, the authors' ALBEF, BLIP or VinVL, a \
+                 captioner of CNN and RNN, or torchvision's ResNet and VGG"
                     .to_owned(),
             found: format!("{} ...", some.join(", ")),
         })
@@ -220,6 +253,9 @@ impl Model {
             Self::FasterRcnn(_) => faster_rcnn::FAMILY,
             Self::Vinvl(_) => vinvl::MODEL_TYPE,
             Self::Oscar(_) => oscar::FAMILY,
+            Self::Nic(_) => nic::MODEL_TYPE,
+            Self::Torchvision(_) => torchvision::LIBRARY_NAME,
+            Self::Tree(_) => tree::MODEL_TYPE,
         }
     }
 
@@ -264,6 +300,18 @@ impl Model {
                 num_channels: 0,
                 image_size: None,
             },
+            Self::Nic(m) => PictureSize {
+                num_channels: 3,
+                image_size: Some(m.config().image_size),
+            },
+            Self::Torchvision(_) => PictureSize {
+                num_channels: 3,
+                image_size: None,
+            },
+            Self::Tree(m) => PictureSize {
+                num_channels: 3,
+                image_size: Some(m.config().image_size()),
+            },
         }
     }
 
@@ -296,7 +344,12 @@ impl Model {
                     fixed_length: text.is_some_and(|c| c.fixed_length()),
                 }
             }
-            Self::FasterRcnn(_) | Self::Vinvl(_) => TextSize {
+            Self::Nic(m) => TextSize {
+                vocab_size: m.config().vocab_size,
+                max_positions: m.config().max_length,
+                fixed_length: false,
+            },
+            Self::FasterRcnn(_) | Self::Torchvision(_) | Self::Vinvl(_) => TextSize {
                 vocab_size: 0,
                 max_positions: 0,
                 fixed_length: false,
@@ -304,6 +357,11 @@ impl Model {
             Self::Oscar(m) => TextSize {
                 vocab_size: m.config().bert.vocab_size,
                 max_positions: m.config().bert.max_position_embeddings,
+                fixed_length: false,
+            },
+            Self::Tree(m) => TextSize {
+                vocab_size: m.config().vocab_size,
+                max_positions: m.config().max_length,
                 fixed_length: false,
             },
         }
@@ -319,6 +377,9 @@ impl Model {
             Self::FasterRcnn(m) => m.num_params(),
             Self::Vinvl(m) => m.num_params(),
             Self::Oscar(m) => m.num_params(),
+            Self::Nic(m) => vlm_nn::weights::count(&**m),
+            Self::Torchvision(m) => vlm_nn::weights::count(&**m),
+            Self::Tree(m) => vlm_nn::weights::count(&**m),
         }
     }
 
@@ -336,7 +397,20 @@ impl Model {
         match self {
             Self::Blip(m) => m.can_caption().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
-            _ => self.unsupported("write text", "blip and coca"),
+            Self::Nic(m) => Ok(&**m),
+            Self::Tree(m) => m.can_caption().map(|()| &**m as _),
+            _ => self.unsupported("write text", "blip, coca, nic and tree"),
+        }
+    }
+
+    /// # Errors
+    /// A family whose decoder does not look at places of a picture, or does not tell.
+    pub fn attend(&self) -> Result<&dyn Attend, Error> {
+        match self {
+            Self::Coca(m) => Ok(m),
+            Self::Nic(m) if m.config().attention.is_some() => Ok(&**m),
+            Self::Tree(m) => m.can_caption().map(|()| &**m as _),
+            _ => self.unsupported("tell where it looked", "coca, tree and nic with attention"),
         }
     }
 
@@ -356,7 +430,8 @@ impl Model {
         match self {
             Self::Albef(m) => m.can_judge_pairs().map(|()| &**m as _),
             Self::Blip(m) => m.can_judge().map(|()| &**m as _),
-            _ => self.unsupported("judge pairs", "albef and blip"),
+            Self::Tree(m) => Ok(&**m),
+            _ => self.unsupported("judge pairs", "albef, blip and tree"),
         }
     }
 
@@ -386,7 +461,8 @@ impl Model {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
-            _ => self.unsupported("embed pictures", "albef, blip, coca, clip and siglip"),
+            Self::Tree(m) => Ok(&**m),
+            _ => self.unsupported("embed pictures", "albef, blip, coca, clip, siglip and tree"),
         }
     }
 
@@ -398,7 +474,8 @@ impl Model {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
-            _ => self.unsupported("embed text", "albef, blip, coca, clip and siglip"),
+            Self::Tree(m) => Ok(&**m),
+            _ => self.unsupported("embed text", "albef, blip, coca, clip, siglip and tree"),
         }
     }
 
@@ -419,11 +496,13 @@ impl Model {
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
-            Self::Coca(_) => self.unsupported(
+            Self::Coca(_) | Self::Tree(_) => self.unsupported(
                 "be compared with a reference",
-                "albef, blip, clip and siglip",
+                "albef, blip, clip, nic, oscar, siglip, torchvision and vinvl",
             ),
             Self::Albef(m) => Ok(&**m),
+            Self::Nic(m) => Ok(&**m),
+            Self::Torchvision(m) => Ok(&**m),
             Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
             Self::FasterRcnn(m) => Ok(&**m),

@@ -1,5 +1,8 @@
 //! Cases of reference/models_clip.py: a model, its inputs, and what its own implementation makes of them.
 
+// each test uses a part of it
+#![allow(dead_code)]
+
 pub mod dual_encoder;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -62,6 +65,7 @@ fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
 pub struct Case {
     folder: PathBuf,
     golden: Checkpoint,
+    larger: Vec<(&'static str, f32)>,
 }
 
 impl Case {
@@ -70,7 +74,18 @@ impl Case {
             .iter()
             .collect();
         let golden = Checkpoint::open(&folder.join("golden.safetensors")).unwrap();
-        Self { folder, golden }
+        let larger = Vec::new();
+        Self {
+            folder,
+            golden,
+            larger,
+        }
+    }
+
+    /// Multiplies the known weights whose names begin so.
+    pub fn larger(mut self, begin: &'static str, factor: f32) -> Self {
+        self.larger.push((begin, factor));
+        self
     }
 
     /// The config, if the layout has one.
@@ -101,7 +116,17 @@ impl Case {
         if stored.exists() {
             return Checkpoint::open(&stored).unwrap();
         }
-        checkpoint(&self.shapes(), weight)
+        checkpoint(&self.shapes(), |name, shape| {
+            let mut values = weight(name, shape);
+            let larger = self
+                .larger
+                .iter()
+                .find(|(begin, _)| name.starts_with(begin));
+            if let Some((_, factor)) = larger {
+                values.iter_mut().for_each(|v| *v *= factor);
+            }
+            values
+        })
     }
 
     /// Loads the model as a user's is.

@@ -97,6 +97,15 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// With the tensors of another file of the same model.
+    ///
+    /// # Errors
+    /// A name that both have.
+    pub fn joined(mut self, other: Self) -> Result<Self, Error> {
+        self.join(other)?;
+        Ok(self)
+    }
+
     /// What the checkpoint is called in errors.
     pub fn name(&self) -> &str {
         &self.name

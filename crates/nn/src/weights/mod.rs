@@ -251,7 +251,26 @@ pub fn collect<M: Module>(module: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>)
     all
 }
 
-/// The number of parameters of a module.
+/// The number of parameters of a module; the running statistics of batch norms are none.
 pub fn count<M: Module>(module: &M) -> usize {
-    collect(module).values().map(|(_, v)| v.len()).sum()
+    struct Count {
+        name: String,
+        total: usize,
+    }
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !self.name.starts_with("running_") {
+                self.total += param.val().dims().iter().product::<usize>();
+            }
+        }
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            name.clone_into(&mut self.name);
+        }
+    }
+    let mut count = Count {
+        name: String::new(),
+        total: 0,
+    };
+    module.visit(&mut count);
+    count.total
 }

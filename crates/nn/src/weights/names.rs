@@ -62,6 +62,27 @@ impl Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// Gives tensors other names where patterns do not suffice, such as layers that are counted in another way; `name`
+    /// tells the new name of an old one, or nothing for a tensor that keeps its own.
+    ///
+    /// A name that is taken already is left to the tensor that has it; the other keeps its own and is reported when the
+    /// model is built.
+    #[must_use]
+    pub fn renamed(mut self, name: impl Fn(&str) -> Option<String>) -> Self {
+        let old = std::mem::take(&mut self.tensors);
+        let keeps = |n: &String| name(n).is_none();
+        let (kept, moved): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            old.into_iter().partition(|(n, _)| keeps(n));
+        self.tensors = kept;
+        for (old, tensor) in moved {
+            let new = name(&old).filter(|new| !self.tensors.contains_key(new));
+            self.tensors.insert(new.unwrap_or(old), tensor);
+        }
+        self
+    }
+}
+
 impl Rule {
     /// What becomes of a tensor, if the rule is about it.
     fn apply(
@@ -324,6 +345,21 @@ mod tests {
             ["a.position_ids", "a.tracked", "position_ids", "tied"]
         );
         assert_eq!(c.unused().collect::<Vec<_>>(), ["+ untied [2]", "+ w [2]"]);
+    }
+
+    #[test]
+    fn names_may_be_computed_and_one_that_is_taken_stays_where_it_is() {
+        let c = checkpoint(&[
+            ("f.0", &[1], &[0.]),
+            ("f.5", &[2], &[1., 2.]),
+            ("g", &[1], &[3.]),
+        ]);
+        let c = c.renamed(|name| match name {
+            "f.0" => Some("g".to_owned()),
+            _ => Some(format!("x.{}", name.strip_prefix("f.")?)),
+        });
+        let left: Vec<String> = c.unused().collect();
+        assert_eq!(left, ["+ f.0 [1]", "+ g [1]", "+ x.5 [2]"]);
     }
 
     #[test]

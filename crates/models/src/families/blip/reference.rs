@@ -18,8 +18,7 @@ use super::{Blip, BlipTask, Labels};
 use crate::capability::{Pictures, Tokens};
 use crate::decoders::BertDecoder;
 use crate::error::{Error, expect};
-use crate::generate::{Options, Strategy, generate};
-use crate::reference::{Inputs, Numbers, Outputs, Reference, Value, put};
+use crate::reference::{Generation, Inputs, Outputs, Reference, put};
 use burn::tensor::Tensor;
 use vlm_nn::KeyMask;
 
@@ -57,73 +56,31 @@ impl Blip {
         memory: &Tensor<3>,
         prompts: &Tokens,
     ) -> Result<(), Error> {
-        let Some(tokens) = inputs.number("max_new_tokens")? else {
+        if inputs.get("max_new_tokens").is_none() {
             return Ok(());
-        };
+        }
         self.check_rows(memory, prompts)?;
         self.ids(prompts)?;
-        let beams = inputs.number("num_beams")?.unwrap_or(1);
-        let (most, vocab) = (
-            decoder.bert().config().max_position_embeddings,
-            self.config.text.vocab_size,
-        );
-        let within =
-            |x: i64, most: usize| usize::try_from(x).is_ok_and(|x| (1..=most).contains(&x));
-        expect(
-            within(tokens, most),
-            "max_new_tokens",
-            format!("1 to {most}"),
-            tokens,
-        )?;
-        expect(
-            within(beams, vocab),
-            "num_beams",
-            format!("1 to {vocab}"),
-            beams,
-        )?;
-        let penalty = match inputs.get("length_penalty").map(|value| &value.numbers) {
-            None => 1.0,
-            Some(Numbers::Floats(x)) if x.len() == 1 => x[0],
-            Some(Numbers::Integers(x)) if x.len() == 1 => x[0] as f32,
-            Some(other) => {
-                expect(false, "length_penalty", "one number", format!("{other:?}"))?;
-                1.0
-            }
-        };
-        let options = Options {
-            strategy: if beams == 1 {
-                Strategy::Greedy
-            } else {
-                Strategy::Beam {
-                    width: beams as usize,
-                    length_penalty: penalty,
-                }
-            },
-            max_new_tokens: tokens as usize,
-            eos: self.config.sep_token_id,
-            banned: Vec::new(),
-        };
         let start = |memory: Tensor<3>, mask: &[Vec<bool>]| {
             let memory = decoder.bert().memory(&[(memory, KeyMask::default())]);
-            decoder.decode(memory).with_padding(mask)
+            Box::new(decoder.decode(memory).with_padding(mask))
         };
-        let texts = if beams == 1 {
-            let mut decoding = start(memory.clone(), prompts.mask());
-            generate(&mut decoding, prompts.rows(), &options)
-        } else {
-            let one = |i: usize| {
+        let generation = Generation {
+            most_tokens: decoder.bert().config().max_position_embeddings,
+            vocab_size: self.config.text.vocab_size,
+            eos: self.config.sep_token_id,
+            pad: self.config.pad_token_id,
+        };
+        let ids = generation.run(inputs, prompts.rows(), |row| match row {
+            None => start(memory.clone(), prompts.mask()),
+            Some(i) => {
                 let row = if memory.dims()[0] > 1 { i } else { 0 };
-                let mut decoding = start(memory.clone().narrow(0, row, 1), &prompts.mask()[i..=i]);
-                generate(&mut decoding, &prompts.rows()[i..=i], &options)
-            };
-            (0..prompts.rows().len()).flat_map(one).collect()
-        };
-        let rows = prompts.rows().iter().zip(texts).map(|(prompt, text)| {
-            let end = text.finished.then_some(self.config.sep_token_id);
-            prompt.iter().copied().chain(text.ids).chain(end).collect()
-        });
-        let rows = Tokens::padded(&rows.collect::<Vec<_>>(), self.config.pad_token_id);
-        outputs.insert("generated_ids".to_owned(), Value::ids(rows.rows()));
+                start(memory.clone().narrow(0, row, 1), &prompts.mask()[i..=i])
+            }
+        })?;
+        if let Some(ids) = ids {
+            outputs.insert("generated_ids".to_owned(), ids);
+        }
         Ok(())
     }
 
