@@ -503,7 +503,7 @@ impl Albef {
         let b = batch.texts.rows().len();
         counted("pixel_values", b, batch.pictures.count())?;
         let pictures = self.picture_states(&batch.pictures)?;
-        let (first, second, labels) = match &batch.assignments {
+        let [first, second, labels] = match &batch.assignments {
             Assignments::Drawn(seed) => {
                 let vectors = plain(self.picture_vectors(&pictures)?);
                 // a temperature that this stage does not train
@@ -519,7 +519,7 @@ impl Albef {
                     counted("assignments", b, rows.len())?;
                     below("assignments", rows, b)?;
                 }
-                (first.clone(), second.clone(), labels.clone())
+                [first.clone(), second.clone(), labels.clone()]
             }
         };
         let memory = self.memory(&[selected(&pictures, &first), selected(&pictures, &second)])?;
@@ -532,10 +532,7 @@ impl Albef {
 }
 
 /// Two pictures for each text and which of them is its own.
-fn drawn_assignments(
-    similarities: &Tensor<2>,
-    seed: u64,
-) -> Result<(Vec<usize>, Vec<usize>, Vec<usize>), Error> {
+fn drawn_assignments(similarities: &Tensor<2>, seed: u64) -> Result<[Vec<usize>; 3], Error> {
     let mut rng = SplitMix64::new(seed);
     let other = hard_negatives(similarities, |_, _| false, rng.bits())?;
     let third = hard_negatives(similarities, |i, j| j == other[i], rng.bits());
@@ -552,5 +549,5 @@ fn drawn_assignments(
         second.push(b);
         labels.push(label);
     }
-    Ok((first, second, labels))
+    Ok([first, second, labels])
 }
