@@ -187,12 +187,13 @@ impl ModelFiles {
         if let Some(found) = ImageProcessor::find(&self.directory, kind)? {
             return Ok(Ok(found));
         }
-        // torchvision has its pipelines in code, too
+        // the authors' code says what their files do not; torchvision has its pipelines in code, too
         let detects = matches!(
             kind,
             ProcessorKind::TorchvisionDetection | ProcessorKind::Vinvl
         );
-        if self.layout == Layout::Original || detects {
+        let albef = matches!(model, Model::Albef(_));
+        if self.layout == Layout::Original || albef || detects {
             let mut config = PreprocessorConfig::defaults(kind);
             if let Some(side) = model.pictures().image_size.and_then(|s| s.try_into().ok()) {
                 config = config.with_size(side);
@@ -214,6 +215,7 @@ impl ModelFiles {
     /// What a file that names no processor class is read as, and what is assumed without one.
     fn processor_kind(&self, model: &Model) -> ProcessorKind {
         let (published, own) = match model {
+            Model::Albef(_) => return ProcessorKind::SquareTransforms,
             Model::Coca(_) => return ProcessorKind::Vit,
             Model::Blip(_) => (ProcessorKind::Blip, ProcessorKind::SquareTransforms),
             Model::Clip(_) => (ProcessorKind::Clip, ProcessorKind::OpenClip),

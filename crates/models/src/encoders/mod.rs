@@ -12,6 +12,7 @@ mod vit;
 
 pub use bert::{Bert, BertConfig, BertCrossAttention, BertMemory, BertPass, first_token};
 pub(crate) use bert::{bert_head_rules, bert_rules};
+pub(crate) use published::timm_vision_rules;
 pub use resnet::{ModifiedResNet, ModifiedResNetConfig};
 pub use resnet_stages::{Bottleneck, ResNetStages, ResNetStagesConfig, stage};
 pub use text_tower::{TextPooling, TextStates, TextTower, TextTowerConfig};

@@ -1,5 +1,6 @@
 //! One file per family: its config, composition, weight names and loss.
 
+pub mod albef;
 pub mod blip;
 pub mod clip;
 pub mod coca;
@@ -11,7 +12,9 @@ pub mod qwen2;
 pub mod siglip;
 pub mod vinvl;
 
-use crate::capability::{AnswerQuestion, Detect, EmbedImage, EmbedText, Generate, ScorePair};
+use crate::capability::{
+    AnswerQuestion, Detect, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers, ScorePair,
+};
 use crate::error::Error;
 use crate::reference::Reference;
 use burn::module::Module;
@@ -22,6 +25,8 @@ use vlm_nn::weights::{Checkpoint, Rule, Weights};
 /// A model of any family.
 #[derive(Debug)]
 pub enum Model {
+    /// Aligned before it is fused: retrieval, question answering, statements about one picture or two.
+    Albef(Box<albef::Albef>),
     /// Captioning, question answering and retrieval with one kind of text model.
     Blip(Box<blip::Blip>),
     /// Contrastive captioner.
@@ -118,6 +123,10 @@ impl Model {
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
                 Ok(Self::Coca(filled(checkpoint, device, build)?))
             }
+            Some(albef::MODEL_TYPE) => {
+                let model = albef::Albef::load(config, checkpoint, device)?;
+                Ok(Self::Albef(Box::new(model)))
+            }
             Some(blip::MODEL_TYPE) => {
                 let model = blip::Blip::load(config, checkpoint, device)?;
                 Ok(Self::Blip(Box::new(model)))
@@ -143,7 +152,7 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
+                expected: "\"albef\", \"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
                     .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
             }),
@@ -160,6 +169,11 @@ impl Model {
             let config = clip::openai_config(&checkpoint)?;
             return Self::dual_encoder(&config, clip::openai_translated(checkpoint), device);
         }
+        // before BLIP, whose decoders have names like ALBEF's
+        if albef::recognised(&checkpoint) {
+            let model = albef::Albef::from_original(checkpoint, device)?;
+            return Ok(Self::Albef(Box::new(model)));
+        }
         if blip::recognised(&checkpoint) {
             let model = blip::Blip::from_original(checkpoint, device)?;
             return Ok(Self::Blip(Box::new(model)));
@@ -172,7 +186,8 @@ impl Model {
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
             expected:
-                "a config.json beside it, or the tensor names of OpenAI's CLIP or the authors' BLIP"
+                "a config.json beside it, or the tensor names of OpenAI's CLIP or the authors' ALBEF or \
+                 BLIP"
                     .to_owned(),
             found: format!("{} ...", some.join(", ")),
         })
@@ -198,6 +213,7 @@ impl Model {
     /// The family's name, as in `model_type`.
     pub fn family(&self) -> &'static str {
         match self {
+            Self::Albef(_) => albef::MODEL_TYPE,
             Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
@@ -210,6 +226,10 @@ impl Model {
     /// What pictures must be.
     pub fn pictures(&self) -> PictureSize {
         match self {
+            Self::Albef(m) => PictureSize {
+                num_channels: m.config().vision.num_channels,
+                image_size: Some(m.config().vision.image_size),
+            },
             Self::Blip(m) => PictureSize {
                 num_channels: m.config().vision.num_channels,
                 image_size: Some(m.config().vision.image_size),
@@ -250,6 +270,11 @@ impl Model {
     /// What texts must be; a model of pictures alone knows no tokens.
     pub fn texts(&self) -> TextSize {
         match self {
+            Self::Albef(m) => TextSize {
+                vocab_size: m.config().text.vocab_size,
+                max_positions: m.config().text.max_position_embeddings,
+                fixed_length: false,
+            },
             Self::Blip(m) => TextSize {
                 vocab_size: m.config().text.vocab_size,
                 max_positions: m.config().text.max_position_embeddings,
@@ -287,6 +312,7 @@ impl Model {
     /// The number of parameters.
     pub fn parameters(&self) -> usize {
         match self {
+            Self::Albef(m) => m.num_params(),
             Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) | Self::Siglip(m) => m.parameters(),
@@ -318,8 +344,9 @@ impl Model {
     /// A family that does not read questions before it answers.
     pub fn answer_question(&self) -> Result<&dyn AnswerQuestion, Error> {
         match self {
+            Self::Albef(m) => m.can_answer().map(|()| &**m as _),
             Self::Blip(m) => m.can_answer().map(|()| &**m as _),
-            _ => self.unsupported("answer questions", "blip and coca"),
+            _ => self.unsupported("answer questions", "albef, blip and coca"),
         }
     }
 
@@ -327,8 +354,27 @@ impl Model {
     /// A family without an image-text matching head.
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
         match self {
+            Self::Albef(m) => m.can_judge_pairs().map(|()| &**m as _),
             Self::Blip(m) => m.can_judge().map(|()| &**m as _),
-            _ => self.unsupported("judge pairs", "blip"),
+            _ => self.unsupported("judge pairs", "albef and blip"),
+        }
+    }
+
+    /// # Errors
+    /// A family without classes of texts about pictures.
+    pub fn judge_text(&self) -> Result<&dyn JudgeText, Error> {
+        match self {
+            Self::Albef(m) => m.can_judge_texts().map(|()| &**m as _),
+            _ => self.unsupported("judge statements", "albef"),
+        }
+    }
+
+    /// # Errors
+    /// A family that has no way of its own to choose answers from a list.
+    pub fn rank_answers(&self) -> Result<&dyn RankAnswers, Error> {
+        match self {
+            Self::Albef(m) => m.can_answer().map(|()| &**m as _),
+            _ => self.unsupported("rank answers as a whole", "albef"),
         }
     }
 
@@ -336,10 +382,11 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_image(&self) -> Result<&dyn EmbedImage, Error> {
         match self {
+            Self::Albef(m) => m.can_embed().map(|()| &**m as _),
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
-            _ => self.unsupported("embed pictures", "blip, coca, clip and siglip"),
+            _ => self.unsupported("embed pictures", "albef, blip, coca, clip and siglip"),
         }
     }
 
@@ -347,10 +394,11 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_text(&self) -> Result<&dyn EmbedText, Error> {
         match self {
+            Self::Albef(m) => m.can_embed().map(|()| &**m as _),
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
-            _ => self.unsupported("embed text", "blip, coca, clip and siglip"),
+            _ => self.unsupported("embed text", "albef, blip, coca, clip and siglip"),
         }
     }
 
@@ -371,9 +419,11 @@ impl Model {
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
-            Self::Coca(_) => {
-                self.unsupported("be compared with a reference", "blip, clip and siglip")
-            }
+            Self::Coca(_) => self.unsupported(
+                "be compared with a reference",
+                "albef, blip, clip and siglip",
+            ),
+            Self::Albef(m) => Ok(&**m),
             Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
             Self::FasterRcnn(m) => Ok(&**m),
