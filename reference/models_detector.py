@@ -158,7 +158,7 @@ def full(directory):
             setattr(model.get_submodule(parent), child, frozen)
     with torch.no_grad():
         # apart from each other, and not all background
-        model.roi_heads.box_predictor.cls_score.weight.mul_(60)
+        model.roi_heads.box_predictor.cls_score.weight.mul_(8)
         model.roi_heads.box_predictor.bbox_pred.weight.mul_(5)
         model.rpn.head.bbox_pred.weight.mul_(2)
         model.rpn.head.cls_logits.weight.mul_(20)

@@ -106,11 +106,11 @@ fn a_bad_row_names_its_line_and_field_and_the_others_are_read() {
         ),
         (
             format!("x\t3\t{}", base64(&counting(4))),
-            "as many numbers for each of 3 boxes",
+            "features: expected as many numbers for each of 3 boxes, found 4 numbers",
         ),
         (
             format!("x\t0\t{}", base64(&counting(4))),
-            "as many numbers for each of 0 boxes",
+            "features: expected as many numbers for each of 0 boxes, found 4 numbers",
         ),
         (
             format!("x\t1\t{}", base64(&[1.0, f32::NAN, 0.0, 0.0])),

@@ -1,6 +1,6 @@
 //! Boxes, what is sampled in them, and convolution in groups.
 
-use crate::support::{Random, assert_close, numeric_gradient};
+use crate::support::{Random, assert_close};
 use vlm_kernels::reference::{self, widen};
 use vlm_kernels::*;
 
@@ -14,12 +14,13 @@ fn boxes(random: &mut Random, count: usize) -> Vec<[f32; 4]> {
             [x, y, x + w, y + h]
         })
         .collect();
+    // no sample lies just where the features end, which rounding would decide
     boxes.extend([
         [0.0, 0.0, 40.0, 30.0],
         [3.0, 4.0, 3.0, 4.0],
-        [39.0, 29.0, 80.0, 90.0],
+        [38.91, 28.87, 80.23, 90.41],
         [-30.0, -30.0, -20.0, -20.0],
-        [-4.0, -4.0, 44.0, 34.0],
+        [-4.13, -4.29, 44.17, 34.37],
     ]);
     boxes
 }
@@ -51,7 +52,7 @@ fn channel(x: &[f32], dims: [usize; 4], picture: usize, c: usize) -> Vec<f64> {
 fn samples_of_boxes_match_the_definition() {
     let mut random = Random::new(301);
     for s in shapes() {
-        for channels in [1, 5, 32] {
+        for channels in [1, 9] {
             let dims = [
                 2,
                 (30.0 * s.scale) as usize,
@@ -59,7 +60,7 @@ fn samples_of_boxes_match_the_definition() {
                 channels,
             ];
             let x = random.floats(dims.iter().product(), 1.0);
-            let rois = boxes(&mut random, 20).into_iter().enumerate();
+            let rois = boxes(&mut random, 12).into_iter().enumerate();
             let rois: Vec<Roi> = rois
                 .map(|(i, corners)| Roi {
                     picture: i % 2,
@@ -94,7 +95,7 @@ fn samples_of_boxes_match_the_definition() {
 }
 
 #[test]
-fn gradients_of_samples_match_finite_differences() {
+fn gradients_of_samples_are_the_transpose_of_the_definition() {
     let mut random = Random::new(302);
     for s in shapes() {
         let dims = [2, (30.0 * s.scale) as usize, (40.0 * s.scale) as usize, 2];
@@ -110,44 +111,23 @@ fn gradients_of_samples_match_finite_differences() {
         let dy = random.floats(rois.len() * cells * 2, 1.0);
         let mut found = vec![f32::NAN; dims.iter().product()];
         roi_align_backward(&dy, dims, &rois, s, &mut found);
-        let pixels = dims[1] * dims[2];
-        let mut expected = vec![0.0; found.len()];
-        for picture in 0..2 {
-            for c in 0..2 {
-                let loss = |x: &[f64]| {
-                    let of = |(r, roi): (usize, &Roi)| {
-                        let corners = roi.corners.map(f64::from);
-                        let y = reference::roi_align(x, [dims[1], dims[2]], corners, s);
-                        let dy = |cell: usize| f64::from(dy[(r * cells + cell) * 2 + c]);
-                        y.iter().enumerate().map(|(i, y)| y * dy(i)).sum::<f64>()
-                    };
-                    let own = rois.iter().enumerate();
-                    own.filter(|(_, roi)| roi.picture == picture).map(of).sum()
-                };
-                // linear in x, so that any step will do; the large pictures are tested above
-                if pixels > 400 {
-                    continue;
-                }
-                let gradient = numeric_gradient(&vec![0.0; pixels], loss);
-                for (i, value) in gradient.into_iter().enumerate() {
-                    expected[(picture * pixels + i) * 2 + c] = value;
+        // the transpose: <dy, A x> = <A^t dy, x> for any x, A by its definition
+        for _ in 0..3 {
+            let x = random.floats(found.len(), 1.0);
+            let mut forward = 0.0;
+            for (r, roi) in rois.iter().enumerate() {
+                for c in 0..2 {
+                    let x = channel(&x, dims, roi.picture, c);
+                    let corners = roi.corners.map(f64::from);
+                    let y = reference::roi_align(&x, [dims[1], dims[2]], corners, s);
+                    let dy = |cell: usize| f64::from(dy[(r * cells + cell) * 2 + c]);
+                    forward += y.iter().enumerate().map(|(i, y)| y * dy(i)).sum::<f64>();
                 }
             }
-        }
-        if pixels <= 400 {
-            assert_close(&format!("{s:?}"), &found, &expected, 1e-4);
-        } else {
-            // the transpose: <dy, A x> = <A^t dy, x>
-            let x = random.floats(found.len(), 1.0);
-            let mut y = vec![f32::NAN; dy.len()];
-            roi_align(&x, dims, &rois, s, &mut y);
-            let dot = |a: &[f32], b: &[f32]| -> f64 {
-                let terms = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
-                terms.sum()
-            };
-            let (forward, backward) = (dot(&dy, &y), dot(&found, &x));
+            let terms = found.iter().zip(&x);
+            let backward: f64 = terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             let error = (forward - backward).abs();
-            assert!(error < 1e-3, "{s:?}: {forward} and {backward}");
+            assert!(error < 2e-3, "{s:?}: {forward} and {backward}");
         }
     }
 }
