@@ -11,6 +11,7 @@ mod embed;
 mod eval;
 mod input;
 mod inspect;
+mod judge;
 mod matching;
 mod models;
 mod output;
@@ -68,6 +69,7 @@ enum Command {
     Ask(ask::AskArgs),
     Classify(classify::ClassifyArgs),
     Match(matching::MatchArgs),
+    Judge(judge::JudgeArgs),
     Embed(embed::EmbedArgs),
     World(world::WorldArgs),
     Train(train::TrainArgs),
@@ -119,6 +121,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Ask(args) => ask::run(args, &cli.common),
         Command::Classify(args) => classify::run(args, &cli.common),
         Command::Match(args) => matching::run(args, &cli.common),
+        Command::Judge(args) => judge::run(args, &cli.common),
         Command::Embed(args) => embed::run(args, &cli.common),
         Command::World(args) => world::run(args, &cli.common),
         Command::Train(args) => train::run(args, &cli.common),

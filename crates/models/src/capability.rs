@@ -222,6 +222,38 @@ pub trait ScorePair {
     fn score_pair(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<f32>, Error>;
 }
 
+/// A model that says which of its classes a text about one picture, or about two, belongs to: whether it is true of them
+/// (NLVR2), or follows from them (visual entailment).
+pub trait JudgeText {
+    /// How many pictures a text is about.
+    fn pictures_per_text(&self) -> usize;
+
+    /// The names of the classes.
+    fn classes(&self) -> &'static [&'static str];
+
+    /// The probability of each class for each text. Where a text is about two pictures, the first pictures of all texts
+    /// come before the second ones.
+    ///
+    /// # Errors
+    /// Pictures or ids that do not fit the model.
+    fn judge_text(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<Vec<f32>>, Error>;
+}
+
+/// A model that chooses answers from a list, as ALBEF's authors evaluate it.
+pub trait RankAnswers {
+    /// For each pair of picture and question the likeliest answers by their places in the list, with the probability of
+    /// each among these, best first.
+    ///
+    /// # Errors
+    /// Pictures or ids that do not fit the model, or an empty list.
+    fn rank_answers(
+        &self,
+        pictures: &Pictures,
+        questions: &Tokens,
+        answers: &Tokens,
+    ) -> Result<Vec<Vec<(usize, f32)>>, Error>;
+}
+
 /// A model that writes text about pictures.
 pub trait Generate {
     /// What the decoder reads of each picture.

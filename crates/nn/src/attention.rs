@@ -188,7 +188,7 @@ impl SelfAttention {
 #[derive(Module, Debug)]
 pub struct CrossAttention {
     q: Linear,
-    kv: Linear,
+    kv: Option<Linear>,
     out: Linear,
     heads: usize,
     width: usize,
@@ -204,12 +204,20 @@ impl CrossAttention {
         out: Init,
     ) -> Self {
         Self {
+            kv: Some(w.scope("kv", |w| {
+                Linear::new(w, memory_width, 2 * width, true, Init::fan_in(memory_width))
+            })),
+            ..Self::reading(w, width, heads, out)
+        }
+    }
+
+    /// A layer without keys and values of its own, which reads those of another; parameters `q` and `out`.
+    pub fn reading(w: &mut Weights, width: usize, heads: usize, out: Init) -> Self {
+        Self {
             q: w.scope("q", |w| {
                 Linear::new(w, width, width, true, Init::fan_in(width))
             }),
-            kv: w.scope("kv", |w| {
-                Linear::new(w, memory_width, 2 * width, true, Init::fan_in(memory_width))
-            }),
+            kv: None,
             out: w.scope("out", |w| Linear::new(w, width, width, true, out)),
             heads,
             width,
@@ -220,8 +228,17 @@ impl CrossAttention {
     ///
     /// # Shapes
     /// `memory: [B, N, M]`; gives `[B, N, 2D]`.
+    ///
+    /// # Panics
+    /// On a layer without keys and values of its own.
     pub fn keys_values(&self, memory: Tensor<3>) -> Tensor<3> {
-        self.kv.forward(memory)
+        let kv = self.kv.as_ref().expect("keys and values of its own");
+        kv.forward(memory)
+    }
+
+    /// Whether the layer has keys and values of its own.
+    pub fn has_keys_values(&self) -> bool {
+        self.kv.is_some()
     }
 
     /// Where each head looks; slower than [`Self::forward`], which never holds this.

@@ -208,7 +208,8 @@ impl ModelFiles {
         if let Some(config) = assumed(model) {
             return Ok(Ok(ImageProcessor::from_config(config)));
         }
-        if self.layout == Layout::Original {
+        // the authors' code says what their files do not
+        if self.layout == Layout::Original || matches!(model, Model::Albef(_)) {
             let mut config = PreprocessorConfig::defaults(kind);
             if let Some(side) = model.pictures().image_size.and_then(|s| s.try_into().ok()) {
                 config = config.with_size(side);
@@ -221,6 +222,7 @@ impl ModelFiles {
     /// What a file that names no processor class is read as, and what is assumed without one.
     fn processor_kind(&self, model: &Model) -> ProcessorKind {
         let (published, own) = match model {
+            Model::Albef(_) => return ProcessorKind::SquareTransforms,
             Model::Coca(_) => return ProcessorKind::Vit,
             Model::Blip(_) => (ProcessorKind::Blip, ProcessorKind::SquareTransforms),
             Model::Clip(_) => (ProcessorKind::Clip, ProcessorKind::OpenClip),

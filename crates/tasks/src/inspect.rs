@@ -95,6 +95,7 @@ pub fn abilities(model: &Model) -> Vec<&'static str> {
         ("ask", asks),
         ("classify", embeds),
         ("match", embeds || model.score_pair().is_ok()),
+        ("judge", model.judge_text().is_ok()),
         (
             "embed",
             model.embed_image().is_ok() || model.embed_text().is_ok(),

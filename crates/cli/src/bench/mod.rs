@@ -15,12 +15,14 @@ use clap::{Args, Subcommand};
 use generate::Quantization;
 use measure::{Measured, measure, median};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use vlm_models::capability::{Pictures, Tokens};
 use vlm_models::encoders::VisionTower;
 use vlm_models::families::dual_encoder::DualEncoder;
 use vlm_nn::ops;
 use vlm_nn::weights::Weights;
+use vlm_train::Groups;
 use vlm_train::optimizer::{Accumulated, Optimizer};
 
 /// Time a model of a known architecture with random weights
@@ -307,7 +309,7 @@ fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let mut weights = Weights::random(0, &device);
     let mut model = Some(DualEncoder::new(&mut weights, &config));
     weights.finish()?;
-    let mut optimizer = Optimizer::new(0.01, [0.9, 0.999]);
+    let mut optimizer = Optimizer::new(0.01, [0.9, 0.999], Groups::default());
     let (side, text) = architectures::sizes(&config);
     let pixels = Pictures::Fixed(pictures(args.batch, side, &device));
     let (b, t) = (usize::from(args.batch), text.max_position_embeddings);
@@ -321,7 +323,7 @@ fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
             .loss(&pixels, &texts)
             .expect("inputs of the model's sizes");
         let mut grads = Accumulated::default();
-        grads.add(&before, &loss.backward());
+        grads.add(&before, &loss.backward(), &BTreeSet::new());
         model = Some(optimizer.step(before, grads, 1e-4));
     });
     finish(

@@ -1,5 +1,6 @@
 //! One file per family: its config, composition, weight names and loss.
 
+pub mod albef;
 pub mod blip;
 pub mod clip;
 pub mod coca;
@@ -11,7 +12,9 @@ pub mod siglip;
 pub mod torchvision;
 pub mod tree;
 
-use crate::capability::{AnswerQuestion, Attend, EmbedImage, EmbedText, Generate, ScorePair};
+use crate::capability::{
+    AnswerQuestion, Attend, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers, ScorePair,
+};
 use crate::error::Error;
 use crate::reference::Reference;
 use burn::module::Module;
@@ -22,6 +25,8 @@ use vlm_nn::weights::{Checkpoint, Rule, Weights};
 /// A model of any family.
 #[derive(Debug)]
 pub enum Model {
+    /// Aligned before it is fused: retrieval, question answering, statements about one picture or two.
+    Albef(Box<albef::Albef>),
     /// Captioning, question answering and retrieval with one kind of text model.
     Blip(Box<blip::Blip>),
     /// Contrastive captioner.
@@ -105,6 +110,10 @@ impl Model {
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
                 Ok(Self::Coca(filled(checkpoint, device, build)?))
             }
+            Some(albef::MODEL_TYPE) => {
+                let model = albef::Albef::load(config, checkpoint, device)?;
+                Ok(Self::Albef(Box::new(model)))
+            }
             Some(blip::MODEL_TYPE) => {
                 let model = blip::Blip::load(config, checkpoint, device)?;
                 Ok(Self::Blip(Box::new(model)))
@@ -144,8 +153,8 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"siglip2\", \"tree\", open_clip's model_cfg, \
-                           or \"library_name\": \"torchvision\""
+                expected: "\"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"siglip2\", \"tree\", \
+                           open_clip's model_cfg, or \"library_name\": \"torchvision\""
                     .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
             }),
@@ -161,6 +170,11 @@ impl Model {
         if clip::is_openai(&checkpoint) {
             let config = clip::openai_config(&checkpoint)?;
             return Self::dual_encoder(&config, clip::openai_translated(checkpoint), device);
+        }
+        // before BLIP, whose decoders have names like ALBEF's
+        if albef::recognised(&checkpoint) {
+            let model = albef::Albef::from_original(checkpoint, device)?;
+            return Ok(Self::Albef(Box::new(model)));
         }
         if blip::recognised(&checkpoint) {
             let model = blip::Blip::from_original(checkpoint, device)?;
@@ -178,8 +192,8 @@ impl Model {
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
             expected:
-                "a config.json beside it, or the tensor names of OpenAI's CLIP, the authors' BLIP, a captioner of CNN \
-                 and RNN, or torchvision's ResNet and VGG"
+                "a config.json beside it, or the tensor names of OpenAI's CLIP, the authors' ALBEF or BLIP, a captioner of \
+                 CNN and RNN, or torchvision's ResNet and VGG"
                     .to_owned(),
             found: format!("{} ...", some.join(", ")),
         })
@@ -205,6 +219,7 @@ impl Model {
     /// The family's name, as in `model_type`.
     pub fn family(&self) -> &'static str {
         match self {
+            Self::Albef(_) => albef::MODEL_TYPE,
             Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
@@ -217,6 +232,10 @@ impl Model {
     /// What pictures must be.
     pub fn pictures(&self) -> PictureSize {
         match self {
+            Self::Albef(m) => PictureSize {
+                num_channels: m.config().vision.num_channels,
+                image_size: Some(m.config().vision.image_size),
+            },
             Self::Blip(m) => PictureSize {
                 num_channels: m.config().vision.num_channels,
                 image_size: Some(m.config().vision.image_size),
@@ -260,6 +279,11 @@ impl Model {
     /// What texts must be; a model of pictures alone knows no tokens.
     pub fn texts(&self) -> TextSize {
         match self {
+            Self::Albef(m) => TextSize {
+                vocab_size: m.config().text.vocab_size,
+                max_positions: m.config().text.max_position_embeddings,
+                fixed_length: false,
+            },
             Self::Blip(m) => TextSize {
                 vocab_size: m.config().text.vocab_size,
                 max_positions: m.config().text.max_position_embeddings,
@@ -302,6 +326,7 @@ impl Model {
     /// The number of parameters.
     pub fn parameters(&self) -> usize {
         match self {
+            Self::Albef(m) => m.num_params(),
             Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) | Self::Siglip(m) => m.parameters(),
@@ -346,8 +371,9 @@ impl Model {
     /// A family that does not read questions before it answers.
     pub fn answer_question(&self) -> Result<&dyn AnswerQuestion, Error> {
         match self {
+            Self::Albef(m) => m.can_answer().map(|()| &**m as _),
             Self::Blip(m) => m.can_answer().map(|()| &**m as _),
-            _ => self.unsupported("answer questions", "blip and coca"),
+            _ => self.unsupported("answer questions", "albef, blip and coca"),
         }
     }
 
@@ -355,9 +381,28 @@ impl Model {
     /// A family without an image-text matching head.
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
         match self {
+            Self::Albef(m) => m.can_judge_pairs().map(|()| &**m as _),
             Self::Blip(m) => m.can_judge().map(|()| &**m as _),
             Self::Tree(m) => Ok(&**m),
-            _ => self.unsupported("judge pairs", "blip"),
+            _ => self.unsupported("judge pairs", "albef, blip and tree"),
+        }
+    }
+
+    /// # Errors
+    /// A family without classes of texts about pictures.
+    pub fn judge_text(&self) -> Result<&dyn JudgeText, Error> {
+        match self {
+            Self::Albef(m) => m.can_judge_texts().map(|()| &**m as _),
+            _ => self.unsupported("judge statements", "albef"),
+        }
+    }
+
+    /// # Errors
+    /// A family that has no way of its own to choose answers from a list.
+    pub fn rank_answers(&self) -> Result<&dyn RankAnswers, Error> {
+        match self {
+            Self::Albef(m) => m.can_answer().map(|()| &**m as _),
+            _ => self.unsupported("rank answers as a whole", "albef"),
         }
     }
 
@@ -365,11 +410,12 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_image(&self) -> Result<&dyn EmbedImage, Error> {
         match self {
+            Self::Albef(m) => m.can_embed().map(|()| &**m as _),
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
             Self::Tree(m) => Ok(&**m),
-            _ => self.unsupported("embed pictures", "blip, coca, clip and siglip"),
+            _ => self.unsupported("embed pictures", "albef, blip, coca, clip, siglip and tree"),
         }
     }
 
@@ -377,11 +423,12 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_text(&self) -> Result<&dyn EmbedText, Error> {
         match self {
+            Self::Albef(m) => m.can_embed().map(|()| &**m as _),
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
             Self::Tree(m) => Ok(&**m),
-            _ => self.unsupported("embed text", "blip, coca, clip and siglip"),
+            _ => self.unsupported("embed text", "albef, blip, coca, clip, siglip and tree"),
         }
     }
 
@@ -391,8 +438,9 @@ impl Model {
         match self {
             Self::Coca(_) | Self::Tree(_) => self.unsupported(
                 "be compared with a reference",
-                "blip, clip, nic, siglip and torchvision",
+                "albef, blip, clip, nic, siglip and torchvision",
             ),
+            Self::Albef(m) => Ok(&**m),
             Self::Nic(m) => Ok(&**m),
             Self::Torchvision(m) => Ok(&**m),
             Self::Blip(m) => Ok(&**m),

@@ -18,18 +18,9 @@ use super::{Blip, BlipTask, Labels};
 use crate::capability::{Pictures, Tokens};
 use crate::decoders::BertDecoder;
 use crate::error::{Error, expect};
-use crate::reference::{Generation, Inputs, Outputs, Reference, Value};
+use crate::reference::{Generation, Inputs, Outputs, Reference, Value, put};
 use burn::tensor::Tensor;
 use vlm_nn::KeyMask;
-
-fn put<const D: usize>(outputs: &mut Outputs, name: &str, tensor: Tensor<D>) {
-    outputs.insert(name.to_owned(), Value::floats(tensor));
-}
-
-fn rows(shape: [usize; 2], ids: Vec<i64>) -> Vec<Vec<i64>> {
-    let rows = ids.chunks(shape[1].max(1)).map(<[i64]>::to_vec);
-    rows.collect()
-}
 
 impl Blip {
     /// Texts with their mask, checked.
@@ -38,10 +29,7 @@ impl Blip {
     }
 
     fn labels(&self, inputs: &Inputs) -> Result<Option<Labels>, Error> {
-        let labels = inputs.integers::<2>("labels")?;
-        Ok(labels.map(|(shape, ids)| Labels {
-            ids: rows(shape, ids),
-        }))
+        Ok(inputs.rows("labels")?.map(|ids| Labels { ids }))
     }
 
     /// Logits, and the loss if there are labels.
