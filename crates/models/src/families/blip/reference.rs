@@ -18,7 +18,7 @@ use super::{Blip, BlipTask, Labels};
 use crate::capability::{Pictures, Tokens};
 use crate::decoders::BertDecoder;
 use crate::error::{Error, expect};
-use crate::reference::{Generation, Inputs, Outputs, Reference, Value, put};
+use crate::reference::{Generation, Inputs, Outputs, Reference, put};
 use burn::tensor::Tensor;
 use vlm_nn::KeyMask;
 
