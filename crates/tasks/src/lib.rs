@@ -21,10 +21,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod annotate;
 mod attention;
 pub mod builtin;
 mod captioning;
 mod cleaning;
+pub mod detection;
 mod embedding;
 mod error;
 pub mod evaluate;

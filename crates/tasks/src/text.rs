@@ -74,7 +74,6 @@ impl TextSide {
             }
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
             Model::Siglip(_) => read_only("This is a photo of {}."),
-            Model::Clip(_) | Model::Torchvision(_) => read_only(PHOTO),
             Model::Tree(m) => Format::Published {
                 label: "a {}",
                 written: Some((m.config().bos_token_id, m.config().eos_token_id)),
@@ -85,6 +84,12 @@ impl TextSide {
                 written: Some((m.config().bos_token_id, m.config().eos_token_id)),
                 caption: "",
             },
+            // a detector or a classifier has no vocabulary, whatever lies beside it
+            Model::Clip(_)
+            | Model::FasterRcnn(_)
+            | Model::Vinvl(_)
+            | Model::Oscar(_)
+            | Model::Torchvision(_) => read_only(PHOTO),
             Model::Blip(m) => Format::Published {
                 label: PHOTO,
                 written: Some((m.config().bos_token_id, m.config().sep_token_id)),

@@ -5,15 +5,19 @@ pub mod blip;
 pub mod clip;
 pub mod coca;
 pub mod dual_encoder;
+pub mod faster_rcnn;
 pub mod nic;
 pub mod open_clip;
+pub mod oscar;
 pub mod qwen2;
 pub mod siglip;
 pub mod torchvision;
 pub mod tree;
+pub mod vinvl;
 
 use crate::capability::{
-    AnswerQuestion, Attend, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers, ScorePair,
+    AnswerQuestion, Attend, Detect, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers,
+    ScorePair,
 };
 use crate::error::Error;
 use crate::reference::Reference;
@@ -41,6 +45,12 @@ pub enum Model {
     Torchvision(Box<torchvision::Classifier>),
     /// Any encoders with any fusion, to compare them.
     Tree(Box<tree::Tree>),
+    /// A detector of torchvision.
+    FasterRcnn(Box<faster_rcnn::FasterRcnn>),
+    /// VinVL's detector of objects and attributes.
+    Vinvl(Box<vinvl::Vinvl>),
+    /// Words, tags and regions in one stream (Oscar, Oscar+).
+    Oscar(Box<oscar::Oscar>),
 }
 
 /// What a picture must be for a model.
@@ -104,7 +114,20 @@ impl Model {
     pub fn load(config: &str, checkpoint: Checkpoint, device: &Device) -> Result<Self, Error> {
         let value: serde_json::Value = serde_json::from_str(config)?;
         let model_type = value.get("model_type").and_then(|t| t.as_str());
+        let architecture = value.get("architecture").and_then(|t| t.as_str());
         match model_type {
+            None if architecture.is_some_and(|a| a.starts_with("fasterrcnn")) => {
+                let model = faster_rcnn::FasterRcnn::load(config, checkpoint, device)?;
+                Ok(Self::FasterRcnn(Box::new(model)))
+            }
+            Some(vinvl::MODEL_TYPE) => {
+                let model = vinvl::Vinvl::load(Some(config), checkpoint, device)?;
+                Ok(Self::Vinvl(Box::new(model)))
+            }
+            None if oscar::is_config(&value) => {
+                let model = oscar::Oscar::load(config, checkpoint, device)?;
+                Ok(Self::Oscar(Box::new(model)))
+            }
             Some(coca::MODEL_TYPE) => {
                 let config = coca::CocaConfig::parse(config)?;
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
@@ -188,6 +211,10 @@ impl Model {
             let model = torchvision::Classifier::from_original(checkpoint, device)?;
             return Ok(Self::Torchvision(Box::new(model)));
         }
+        if vinvl::recognised(&checkpoint) {
+            let model = vinvl::Vinvl::load(None, checkpoint, device)?;
+            return Ok(Self::Vinvl(Box::new(model)));
+        }
         let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
@@ -226,6 +253,9 @@ impl Model {
             Self::Nic(_) => nic::MODEL_TYPE,
             Self::Torchvision(_) => torchvision::LIBRARY_NAME,
             Self::Tree(_) => tree::MODEL_TYPE,
+            Self::FasterRcnn(_) => faster_rcnn::FAMILY,
+            Self::Vinvl(_) => vinvl::MODEL_TYPE,
+            Self::Oscar(_) => oscar::FAMILY,
         }
     }
 
@@ -265,13 +295,18 @@ impl Model {
                 num_channels: 3,
                 image_size: Some(m.config().image_size),
             },
-            Self::Torchvision(_) => PictureSize {
-                num_channels: 3,
-                image_size: None,
-            },
             Self::Tree(m) => PictureSize {
                 num_channels: 3,
                 image_size: Some(m.config().image_size()),
+            },
+            Self::FasterRcnn(_) | Self::Vinvl(_) | Self::Torchvision(_) => PictureSize {
+                num_channels: 3,
+                image_size: None,
+            },
+            // it reads regions
+            Self::Oscar(_) => PictureSize {
+                num_channels: 0,
+                image_size: None,
             },
         }
     }
@@ -310,14 +345,19 @@ impl Model {
                 max_positions: m.config().max_length,
                 fixed_length: false,
             },
-            Self::Torchvision(_) => TextSize {
+            Self::Tree(m) => TextSize {
+                vocab_size: m.config().vocab_size,
+                max_positions: m.config().max_length,
+                fixed_length: false,
+            },
+            Self::FasterRcnn(_) | Self::Vinvl(_) | Self::Torchvision(_) => TextSize {
                 vocab_size: 0,
                 max_positions: 0,
                 fixed_length: false,
             },
-            Self::Tree(m) => TextSize {
-                vocab_size: m.config().vocab_size,
-                max_positions: m.config().max_length,
+            Self::Oscar(m) => TextSize {
+                vocab_size: m.config().bert.vocab_size,
+                max_positions: m.config().bert.max_position_embeddings,
                 fixed_length: false,
             },
         }
@@ -333,6 +373,9 @@ impl Model {
             Self::Nic(m) => vlm_nn::weights::count(&**m),
             Self::Torchvision(m) => vlm_nn::weights::count(&**m),
             Self::Tree(m) => vlm_nn::weights::count(&**m),
+            Self::FasterRcnn(m) => m.num_params(),
+            Self::Vinvl(m) => m.num_params(),
+            Self::Oscar(m) => m.num_params(),
         }
     }
 
@@ -433,6 +476,19 @@ impl Model {
     }
 
     /// # Errors
+    /// A family that finds no objects.
+    pub fn detect(&self) -> Result<&dyn Detect, Error> {
+        match self {
+            Self::FasterRcnn(m) => Ok(&**m),
+            Self::Vinvl(m) => Ok(&**m),
+            _ => self.unsupported(
+                "detect objects",
+                "faster_rcnn (torchvision's fasterrcnn_resnet50_fpn) and vinvl",
+            ),
+        }
+    }
+
+    /// # Errors
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
@@ -445,6 +501,9 @@ impl Model {
             Self::Torchvision(m) => Ok(&**m),
             Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
+            Self::FasterRcnn(m) => Ok(&**m),
+            Self::Vinvl(m) => Ok(&**m),
+            Self::Oscar(m) => Ok(&**m),
         }
     }
 }
