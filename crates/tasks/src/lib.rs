@@ -41,6 +41,7 @@ mod vlm;
 mod vqa;
 
 pub use captioning::{Caption, CaptionOptions};
+pub use cleaning::plain as cleaned;
 pub use error::{Error, Missing};
 pub use files::{Layout, ModelFiles, file};
 pub use judging::Judgement;
