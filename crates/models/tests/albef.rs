@@ -781,7 +781,14 @@ fn released_tensors_of_impossible_shapes_are_errors_and_no_panic() {
             .map(|t| t.name.to_owned())
             .filter(|name| !name.contains("_m.") && !name.contains("queue"))
             .filter(|name| !name.ends_with("position_ids"))
+            // of several layers of a kind the first
+            .filter(|name| {
+                ![".layer.1.", ".layer.4.", ".layer.5."]
+                    .iter()
+                    .any(|l| name.contains(l))
+            })
             .collect();
+        assert!(names.len() > 50);
         for name in names {
             for shape in [vec![], vec![0], vec![1], vec![3, 1], vec![1, 2, 0, 5]] {
                 let mut file = released(task);

@@ -61,6 +61,10 @@ pub struct DataRecipe {
     /// learned by themselves.
     #[serde(default)]
     pub greyscale: f32,
+    /// Share of the pictures whose red, green and blue change places, with the same effect; a shape is then seen in
+    /// colours that it never has.
+    #[serde(default)]
+    pub recolour: f32,
     /// Whether words that never follow in training are left out of the softmax (logit adjustment).
     #[serde(default)]
     pub adjust_text: bool,
@@ -269,6 +273,12 @@ impl ShapesRecipe {
             "data.greyscale",
             "0 to 1",
             &d.greyscale.to_string(),
+        )?;
+        check(
+            (0.0..=1.0).contains(&(d.recolour + d.greyscale)) && d.recolour >= 0.0,
+            "data.recolour",
+            "0 to 1 together with data.greyscale",
+            &d.recolour.to_string(),
         )?;
         let substituted = d.symbol_substitution > 0.0;
         let extra = if substituted { EXTRA_TAGS } else { 0 };
