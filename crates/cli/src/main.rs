@@ -6,6 +6,7 @@ mod bench;
 mod caption;
 mod classify;
 mod completions;
+mod detect;
 mod doctor;
 mod embed;
 mod eval;
@@ -71,6 +72,7 @@ enum Command {
     Match(matching::MatchArgs),
     Judge(judge::JudgeArgs),
     Embed(embed::EmbedArgs),
+    Detect(detect::DetectArgs),
     World(world::WorldArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
@@ -123,6 +125,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Match(args) => matching::run(args, &cli.common),
         Command::Judge(args) => judge::run(args, &cli.common),
         Command::Embed(args) => embed::run(args, &cli.common),
+        Command::Detect(args) => detect::run(args, &cli.common),
         Command::World(args) => world::run(args, &cli.common),
         Command::Train(args) => train::run(args, &cli.common),
         Command::Eval(args) => eval::run(args, &cli.common),

@@ -21,9 +21,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod annotate;
 pub mod builtin;
 mod captioning;
 mod cleaning;
+pub mod detection;
 mod embedding;
 mod error;
 pub mod evaluate;

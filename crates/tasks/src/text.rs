@@ -74,7 +74,10 @@ impl TextSide {
             }
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
             Model::Siglip(_) => read_only("This is a photo of {}."),
-            Model::Clip(_) => read_only(PHOTO),
+            // a detector has no vocabulary, whatever lies beside it
+            Model::Clip(_) | Model::FasterRcnn(_) | Model::Vinvl(_) | Model::Oscar(_) => {
+                read_only(PHOTO)
+            }
             Model::Blip(m) => Format::Published {
                 label: PHOTO,
                 written: Some((m.config().bos_token_id, m.config().sep_token_id)),

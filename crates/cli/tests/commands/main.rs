@@ -1,6 +1,7 @@
 //! The binary, as a person or a script meets it: what it prints, where, and with which exit code.
 
 mod albef;
+mod detect;
 mod evaluation;
 mod general;
 mod models;

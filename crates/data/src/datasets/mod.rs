@@ -18,3 +18,4 @@ mod split;
 pub use archive::Archive;
 pub use set::{Format, Record, Set, Statement};
 pub use split::{Part, Split};
+pub mod region_features;

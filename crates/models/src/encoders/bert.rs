@@ -266,6 +266,23 @@ impl Bert {
         self.embedded(self.words(ids) + self.position.forward(positions))
     }
 
+    /// The same with the position and the segment of each token.
+    ///
+    /// # Shapes
+    /// `ids, positions, segments: [R, T]`; gives `[R, T, D]`.
+    pub fn embed_segments(
+        &self,
+        ids: Tensor<2, Int>,
+        positions: Tensor<2, Int>,
+        segments: Tensor<2, Int>,
+    ) -> Tensor<3> {
+        let x = self.words(ids) + self.position.forward(positions);
+        self.norm.forward(match &self.token_type {
+            Some(token_type) => x + token_type.forward(segments),
+            None => x,
+        })
+    }
+
     fn words(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let words = self.token.forward(ids.clone());
         match self.config.padding_idx {

@@ -5,12 +5,15 @@ pub mod blip;
 pub mod clip;
 pub mod coca;
 pub mod dual_encoder;
+pub mod faster_rcnn;
 pub mod open_clip;
+pub mod oscar;
 pub mod qwen2;
 pub mod siglip;
+pub mod vinvl;
 
 use crate::capability::{
-    AnswerQuestion, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers, ScorePair,
+    AnswerQuestion, Detect, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers, ScorePair,
 };
 use crate::error::Error;
 use crate::reference::Reference;
@@ -32,6 +35,12 @@ pub enum Model {
     Clip(DualEncoder),
     /// CLIP with a sigmoid loss (SigLIP, SigLIP 2), or half of it.
     Siglip(DualEncoder),
+    /// A detector of torchvision.
+    FasterRcnn(Box<faster_rcnn::FasterRcnn>),
+    /// VinVL's detector of objects and attributes.
+    Vinvl(Box<vinvl::Vinvl>),
+    /// Words, tags and regions in one stream (Oscar, Oscar+).
+    Oscar(Box<oscar::Oscar>),
 }
 
 /// What a picture must be for a model.
@@ -95,7 +104,20 @@ impl Model {
     pub fn load(config: &str, checkpoint: Checkpoint, device: &Device) -> Result<Self, Error> {
         let value: serde_json::Value = serde_json::from_str(config)?;
         let model_type = value.get("model_type").and_then(|t| t.as_str());
+        let architecture = value.get("architecture").and_then(|t| t.as_str());
         match model_type {
+            None if architecture.is_some_and(|a| a.starts_with("fasterrcnn")) => {
+                let model = faster_rcnn::FasterRcnn::load(config, checkpoint, device)?;
+                Ok(Self::FasterRcnn(Box::new(model)))
+            }
+            Some(vinvl::MODEL_TYPE) => {
+                let model = vinvl::Vinvl::load(Some(config), checkpoint, device)?;
+                Ok(Self::Vinvl(Box::new(model)))
+            }
+            None if oscar::is_config(&value) => {
+                let model = oscar::Oscar::load(config, checkpoint, device)?;
+                Ok(Self::Oscar(Box::new(model)))
+            }
             Some(coca::MODEL_TYPE) => {
                 let config = coca::CocaConfig::parse(config)?;
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
@@ -156,6 +178,10 @@ impl Model {
             let model = blip::Blip::from_original(checkpoint, device)?;
             return Ok(Self::Blip(Box::new(model)));
         }
+        if vinvl::recognised(&checkpoint) {
+            let model = vinvl::Vinvl::load(None, checkpoint, device)?;
+            return Ok(Self::Vinvl(Box::new(model)));
+        }
         let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
@@ -191,6 +217,9 @@ impl Model {
             Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
+            Self::FasterRcnn(_) => faster_rcnn::FAMILY,
+            Self::Vinvl(_) => vinvl::MODEL_TYPE,
+            Self::Oscar(_) => oscar::FAMILY,
         }
     }
 
@@ -226,6 +255,15 @@ impl Model {
                     image_size: None,
                 },
             },
+            Self::FasterRcnn(_) | Self::Vinvl(_) => PictureSize {
+                num_channels: 3,
+                image_size: None,
+            },
+            // it reads regions
+            Self::Oscar(_) => PictureSize {
+                num_channels: 0,
+                image_size: None,
+            },
         }
     }
 
@@ -258,6 +296,16 @@ impl Model {
                     fixed_length: text.is_some_and(|c| c.fixed_length()),
                 }
             }
+            Self::FasterRcnn(_) | Self::Vinvl(_) => TextSize {
+                vocab_size: 0,
+                max_positions: 0,
+                fixed_length: false,
+            },
+            Self::Oscar(m) => TextSize {
+                vocab_size: m.config().bert.vocab_size,
+                max_positions: m.config().bert.max_position_embeddings,
+                fixed_length: false,
+            },
         }
     }
 
@@ -268,6 +316,9 @@ impl Model {
             Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) | Self::Siglip(m) => m.parameters(),
+            Self::FasterRcnn(m) => m.num_params(),
+            Self::Vinvl(m) => m.num_params(),
+            Self::Oscar(m) => m.num_params(),
         }
     }
 
@@ -352,6 +403,19 @@ impl Model {
     }
 
     /// # Errors
+    /// A family that finds no objects.
+    pub fn detect(&self) -> Result<&dyn Detect, Error> {
+        match self {
+            Self::FasterRcnn(m) => Ok(&**m),
+            Self::Vinvl(m) => Ok(&**m),
+            _ => self.unsupported(
+                "detect objects",
+                "faster_rcnn (torchvision's fasterrcnn_resnet50_fpn) and vinvl",
+            ),
+        }
+    }
+
+    /// # Errors
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
@@ -362,6 +426,9 @@ impl Model {
             Self::Albef(m) => Ok(&**m),
             Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
+            Self::FasterRcnn(m) => Ok(&**m),
+            Self::Vinvl(m) => Ok(&**m),
+            Self::Oscar(m) => Ok(&**m),
         }
     }
 }

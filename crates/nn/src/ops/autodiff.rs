@@ -11,10 +11,13 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::Shape;
 
-fn inner<B: Backend, C: CheckpointStrategy>(t: &Maybe<Autodiff<B, C>>) -> Maybe<B> {
-    match t {
-        Maybe::Some(t) => Maybe::Some(t.primitive().clone()),
-        Maybe::None => Maybe::None,
+impl<B: Backend, C: CheckpointStrategy> Maybe<Autodiff<B, C>> {
+    /// Without its graph.
+    pub(super) fn inner(&self) -> Maybe<B> {
+        match self {
+            Self::Some(t) => Maybe::Some(t.primitive().clone()),
+            Self::None => Maybe::None,
+        }
     }
 }
 
@@ -210,7 +213,7 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
         residual: Maybe<Self>,
         options: LinearOptions,
     ) -> FloatTensor<Self> {
-        let (bias_inner, residual_inner) = (inner(&bias), inner(&residual));
+        let (bias_inner, residual_inner) = (bias.inner(), residual.inner());
         let node_or_x = |t: &Maybe<Self>| match t {
             Maybe::Some(t) => t.node(),
             Maybe::None => x.node(),

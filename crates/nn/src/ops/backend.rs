@@ -50,8 +50,8 @@ pub struct AttentionOptions {
     pub scale: f32,
     /// Per batch row the number of valid keys; keys beyond it are not seen.
     pub key_lengths: Option<Arc<[u32]>>,
-    /// `[B, Tk]` row by row: whether a key is seen at all. For padding in front or between; padding behind needs only
-    /// `key_lengths`. A query that sees no key gives zeros.
+    /// `[B, Tk]` row by row: whether a key is seen at all; or `[B, Tq, Tk]`: whether a query sees a key. For padding in
+    /// front or between; padding behind needs only `key_lengths`. A query that sees no key gives zeros.
     pub key_mask: Option<Arc<[bool]>>,
 }
 
@@ -118,7 +118,7 @@ pub struct Window {
 }
 
 impl Window {
-    fn over(self, [batch, height, width, channels]: [usize; 4]) -> ConvShape {
+    pub(super) fn over(self, [batch, height, width, channels]: [usize; 4]) -> ConvShape {
         ConvShape {
             batch,
             height,
@@ -188,7 +188,7 @@ pub trait VlmGrad: VlmOps {
     fn patchify_backward(dy: FloatTensor<Self>, patch: usize, input: Shape) -> FloatTensor<Self>;
 }
 
-fn f32s(t: &FlexTensor) -> &[f32] {
+pub(super) fn f32s(t: &FlexTensor) -> &[f32] {
     t.as_slice().expect("contiguous f32 tensor")
 }
 
@@ -207,7 +207,7 @@ fn ids(t: &FlexTensor) -> Vec<i64> {
     }
 }
 
-fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+pub(super) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let shape = shape.into();
     debug_assert_eq!(data.len(), shape.num_elements());
     FlexTensor::new(
@@ -223,14 +223,14 @@ fn with_last(shape: &Shape, last: usize) -> Shape {
     Shape::from(dims)
 }
 
-fn dims<const D: usize>(t: &FlexTensor) -> [usize; D] {
+pub(super) fn dims<const D: usize>(t: &FlexTensor) -> [usize; D] {
     t.shape()
         .to_vec()
         .try_into()
         .expect("rank checked by the tensor-level wrapper")
 }
 
-fn contiguous(t: Maybe<Flex>) -> Option<FlexTensor> {
+pub(super) fn contiguous(t: Maybe<Flex>) -> Option<FlexTensor> {
     match t {
         Maybe::Some(t) => Some(t.to_contiguous()),
         Maybe::None => None,
@@ -295,10 +295,10 @@ impl AttentionOptions {
     /// What is added to the scores of `[B, Tq, Tk]`, where keys are hidden one by one.
     fn added(&self, batch: usize, q_len: usize, k_len: usize) -> Option<Vec<f32>> {
         let seen = self.key_mask.as_deref()?;
-        assert_eq!(
-            seen.len(),
-            batch * k_len,
-            "attention: key_mask is not [{batch}, {k_len}]"
+        let by_pair = seen.len() == batch * q_len * k_len;
+        assert!(
+            by_pair || seen.len() == batch * k_len,
+            "attention: key_mask is neither [{batch}, {k_len}] nor [{batch}, {q_len}, {k_len}]"
         );
         let mut values = vec![f32::NEG_INFINITY; batch * q_len * k_len];
         for (row, values) in values.chunks_mut(k_len.max(1)).enumerate() {
@@ -308,7 +308,8 @@ impl AttentionOptions {
             } else {
                 k_len
             };
-            let seen = &seen[b * k_len..][..until];
+            let of = if by_pair { row } else { b };
+            let seen = &seen[of * k_len..][..until];
             for (value, _) in values.iter_mut().zip(seen).filter(|(_, seen)| **seen) {
                 *value = 0.0;
             }

@@ -10,15 +10,18 @@ mod autodiff;
 mod backend;
 pub mod composed;
 mod packed;
+mod vision;
 
 use backend::{Maybe, VlmOps};
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{Device, Int, Tensor};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use vision::{ConvOptions, RoiAlignOptions, VisionOps};
 
 pub use backend::{AdamWStep, AttentionOptions, LinearOptions, Window};
 pub use packed::{PackedWeight, WeightFormat};
-pub use vlm_kernels::{Activation, Precision};
+pub use vlm_kernels::{Activation, BoxExtent, Precision, Roi, RoiAlignShape, nms};
 
 static PRECISION: AtomicU8 = AtomicU8::new(0);
 
@@ -255,6 +258,64 @@ pub fn unfold(x: Tensor<4>, window: Window) -> Tensor<4> {
         return composed::unfold(x, window);
     }
     Tensor::from_dispatch(Dispatch::vlm_unfold(x.into_dispatch(), window))
+}
+
+/// Convolution in `groups` groups of channels, channels last: `activation(conv(x, weight) + bias) + residual`.
+///
+/// # Shapes
+/// `x: [B, H, W, C]`, `weight: [O, KH * KW * C / groups]` with the channel last, `bias: [O]`, `residual: [B, OH, OW, O]`;
+/// gives `[B, OH, OW, O]`.
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<4>>,
+    window: Window,
+    groups: usize,
+    activation: Activation,
+) -> Tensor<4> {
+    let ([_, _, _, c], [o, k]) = (x.dims(), weight.dims());
+    assert!(
+        groups > 0 && c.is_multiple_of(groups) && o.is_multiple_of(groups),
+        "convolution: {c} channels to {o} are no {groups} groups"
+    );
+    assert_eq!(
+        k,
+        window.kernel[0] * window.kernel[1] * c / groups,
+        "convolution: the weight does not fit {c} channels in {groups} groups"
+    );
+    if !fused(&x.device()) {
+        return composed::conv2d(x, weight, bias, residual, window, groups, activation);
+    }
+    let options = ConvOptions {
+        window,
+        groups,
+        activation,
+        precision: precision(),
+    };
+    Tensor::from_dispatch(Dispatch::vlm_conv2d(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        maybe(bias),
+        maybe(residual),
+        options,
+    ))
+}
+
+/// RoIAlign (He et al., "Mask R-CNN", 2017): a grid of features for each box, each cell the mean of bilinear samples.
+/// Differentiable by the features, not by the boxes.
+///
+/// # Shapes
+/// `x: [B, H, W, C]`; gives `[R, PH, PW, C]` for `R` boxes.
+pub fn roi_align(x: Tensor<4>, rois: &[Roi], shape: RoiAlignShape) -> Tensor<4> {
+    if !fused(&x.device()) {
+        return composed::roi_align(x, rois, shape);
+    }
+    let options = RoiAlignOptions {
+        rois: Arc::from(rois),
+        shape,
+    };
+    Tensor::from_dispatch(Dispatch::vlm_roi_align(x.into_dispatch(), options))
 }
 
 /// Non-overlapping patches in the order of a flattened convolution weight: channel, row, column.
