@@ -6,8 +6,9 @@ pub(crate) const CAPTION_WORDS: usize = 30;
 /// Words of a question that are kept when a model is asked.
 pub(crate) const QUESTION_WORDS: usize = 50;
 
-/// Lower case without the punctuation that captions and questions lose; hyphens and slashes separate words.
-fn plain(text: &str) -> String {
+/// Text as ALBEF's and BLIP's authors clean it, apart from its length: lower case without the punctuation that captions
+/// and questions lose; hyphens and slashes separate words.
+pub fn plain(text: &str) -> String {
     let kept = |c: &char| !",.'!?\"()*#:;~".contains(*c);
     let separated = |c| match c {
         '-' | '/' => ' ',

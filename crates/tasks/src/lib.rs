@@ -45,6 +45,7 @@ mod vqa;
 
 pub use attention::{AttendedCaption, WordMap};
 pub use captioning::{Caption, CaptionOptions};
+pub use cleaning::plain as cleaned;
 pub use error::{Error, Missing};
 pub use files::{Layout, ModelFiles, file};
 pub use judging::Judgement;

@@ -510,3 +510,85 @@ fn recipes_that_do_not_fit_their_data_or_model_are_refused_by_key() {
         assert!(error.to_string().contains(key), "{error}");
     }
 }
+
+/// The recipe of [`scenes`] with another model.
+fn of_family(model: &str) -> Recipe {
+    let Recipe::Set(mut recipe) = scenes(2, "") else {
+        panic!("a recipe of a set");
+    };
+    recipe.model = toml::from_str(model).expect("a table");
+    recipe.data.augment = crate::Augment::default();
+    recipe.validation.pictures = 2;
+    Recipe::Set(recipe)
+}
+
+/// One layer of everything.
+const TINY_TEXT: &str = "hidden_size = 16\nintermediate_size = 32\nnum_hidden_layers = 1\nnum_attention_heads = 2\n\
+                         max_position_embeddings = 96\n";
+const TINY_VISION: &str = "image_size = 32\npatch_size = 16\nhidden_size = 16\nintermediate_size = 32\n\
+                           num_hidden_layers = 1\nnum_attention_heads = 2\n";
+
+fn albef(task: &str, more: &str) -> String {
+    format!(
+        "model_type = \"albef\"\ntask = \"{task}\"\nimage_res = 32\nvision_width = 16\nembed_dim = 8\n{more}\n\
+         [vision_config]\npatch_size = 16\nembed_dim = 16\ndepth = 1\nnum_heads = 2\n[bert_config]\nhidden_size = 16\n\
+         intermediate_size = 32\nnum_hidden_layers = 2\nnum_attention_heads = 2\nfusion_layer = 1\n\
+         max_position_embeddings = 96\n"
+    )
+}
+
+#[test]
+fn every_family_learns_all_its_parameters_and_loads_again() {
+    let blip = |class: &str| {
+        format!(
+            "model_type = \"blip\"\narchitectures = [\"{class}\"]\nimage_text_hidden_size = 8\nprojection_dim = 8\n\
+             [vision_config]\n{TINY_VISION}[text_config]\n{TINY_TEXT}"
+        )
+    };
+    let siglip = format!(
+        "model_type = \"siglip\"\n[vision_config]\n{TINY_VISION}[text_config]\n{TINY_TEXT}"
+    );
+    let resnet = "[model_cfg]\nembed_dim = 8\n[model_cfg.vision_cfg]\nimage_size = 32\nlayers = [1, 1, 1, 1]\nwidth = 8\n\
+                  head_width = 32\n[model_cfg.text_cfg]\ncontext_length = 96\nwidth = 16\nheads = 2\nlayers = 1\n";
+    for (family, model) in [
+        ("blip", blip("BlipForConditionalGeneration")),
+        ("blip", blip("BlipForQuestionAnswering")),
+        ("blip", blip("BlipForImageTextRetrieval")),
+        ("siglip", siglip),
+        ("open_clip", resnet.to_owned()),
+        ("albef", albef("vqa", "distill = false")),
+        ("albef", albef("vqa", "")),
+        ("albef", albef("retrieval", "queue_size = 8")),
+        ("albef", albef("pretrain", "queue_size = 8")),
+    ] {
+        let mut recipe = of_family(&model);
+        if let (Recipe::Set(recipe), "open_clip") = (&mut recipe, family) {
+            recipe.train.accumulate = 1;
+        }
+        let scratch = tempfile::tempdir().expect("a directory");
+        let go_on = AtomicBool::new(false);
+        let run = options(&scratch.path().join("run"), false);
+        let outcome = train(recipe, &run, &go_on).unwrap_or_else(|e| panic!("{model}: {e}"));
+        let vlm = Vlm::load(&outcome.model).unwrap_or_else(|e| panic!("{model}: {e}"));
+        assert_eq!(vlm.model().family(), family);
+        assert!(vlm.processor().is_ok() && vlm.text().is_ok());
+    }
+}
+
+#[test]
+fn a_model_with_momentum_that_is_resumed_ends_with_the_same_bytes() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let go_on = AtomicBool::new(false);
+    let run = |steps: u64, name: &str, resume: bool| {
+        let mut recipe = of_family(&albef("retrieval", "queue_size = 8"));
+        if let Recipe::Set(recipe) = &mut recipe {
+            recipe.train.steps = steps;
+        }
+        let options = options(&scratch.path().join(name), resume);
+        let outcome = train(recipe, &options, &go_on).expect("a run");
+        std::fs::read(outcome.model.join("model.safetensors")).expect("weights")
+    };
+    let whole = run(4, "whole", false);
+    run(2, "parts", false);
+    assert!(run(4, "parts", true) == whole);
+}

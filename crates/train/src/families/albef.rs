@@ -27,6 +27,7 @@ const SPECIALS: Specials = Specials {
     last: &[],
     begin: "[CLS]",
     end: "[SEP]",
+    plain: vlm_tasks::cleaned,
 };
 
 /// Name of the file with the momentum model and its queues.

@@ -25,6 +25,7 @@ pub(super) const SPECIALS: Specials = Specials {
     last: &[],
     begin: "[CLS]",
     end: "[SEP]",
+    plain: str::to_owned,
 };
 
 /// A BLIP in training.

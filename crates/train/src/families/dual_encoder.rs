@@ -23,6 +23,7 @@ const SPECIALS: Specials = Specials {
     last: &["<|endoftext|>"],
     begin: "<|startoftext|>",
     end: "<|endoftext|>",
+    plain: str::to_owned,
 };
 
 /// What the inverse temperature may not exceed (Radford et al., 2021), as a logarithm.

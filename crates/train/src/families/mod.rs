@@ -2,6 +2,7 @@
 
 mod albef;
 mod blip;
+mod coca;
 mod dual_encoder;
 mod parts;
 
@@ -35,14 +36,17 @@ pub(crate) fn train(
         Some(families::albef::MODEL_TYPE) => {
             run(recipe, albef::AlbefLearner::new(set, start)?, options, stop)
         }
+        Some(families::coca::MODEL_TYPE) => {
+            run(recipe, coca::CocaLearner::new(set, start)?, options, stop)
+        }
         Some(families::blip::MODEL_TYPE) => {
             run(recipe, blip::BlipLearner::new(set, start)?, options, stop)
         }
         _ => Err(Error::file(
             "recipe",
             format!(
-                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"siglip\", open_clip's model_cfg, or \"coca\" with \
-                 data.world, found {}",
+                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"coca\", \"siglip\" or open_clip's model_cfg, \
+                 found {}",
                 model_type.map_or("none".to_owned(), |t| format!("{t:?}"))
             ),
         )),

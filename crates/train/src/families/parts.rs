@@ -35,6 +35,8 @@ pub(crate) struct Specials {
     pub last: &'static [&'static str],
     pub begin: &'static str,
     pub end: &'static str,
+    /// What the family does to texts before it tokenizes them.
+    pub plain: fn(&str) -> String,
 }
 
 impl Start {
@@ -114,6 +116,7 @@ impl Parts {
             (None, Some(path)) => Tokenizer::from_file(&path.join(file::TOKENIZER))?,
             (None | Some("words"), _) => {
                 let texts = source.texts();
+                let texts: Vec<String> = texts.iter().map(|t| (specials.plain)(t)).collect();
                 let words = words_of(texts.iter().map(String::as_str))?;
                 let words: Vec<String> = words.into_iter().filter(|w| known(specials, w)).collect();
                 word_level(&words, specials.first)?
