@@ -74,7 +74,8 @@ fn open(path: &Path) -> Set {
 fn every_description_is_known_by_its_file_in_directories_and_tars() {
     let scratch = Scratch::new("known");
     let picture = ("images/a.png", PNG);
-    let cases: [(&str, &[u8], Format, fn(&Record) -> bool); 6] = [
+    type Case = (&'static str, &'static [u8], Format, fn(&Record) -> bool);
+    let cases: [Case; 6] = [
         (
             "items.jsonl",
             br#"{"image": "images/a.png", "captions": ["one"], "label": "dot", "qa": [{"question": "q", "answer": "a"}]}"#,

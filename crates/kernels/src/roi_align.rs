@@ -52,8 +52,7 @@ impl Axis {
         }
         let cell = length / cells as f32;
         let samples = match s.sampling_ratio {
-            // a box reaches at most from one border to the other, whatever it claims
-            0 => (cell.ceil().max(0.0) as usize).min(extent + 2),
+            0 => cell.ceil().max(0.0) as usize,
             given => given,
         };
         Self {
@@ -62,6 +61,28 @@ impl Axis {
             samples,
             extent,
         }
+    }
+
+    /// The samples of cell `at` of the result that lie in the features. However large a box claims to be, only samples
+    /// near the features are looked at.
+    #[inline]
+    fn inside(&self, at: usize) -> impl Iterator<Item = Sample> + '_ {
+        let start = f64::from(self.start) + at as f64 * f64::from(self.cell);
+        let step = f64::from(self.cell) / self.samples.max(1) as f64;
+        // one more on each side, because `sample` rounds in f32
+        let (first, end) = if step > 0.0 {
+            let first = ((-1.0 - start) / step - 2.0).max(0.0) as usize;
+            let end = ((self.extent as f64 - start) / step + 2.0).max(0.0) as usize;
+            (first, end.min(self.samples))
+        } else {
+            (0, self.samples)
+        };
+        (first..end).filter_map(move |i| self.sample(at, i))
+    }
+
+    /// How many samples a cell of the result is the mean of, along this axis.
+    fn count(&self) -> f32 {
+        self.samples.max(1) as f32
     }
 
     /// Sample `i` of cell `at` of the result, none where it lies outside the features.
@@ -140,13 +161,13 @@ pub fn roi_align_terms(dims: [usize; 4], rois: &[Roi], s: RoiAlignShape) -> Vec<
     let mut cells = Vec::with_capacity(rois.len() * s.output[0] * s.output[1]);
     for roi in rois {
         let (rows, columns) = axes(roi, dims, &s);
-        let count = (rows.samples * columns.samples).max(1) as f32;
+        let count = rows.count() * columns.count();
         let base = roi.picture * height * width;
         for ph in 0..s.output[0] {
             for pw in 0..s.output[1] {
                 let mut terms = Vec::new();
-                for y in (0..rows.samples).filter_map(|i| rows.sample(ph, i)) {
-                    for x in (0..columns.samples).filter_map(|i| columns.sample(pw, i)) {
+                for y in rows.inside(ph) {
+                    for x in columns.inside(pw) {
                         let four = neighbours(y, x, width, 1);
                         terms.extend(four.map(|(at, weight)| (base + at, weight / count)));
                     }
@@ -171,13 +192,13 @@ pub fn roi_align(x: &[f32], dims: [usize; 4], rois: &[Roi], s: RoiAlignShape, ou
         let rois = &rois[task * per_task..];
         for (roi, out) in rois.iter().zip(out.chunks_exact_mut(row)) {
             let (rows, columns) = axes(roi, dims, &s);
-            let count = (rows.samples * columns.samples).max(1) as f32;
+            let count = rows.count() * columns.count();
             let x = &x[roi.picture * height * width * c..][..height * width * c];
             for (cell, out) in out.chunks_exact_mut(c).enumerate() {
                 let (ph, pw) = (cell / s.output[1], cell % s.output[1]);
                 out.fill(0.0);
-                for sy in (0..rows.samples).filter_map(|i| rows.sample(ph, i)) {
-                    for sx in (0..columns.samples).filter_map(|i| columns.sample(pw, i)) {
+                for sy in rows.inside(ph) {
+                    for sx in columns.inside(pw) {
                         add_sample(x, neighbours(sy, sx, width, c), out);
                     }
                 }
@@ -220,9 +241,9 @@ pub fn roi_align_backward(
                 continue;
             }
             let (rows, columns) = axes(roi, dims, &s);
-            let count = (rows.samples * columns.samples).max(1) as f32;
+            let count = rows.count() * columns.count();
             for ph in 0..s.output[0] {
-                let weight = (0..rows.samples).filter_map(|i| rows.sample(ph, i));
+                let weight = rows.inside(ph);
                 let weight = weight.fold(0.0, |sum, sample| {
                     let low = if sample.low == y {
                         sample.low_weight
@@ -241,7 +262,7 @@ pub fn roi_align_backward(
                 }
                 for pw in 0..s.output[1] {
                     let dy = &dy[(ph * s.output[1] + pw) * c..][..c];
-                    for sx in (0..columns.samples).filter_map(|i| columns.sample(pw, i)) {
+                    for sx in columns.inside(pw) {
                         for (x, share) in [(sx.low, sx.low_weight), (sx.high, sx.high_weight)] {
                             let share = weight * share / count;
                             let dx = &mut dx[x * c..][..c];

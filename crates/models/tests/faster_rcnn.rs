@@ -1,7 +1,6 @@
 //! torchvision's Faster R-CNN (reference/models_detector.py).
 
 // what the other families' tests need of it
-#[allow(dead_code)]
 mod common;
 
 use burn::tensor::{Device, Tensor};

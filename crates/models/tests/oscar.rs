@@ -1,7 +1,6 @@
 //! Oscar+ (reference/models_oscar.py).
 
 // what the other families' tests need of it
-#[allow(dead_code)]
 mod common;
 
 use burn::tensor::{Device, Tensor};
@@ -185,7 +184,7 @@ fn one_caption_does_not_depend_on_those_beside_it_nor_on_how_it_is_fed() {
         // a prompt at once, and word by word
         let prompt = vec![2, 7, 9];
         let mut at_once = model.decode(&regions(i, 1), &own, 8, 4).unwrap();
-        let expected = at_once.feed(&[prompt.clone()]);
+        let expected = at_once.feed(std::slice::from_ref(&prompt));
         let mut decoding = model.decode(&regions(i, 1), &own, 8, 4).unwrap();
         let mut found = Vec::new();
         for (fed, &id) in prompt.iter().enumerate() {

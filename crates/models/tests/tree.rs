@@ -93,10 +93,10 @@ fn histograms_patterns_and_gradients_are_scikit_images() {
 }
 
 const VISION: [&str; 3] = [
-    r#"{"handcrafted": {"image_size": 32, "grid": 4, "colour_bins": 2, "lbp": true, "orientations": 6}}"#,
-    r#"{"cnn": {"image_size": 32, "sizes": {"resnet": {"layers": [1, 1, 1, 1], "bottleneck": false, "width": 4,
+    r#"{"handcrafted": {"image_size": 64, "grid": 4, "colour_bins": 2, "lbp": true, "orientations": 6}}"#,
+    r#"{"cnn": {"image_size": 64, "sizes": {"resnet": {"layers": [1, 1, 1, 1], "bottleneck": false, "width": 4,
         "inner_width": 4}}}}"#,
-    r#"{"vit": {"image_size": 32, "patch_size": 8, "num_channels": 3, "stem": "patch", "hidden_size": 8,
+    r#"{"vit": {"image_size": 64, "patch_size": 8, "num_channels": 3, "stem": "patch", "hidden_size": 8,
         "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "layer_norm_eps": 1e-6}}"#,
 ];
 const TEXT: [&str; 3] = [r#""bag_of_words""#, r#"{"rnn": "gru"}"#, r#""transformer""#];
@@ -120,15 +120,15 @@ fn build(config: &str, device: &Device) -> Tree {
 /// Three pictures of one colour each, with edges.
 fn pictures(device: &Device) -> Pictures {
     let value = |i: usize| {
-        let (picture, channel, pixel) = (i / 3072, i / 1024 % 3, i % 1024);
-        let (y, x) = (pixel / 32, pixel % 32);
+        let (picture, channel, pixel) = (i / 12288, i / 4096 % 3, i % 4096);
+        let (y, x) = (pixel / 64, pixel % 64);
         let on = f32::from(u8::from(picture == channel));
         let stripe = f32::from(u8::from((x * (picture + 1) + y) % 8 < 4));
         0.1 + 0.6 * on + 0.2 * stripe
     };
-    let values: Vec<f32> = (0..3 * 3072).map(value).collect();
+    let values: Vec<f32> = (0..3 * 12288).map(value).collect();
     Pictures::Fixed(Tensor::from_data(
-        TensorData::new(values, [3, 3, 32, 32]),
+        TensorData::new(values, [3, 3, 64, 64]),
         device,
     ))
 }

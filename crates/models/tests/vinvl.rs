@@ -1,7 +1,6 @@
 //! VinVL's detector (reference/models_vinvl.py).
 
 // what the other families' tests need of it
-#[allow(dead_code)]
 mod common;
 
 use burn::tensor::{Device, Tensor};

@@ -163,7 +163,10 @@ impl Planes {
     fn new(values: &[f32], side: usize) -> Self {
         let plane = |c: usize| {
             let plane = values[c * side * side..][..side * side].iter();
-            plane.map(|&x| f64::from(x)).collect()
+            // one of 256 levels, so that channels that are equally bright in the file are equal here
+            plane
+                .map(|&x| (255.0 * f64::from(x)).round() / 255.0)
+                .collect()
         };
         Self {
             side,
