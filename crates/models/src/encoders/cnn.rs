@@ -26,7 +26,7 @@ pub const CHANNELS: usize = 3;
 /// The fewest pixels a side of which a map has at least one place.
 pub const SMALLEST: usize = 32;
 
-/// Sizes of a [`ResNet`].
+/// Sizes of a `ResNet`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResNetConfig {
@@ -41,7 +41,7 @@ pub struct ResNetConfig {
     pub inner_width: usize,
 }
 
-/// Sizes of a [`Vgg`].
+/// Sizes of a `Vgg`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VggConfig {

@@ -6,7 +6,7 @@
 //!   ids -> text tower ------> l2 ---+
 //! ```
 //!
-//! The families ([`super::clip`], [`super::siglip`], [`super::siglip2`]) and open_clip ([`super::open_clip`]) say which
+//! The families ([`super::clip`], [`super::siglip`]) and open_clip ([`super::open_clip`]) say which
 //! towers, read their published configs and translate their published names.
 //!
 //! Legend: `B` pictures or pairs, `K` texts, `C` channels, `T` tokens, `E` shared space.

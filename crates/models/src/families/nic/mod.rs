@@ -7,7 +7,7 @@
 //!                                                                                 where it looked -- sums to 1
 //! ```
 //!
-//! Any of [`CnnConfig`](crate::encoders::CnnConfig)'s encoders and an LSTM or a GRU make a captioner. [`names`] has the
+//! Any of [`CnnConfig`](crate::encoders::CnnConfig)'s encoders and an LSTM or a GRU make a captioner. `names` has the
 //! checkpoints that are read.
 //!
 //! Legend: `B` pictures, `R` texts, `T` tokens, `N` places of the map, `D` its channels, `E` width of the embedding, `H`
