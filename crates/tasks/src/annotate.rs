@@ -265,18 +265,18 @@ mod tests {
 
     #[test]
     fn boxes_and_labels_are_drawn_and_what_is_far_from_them_stays() {
-        let image = grey(320, 240);
-        let drawn = annotated(&image, &[object([60.0, 80.0, 160.0, 200.0], "dog", 1)]);
-        assert_eq!((drawn.width(), drawn.height()), (320, 240));
+        // large enough for lines of more than two pixels and letters with a full white inside
+        let image = grey(960, 720);
+        let drawn = annotated(&image, &[object([180.0, 240.0, 480.0, 600.0], "dog", 1)]);
+        assert_eq!((drawn.width(), drawn.height()), (960, 720));
         let colour = COLOURS[1];
-        let near = |found: [u8; 3]| found.iter().zip(colour).all(|(a, b)| a.abs_diff(b) < 56);
-        // the line has soft edges, so it is looked for on the pixels beside the box's edge too
-        let left = [59, 60, 61].map(|x| drawn.pixel(x, 150));
-        assert!(left.into_iter().any(near), "{left:?}");
-        assert_eq!(drawn.pixel(300, 20), [128; 3]);
-        // light letters
-        let all = (0..320).flat_map(|x| (0..240).map(move |y| (x, y)));
-        let white = all.filter(|&(x, y)| drawn.pixel(x, y).iter().all(|&c| c > 190));
+        let near = |found: [u8; 3]| found.iter().zip(colour).all(|(a, b)| a.abs_diff(b) < 12);
+        assert!(near(drawn.pixel(180, 450)), "{:?}", drawn.pixel(180, 450));
+        assert!(near(drawn.pixel(330, 600)), "{:?}", drawn.pixel(330, 600));
+        assert_eq!(drawn.pixel(900, 60), [128; 3]);
+        // white letters above the box
+        let letters = (186..540).flat_map(|x| (180..240).map(move |y| (x, y)));
+        let white = letters.filter(|&(x, y)| drawn.pixel(x, y).iter().all(|&c| c > 240));
         assert!(white.count() > 20);
     }
 
