@@ -10,7 +10,7 @@ check:
 
 # All tests, library examples included
 test:
-    cargo test --workspace
+    cargo test --workspace --release
 
 # What has a reference outside this repository: pixels, metrics, arithmetic
 parity:

@@ -1,7 +1,8 @@
 //! A picture with the objects that were found in it drawn on top.
 
 use crate::detection::Object;
-use ab_glyph::{Font, FontRef, PxScale, ScaleFont};
+use crate::lettering::{width, write};
+use ab_glyph::FontRef;
 use tiny_skia::{
     Color, FillRule, Paint, Path, PathBuilder, Pixmap, PremultipliedColorU8, Rect, Stroke,
     Transform,
@@ -70,43 +71,19 @@ fn paint([r, g, b]: [u8; 3], opacity: u8) -> Paint<'static> {
     paint
 }
 
-/// The font's width of a line of text.
-fn width(font: &FontRef, text: &str, size: f32) -> f32 {
-    let scaled = font.as_scaled(PxScale::from(size));
-    let advance = |c| scaled.h_advance(scaled.glyph_id(c));
-    text.chars().map(advance).sum()
-}
-
 /// Writes white text; `x`, `y` are the left end of its base line.
-fn write(canvas: &mut Pixmap, font: &FontRef, text: &str, [mut x, y]: [f32; 2], size: f32) {
-    let scaled = font.as_scaled(PxScale::from(size));
-    let (columns, rows) = (canvas.width() as i32, canvas.height() as i32);
-    for c in text.chars() {
-        let id = scaled.glyph_id(c);
-        let mut glyph = scaled.scaled_glyph(c);
-        glyph.position = ab_glyph::point(x, y);
-        x += scaled.h_advance(id);
-        let Some(outline) = font.outline_glyph(glyph) else {
-            continue;
-        };
-        let corner = outline.px_bounds().min;
-        let pixels = canvas.pixels_mut();
-        outline.draw(|dx, dy, coverage| {
-            let (px, py) = (corner.x as i32 + dx as i32, corner.y as i32 + dy as i32);
-            if !(0..columns).contains(&px) || !(0..rows).contains(&py) {
-                return;
-            }
-            let pixel = &mut pixels[(py * columns + px) as usize];
-            let coverage = coverage.clamp(0.0, 1.0);
-            let mixed =
-                |old: u8| (f32::from(old) * (1.0 - coverage) + 255.0 * coverage).round() as u8;
-            let (r, g, b) = (pixel.red(), pixel.green(), pixel.blue());
-            let white = PremultipliedColorU8::from_rgba(mixed(r), mixed(g), mixed(b), 255);
-            if let Some(white) = white {
-                *pixel = white;
-            }
-        });
-    }
+fn write_white(canvas: &mut Pixmap, font: &FontRef, text: &str, at: [f32; 2], size: f32) {
+    let extent = [canvas.width(), canvas.height()];
+    let pixels = canvas.pixels_mut();
+    write(extent, font, text, at, size, |place, coverage| {
+        let pixel = &mut pixels[place];
+        let mixed = |old: u8| (f32::from(old) * (1.0 - coverage) + 255.0 * coverage).round() as u8;
+        let (r, g, b) = (pixel.red(), pixel.green(), pixel.blue());
+        let white = PremultipliedColorU8::from_rgba(mixed(r), mixed(g), mixed(b), 255);
+        if let Some(white) = white {
+            *pixel = white;
+        }
+    });
 }
 
 /// A label's words: attributes before the name, as they are spoken, and the probability.
@@ -229,7 +206,7 @@ pub fn annotated(image: &Image, objects: &[Object]) -> Image {
         }
         let base = rect.bottom() - 0.5 * sizes.padding - 0.22 * text_size;
         let at = [rect.left() + sizes.padding, base];
-        write(&mut canvas, &font, &text, at, text_size);
+        write_white(&mut canvas, &font, &text, at, text_size);
         taken.push(rect);
     }
     image_of(image, &canvas)

@@ -1,8 +1,8 @@
 //! Where a captioner looked, word by word: maps, and a picture of them that people can read.
 
 use crate::captioning::{Caption, CaptionOptions};
-use crate::{Error, Vlm};
-use ab_glyph::{Font, FontRef, PxScale, ScaleFont};
+use crate::{Error, Vlm, lettering};
+use ab_glyph::FontRef;
 use vlm_data::image::{Filter, Image, PreprocessorConfig, Resampler, Size, resize};
 use vlm_models::capability::Tokens;
 use vlm_models::generate::generate;
@@ -218,38 +218,18 @@ impl Canvas {
             return;
         };
         let word: String = word.chars().filter(|c| !c.is_control()).take(40).collect();
-        let advance = |size: f32| -> f32 {
-            let font = font.as_scaled(PxScale::from(size));
-            word.chars().map(|c| font.h_advance(font.glyph_id(c))).sum()
-        };
+        let advance = |size: f32| lettering::width(&font, &word, size);
         let size = (20.0 * (width as f32 / advance(20.0).max(1.0)).min(1.0)).max(7.0);
-        let mut x = left as f32 + (width as f32 - advance(size)).max(0.0) / 2.0;
+        let x = left as f32 + (width as f32 - advance(size)).max(0.0) / 2.0;
         let base = top as f32 + 21.0;
-        let scaled = font.as_scaled(PxScale::from(size));
-        let (columns, rows) = (
-            self.width as i32,
-            self.rgb.len() as i32 / 3 / self.width as i32,
-        );
-        for c in word.chars() {
-            let mut glyph = scaled.scaled_glyph(c);
-            glyph.position = ab_glyph::point(x, base);
-            x += scaled.h_advance(glyph.id);
-            let Some(outline) = font.outline_glyph(glyph) else {
-                continue;
-            };
-            let corner = outline.px_bounds().min;
-            outline.draw(|dx, dy, coverage| {
-                let (px, py) = (corner.x as i32 + dx as i32, corner.y as i32 + dy as i32);
-                if !(0..columns).contains(&px) || !(0..rows).contains(&py) {
-                    return;
-                }
-                let at = ((py * columns + px) * 3) as usize;
-                for (old, ink) in self.rgb[at..at + 3].iter_mut().zip(INK) {
-                    let mixed = f32::from(*old) + (f32::from(ink) - f32::from(*old)) * coverage;
-                    *old = mixed.round().clamp(0.0, 255.0) as u8;
-                }
-            });
-        }
+        let rows = self.rgb.len() as u32 / 3 / self.width;
+        let extent = [self.width, rows];
+        lettering::write(extent, &font, &word, [x, base], size, |place, coverage| {
+            for (old, ink) in self.rgb[3 * place..][..3].iter_mut().zip(INK) {
+                let mixed = f32::from(*old) + (f32::from(ink) - f32::from(*old)) * coverage;
+                *old = mixed.round().clamp(0.0, 255.0) as u8;
+            }
+        });
     }
 }
 

@@ -210,12 +210,11 @@ impl ModelFiles {
             return Ok(Ok(ImageProcessor::from_config(config)));
         }
         // the authors' code says what their files do not; torchvision has its pipelines in code, too
-        let detects = matches!(
-            kind,
-            ProcessorKind::TorchvisionDetection | ProcessorKind::Vinvl
+        let in_code = matches!(
+            model,
+            Model::Albef(_) | Model::FasterRcnn(_) | Model::Vinvl(_)
         );
-        let albef = matches!(model, Model::Albef(_));
-        if self.layout == Layout::Original || albef || detects {
+        if self.layout == Layout::Original || in_code {
             let mut config = PreprocessorConfig::defaults(kind);
             if let Some(side) = model.pictures().image_size.and_then(|s| s.try_into().ok()) {
                 config = config.with_size(side);

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use vlm_data::image::{Image, ImageProcessor};
 use vlm_data::text::Tokenizer;
-use vlm_models::families::coca::ORDERS_OF_COLOURS;
-use vlm_models::families::coca::{Batch, TextBatch};
+use vlm_models::families::coca::{Batch, ORDERS_OF_COLOURS, TextBatch};
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::prompt::{Example, SpecialIds};
 use vlm_worlds::shapes::{self, Background, Colour, Qa, QuestionKind, Split};
@@ -230,8 +229,8 @@ impl Batches {
             colourless.retain(|qa| !of_colour(qa));
             let share = data.greyscale + data.recolour;
             let drawn = if share > 0.0 { rng.uniform_f32() } else { 1.0 };
-            let grey = drawn < share && !colourless.is_empty();
-            if grey {
+            let not_its_own = drawn < share && !colourless.is_empty();
+            if not_its_own {
                 if drawn < data.greyscale {
                     greyscale(&mut picture.rgb);
                 } else {
@@ -245,7 +244,7 @@ impl Batches {
             pixels.extend(self.processor.process(&image)?.data);
             for caption in some(&mut rng, &item.captions, data.captions_per_picture) {
                 let mut example = self.special.caption_example(&self.tokenizer, caption)?;
-                if grey {
+                if not_its_own {
                     // captions speak of colours: nothing of them is learned
                     example.prompt = example.ids.len();
                 }
@@ -253,7 +252,7 @@ impl Batches {
                 captions.push(Text { example, never });
             }
             let mut examples = Vec::new();
-            let asked = if grey { &colourless } else { &item.qa };
+            let asked = if not_its_own { &colourless } else { &item.qa };
             for qa in some(&mut rng, asked, data.questions_per_picture) {
                 let (question, answer) = (&qa.question, &qa.answer);
                 let example = self

@@ -1,11 +1,11 @@
 //! ALBEF: pre-training, retrieval, question answering, and statements about one picture or two, as the config's `task`
 //! says.
 
-use super::parts::{Parts, Specials, Start, fill, id, pictures, strings};
+use super::parts::{Parts, Specials, Start, fill, id, panels, pictures, strings};
 use crate::Error;
 use crate::learner::{Files, Learner, Losses, Measured};
 use crate::log::Log;
-use crate::plot::{Panel, Series};
+use crate::plot::Panel;
 use crate::set_recipe::SetRecipe;
 use crate::source::{SetBatch, Wanted};
 use burn::tensor::Device;
@@ -268,26 +268,20 @@ impl Learner for AlbefLearner {
     }
 
     fn panels(&self, log: &Log) -> Vec<Panel> {
-        let series = |name: &str, key: &str| Series::new(name, log.series(key));
-        vec![
-            Panel::loss(vec![
-                series("contrast", "itc"),
-                series("matching", "itm"),
-                series("hidden words", "mlm"),
-                series("answers", "answers"),
-                series("statements", "statements"),
-            ])
-            .log_scale(),
-            Panel::percent(
-                "validation",
-                vec![
-                    series("VQA accuracy", "val.vqa_accuracy"),
-                    series("statements", "val.statement_accuracy"),
-                    series("zero-shot accuracy", "val.zero_shot_accuracy"),
-                    series("texts found first", "val.image_to_text_r1"),
-                    series("pictures found first", "val.text_to_image_r1"),
-                ],
-            ),
-        ]
+        let scores = [
+            ("VQA accuracy", "val.vqa_accuracy"),
+            ("statements", "val.statement_accuracy"),
+        ];
+        panels(
+            log,
+            &[
+                ("contrast", "itc"),
+                ("matching", "itm"),
+                ("hidden words", "mlm"),
+                ("answers", "answers"),
+                ("statements", "statements"),
+            ],
+            &scores,
+        )
     }
 }

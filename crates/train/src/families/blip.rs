@@ -1,10 +1,10 @@
 //! BLIP: captions, answers, or retrieval, as the config's class says.
 
-use super::parts::{Parts, Specials, Start, fill, id, pictures, strings};
+use super::parts::{Parts, Specials, Start, fill, id, panels, pictures, strings};
 use crate::Error;
 use crate::learner::{Files, Learner, Losses, Measured};
 use crate::log::Log;
-use crate::plot::{Panel, Series};
+use crate::plot::Panel;
 use crate::set_recipe::SetRecipe;
 use crate::source::{SetBatch, Wanted};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -255,24 +255,15 @@ impl Learner for BlipLearner {
     }
 
     fn panels(&self, log: &Log) -> Vec<Panel> {
-        let series = |name: &str, key: &str| Series::new(name, log.series(key));
-        vec![
-            Panel::loss(vec![
-                series("language modelling", "lm_loss"),
-                series("contrast", "itc_loss"),
-                series("matching", "itm_loss"),
-            ])
-            .log_scale(),
-            Panel::percent(
-                "validation",
-                vec![
-                    series("VQA accuracy", "val.vqa_accuracy"),
-                    series("zero-shot accuracy", "val.zero_shot_accuracy"),
-                    series("texts found first", "val.image_to_text_r1"),
-                    series("pictures found first", "val.text_to_image_r1"),
-                ],
-            ),
-        ]
+        panels(
+            log,
+            &[
+                ("language modelling", "lm_loss"),
+                ("contrast", "itc_loss"),
+                ("matching", "itm_loss"),
+            ],
+            &[("VQA accuracy", "val.vqa_accuracy")],
+        )
     }
 }
 

@@ -1,10 +1,10 @@
 //! CoCa on pictures with captions or labels; on rendered scenes it learns more, see [`crate::coca_shapes`].
 
-use super::parts::{Parts, Specials, Start, fill, pictures};
+use super::parts::{Parts, Specials, Start, fill, panels, pictures};
 use crate::Error;
 use crate::learner::{Files, Learner, Losses, Measured};
 use crate::log::Log;
-use crate::plot::{Panel, Series};
+use crate::plot::Panel;
 use crate::set_recipe::SetRecipe;
 use crate::source::{SetBatch, Wanted};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -148,21 +148,7 @@ impl Learner for CocaLearner {
     }
 
     fn panels(&self, log: &Log) -> Vec<Panel> {
-        let series = |name: &str, key: &str| Series::new(name, log.series(key));
-        vec![
-            Panel::loss(vec![
-                series("captions", "caption_loss"),
-                series("contrast", "itc_loss"),
-            ])
-            .log_scale(),
-            Panel::percent(
-                "validation",
-                vec![
-                    series("zero-shot accuracy", "val.zero_shot_accuracy"),
-                    series("texts found first", "val.image_to_text_r1"),
-                    series("pictures found first", "val.text_to_image_r1"),
-                ],
-            ),
-        ]
+        let losses = [("captions", "caption_loss"), ("contrast", "itc_loss")];
+        panels(log, &losses, &[])
     }
 }

@@ -1,10 +1,10 @@
 //! CLIP and SigLIP in the layouts of Hugging Face and open_clip: pairs of pictures and texts.
 
-use super::parts::{Parts, Specials, Start, fill, id, pictures, strings};
+use super::parts::{Parts, Specials, Start, fill, id, panels, pictures, strings};
 use crate::Error;
 use crate::learner::{Contrastive, Files, Learner, Losses, Measured};
 use crate::log::Log;
-use crate::plot::{Panel, Series};
+use crate::plot::Panel;
 use crate::set_recipe::SetRecipe;
 use crate::source::{SetBatch, Wanted};
 use burn::tensor::{Device, Tensor};
@@ -163,18 +163,7 @@ impl Learner for Pairs {
     }
 
     fn panels(&self, log: &Log) -> Vec<Panel> {
-        let series = |name: &str, key: &str| Series::new(name, log.series(key));
-        vec![
-            Panel::loss(vec![series("contrast", "itc_loss")]).log_scale(),
-            Panel::percent(
-                "validation",
-                vec![
-                    series("zero-shot accuracy", "val.zero_shot_accuracy"),
-                    series("texts found first", "val.image_to_text_r1"),
-                    series("pictures found first", "val.text_to_image_r1"),
-                ],
-            ),
-        ]
+        panels(log, &[("contrast", "itc_loss")], &[])
     }
 }
 

@@ -3,6 +3,8 @@
 use crate::Error;
 use crate::coca_shapes::{preprocessor_config, processor_of};
 use crate::learner::{Files, Measured, Tensors};
+use crate::log::Log;
+use crate::plot::{Panel, Series};
 use crate::set_recipe::SetRecipe;
 use crate::source::{HeldOut, SetBatch, Source, Wanted, questions};
 use burn::module::Module;
@@ -384,6 +386,23 @@ fn known(specials: &Specials, word: &str) -> bool {
 fn first(scores: &[f32]) -> usize {
     let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
     best.unwrap_or(0)
+}
+
+/// What the plot shows: the parts of the loss by their names and keys, and the scores on texts after a family's own.
+pub(crate) fn panels(log: &Log, losses: &[(&str, &str)], scores: &[(&str, &str)]) -> Vec<Panel> {
+    const OF_TEXTS: [(&str, &str); 3] = [
+        ("zero-shot accuracy", "val.zero_shot_accuracy"),
+        ("texts found first", "val.image_to_text_r1"),
+        ("pictures found first", "val.text_to_image_r1"),
+    ];
+    let series = |&(name, key): &(&str, &str)| Series::new(name, log.series(key));
+    vec![
+        Panel::loss(losses.iter().map(series).collect()).log_scale(),
+        Panel::percent(
+            "validation",
+            scores.iter().chain(&OF_TEXTS).map(series).collect(),
+        ),
+    ]
 }
 
 /// The pictures of a batch.
