@@ -1,4 +1,4 @@
-use crate::ops::{self, Activation, Window};
+use crate::ops::{self, Window};
 use crate::weights::{Init, Weights};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -6,8 +6,8 @@ use burn::tensor::Tensor;
 /// A convolution over pictures with channels first; parameters `weight` (`[out, in, K, K]`, as PyTorch stores it) and,
 /// if asked for, `bias`.
 ///
-/// It is a product of windows of pixels with the weight ([`ops::unfold`], [`ops::linear`]), which is faster on a CPU than
-/// Burn's convolution; windows of one pixel are not copied.
+/// It is a product of windows of pixels with the weight ([`ops::conv2d`]), which is faster on a CPU than Burn's
+/// convolution.
 #[derive(Module, Debug)]
 pub struct Conv2d {
     weight: Param<Tensor<4>>,
@@ -45,12 +45,9 @@ impl Conv2d {
             stride: [self.stride; 2],
             padding: [self.padding; 2],
         };
-        let mut x = x.permute([0, 2, 3, 1]); // [B, H, W, in]
-        if (kernel, self.stride, self.padding) != (1, 1, 0) {
-            x = ops::unfold(x, window); // [B, OH, OW, K * K * in]
-        }
         let bias = self.bias.as_ref().map(|b| b.val());
-        let x = ops::linear(x, weight, bias, None, Activation::None); // [B, OH, OW, out]
+        let x = x.permute([0, 2, 3, 1]); // [B, H, W, in]
+        let x = ops::conv2d(x, weight, bias, window); // [B, OH, OW, out]
         x.permute([0, 3, 1, 2])
     }
 }

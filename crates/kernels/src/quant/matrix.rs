@@ -1,8 +1,11 @@
 //! Matrices in block formats.
 
 use super::activations::{Activations, Rounding, Sums, with_rounded};
+#[cfg(target_arch = "x86_64")]
+use super::amx_blocks;
 use super::aligned::AlignedBytes;
 use super::format::BlockFormat;
+use super::int8::MOST_ROWS_WITHOUT_AMX;
 use super::lanes::{PANEL, byte_zero};
 use super::layout::{self, Packing, Source, panel_block_bytes};
 use super::product::{FEW_ROWS, Product, few_rows, many_rows, scratch_len, tile_for};
@@ -11,6 +14,7 @@ use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// A matrix as it stands in a file: `rows` rows of `cols` weights in blocks of `format`.
 #[derive(Clone, Debug)]
@@ -217,6 +221,11 @@ impl PackedMatrix {
         self.matmul(x, 1, out);
     }
 
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(super) fn data(&self) -> &[u8] {
+        &self.data
+    }
+
     fn blocks(&self) -> usize {
         self.cols / self.format.block_len()
     }
@@ -225,8 +234,11 @@ impl PackedMatrix {
         self.rows.div_ceil(PANEL)
     }
 
-    fn rounding(&self) -> Rounding {
+    fn rounding(&self, on_amx: bool) -> Rounding {
         let format = self.format;
+        if on_amx {
+            return amx_rounding(format);
+        }
         let sums = match format {
             _ if format.has_mins() => Sums::Plain,
             BlockFormat::Q8_0 => Sums::Start { zero: byte_zero() },
@@ -265,17 +277,18 @@ pub fn matmul_shared(x: &[f32], m: usize, products: &mut [(&PackedMatrix, &mut [
             out.fill(0.0);
         }
     }
+    let on_amx = m > MOST_ROWS_WITHOUT_AMX && super::blocks_run_on_amx();
     let mut jobs: Vec<Job> = products
         .iter_mut()
         .filter(|(matrix, out)| !out.is_empty() && matrix.cols > 0)
         .map(|(matrix, out)| Job {
             matrix,
-            rounding: matrix.rounding(),
+            rounding: matrix.rounding(on_amx),
             activations: None,
             out: SharedMut::new(out),
         })
         .collect();
-    round_then_run(x, m, &mut jobs);
+    round_then_run(x, m, &mut jobs, on_amx);
 }
 
 /// One matrix of a call.
@@ -288,9 +301,9 @@ struct Job<'a> {
 
 /// Rounds `x` for the first job that lacks it and those that round alike, then goes on with the
 /// rest; once all have theirs, runs them.
-fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job]) {
+fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job], on_amx: bool) {
     let Some(first) = jobs.iter().find(|job| job.activations.is_none()) else {
-        return run(m, jobs);
+        return run(m, jobs, on_amx);
     };
     let rounding = first.rounding;
     with_rounded(
@@ -298,7 +311,7 @@ fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job]) {
         m,
         first.matrix.cols,
         rounding,
-        tile_for(m),
+        if on_amx { 1 } else { tile_for(m) },
         |activations| {
             let mut ready: Vec<Job> = jobs
                 .iter()
@@ -309,14 +322,14 @@ fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job]) {
                     ..*job
                 })
                 .collect();
-            round_then_run(x, m, &mut ready);
+            round_then_run(x, m, &mut ready, on_amx);
         },
     );
 }
 
 /// Cuts the products into tasks. Every output is computed by one of them in a fixed order, however
 /// many there are.
-fn run(m: usize, jobs: &[Job]) {
+fn run(m: usize, jobs: &[Job], on_amx: bool) {
     /// Bytes of weights that are worth a task, and rows of activations per task.
     const TASK_BYTES: usize = 24 * 1024;
     const TASK_ROWS: usize = 256;
@@ -370,37 +383,67 @@ fn run(m: usize, jobs: &[Job]) {
             activations,
             out: job.out,
         };
+        let kernel = match (few, on_amx) {
+            (true, _) => Kernel::FewRows,
+            (false, false) => Kernel::ManyRows,
+            (false, true) => Kernel::Amx,
+        };
         // SAFETY: a `PackedMatrix` holds whole panels, `out` was checked, and tasks are disjoint.
         unsafe {
             match job.matrix.format {
-                BlockFormat::Q4_0 => part::<layout::Q4_0>(&product, panels, tiles, few),
-                BlockFormat::Q5_0 => part::<layout::Q5_0>(&product, panels, tiles, few),
-                BlockFormat::Q8_0 => part::<layout::Q8_0>(&product, panels, tiles, few),
-                BlockFormat::Q4K => part::<layout::Q4K>(&product, panels, tiles, few),
-                BlockFormat::Q5K => part::<layout::Q5K>(&product, panels, tiles, few),
-                BlockFormat::Q6K => part::<layout::Q6K>(&product, panels, tiles, few),
+                BlockFormat::Q4_0 => part::<layout::Q4_0>(&product, panels, tiles, kernel),
+                BlockFormat::Q5_0 => part::<layout::Q5_0>(&product, panels, tiles, kernel),
+                BlockFormat::Q8_0 => part::<layout::Q8_0>(&product, panels, tiles, kernel),
+                BlockFormat::Q4K => part::<layout::Q4K>(&product, panels, tiles, kernel),
+                BlockFormat::Q5K => part::<layout::Q5K>(&product, panels, tiles, kernel),
+                BlockFormat::Q6K => part::<layout::Q6K>(&product, panels, tiles, kernel),
                 other => unreachable!("{other:?} is never packed"),
             }
         }
     });
 }
 
+/// What computes a part of a product.
+#[derive(Clone, Copy)]
+enum Kernel {
+    FewRows,
+    ManyRows,
+    /// Chosen where it is available alone.
+    Amx,
+}
+
 /// # Safety
 /// As for [`few_rows`] and [`many_rows`].
 unsafe fn part<F: Source>(
     product: &Product,
-    panels: std::ops::Range<usize>,
-    tiles: std::ops::Range<usize>,
-    few: bool,
+    panels: Range<usize>,
+    tiles: Range<usize>,
+    kernel: Kernel,
 ) {
-    if few {
+    match kernel {
         // SAFETY: promised by the caller.
-        unsafe { few_rows::<F>(product, panels) }
-    } else {
-        let len = scratch_len::<F>(tiles.len(), product.activations.tile);
-        with_scratch(len, |scratch| {
-            // SAFETY: promised by the caller.
-            unsafe { many_rows::<F>(product, panels, tiles, scratch) }
-        });
+        Kernel::FewRows => unsafe { few_rows::<F>(product, panels) },
+        Kernel::ManyRows => {
+            let len = scratch_len::<F>(tiles.len(), product.activations.tile);
+            with_scratch(len, |scratch| {
+                // SAFETY: promised by the caller.
+                unsafe { many_rows::<F>(product, panels, tiles, scratch) }
+            });
+        }
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Amx => with_scratch(amx_blocks::scratch_len::<F>(tiles.len()), |scratch| {
+            // SAFETY: promised by the caller; tiles are rows, in whole blocks.
+            unsafe { amx_blocks::many_rows::<F>(product, panels, tiles, scratch) }
+        }),
+        #[cfg(not(target_arch = "x86_64"))]
+        Kernel::Amx => unreachable!("there is no AMX"),
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+use amx_blocks::rounding as amx_rounding;
+
+#[cfg(not(target_arch = "x86_64"))]
+fn amx_rounding(_: BlockFormat) -> Rounding {
+    unreachable!("there is no AMX")
 }

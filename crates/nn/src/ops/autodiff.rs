@@ -1,6 +1,9 @@
 //! Hand-written backward passes: each fused operation as one node of Burn's autodiff graph.
 
-use super::backend::{AdamWStep, AttentionOptions, LinearOptions, Maybe, VlmGrad, VlmOps, Window};
+use super::backend::{
+    AdamWStep, AttentionOptions, ConvOptions, LinearGrads, LinearOptions, Maybe, RopeOptions,
+    VlmGrad, VlmOps, Window,
+};
 use burn::backend::autodiff::{
     NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -10,11 +13,21 @@ use burn::backend::autodiff::{
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::Shape;
+use vlm_kernels::Activation;
 
 fn inner<B: Backend, C: CheckpointStrategy>(t: &Maybe<Autodiff<B, C>>) -> Maybe<B> {
     match t {
         Maybe::Some(t) => Maybe::Some(t.primitive().clone()),
         Maybe::None => Maybe::None,
+    }
+}
+
+/// Hands the gradients of a product to its operands, weights and bias.
+fn register<B: Backend>(grads: &mut Gradients, nodes: [Option<NodeId>; 3], d: LinearGrads<B>) {
+    for (node, grad) in nodes.into_iter().zip([d.x, d.w, d.bias]) {
+        if let (Some(node), Some(grad)) = (node, grad) {
+            grads.register::<B>(node, grad);
+        }
     }
 }
 
@@ -56,11 +69,8 @@ impl<B: VlmGrad> Backward<B, 4> for Linear {
             state.has_bias && bias_node.is_some(),
         ];
         let d = B::linear_backward(dy, x, w, state.pre_activation, state.options, wanted);
-        for (node, grad) in [(x_node, d.x), (w_node, d.w), (bias_node, d.bias)] {
-            if let (Some(node), Some(grad)) = (node, grad) {
-                grads.register::<B>(node.id, grad);
-            }
-        }
+        let nodes = [x_node, w_node, bias_node].map(|node| node.map(|node| node.id));
+        register(grads, nodes, d);
     }
 }
 
@@ -93,7 +103,7 @@ impl<B: VlmGrad> Backward<B, 3> for LayerNorm {
 struct SelfAttention;
 
 impl<B: VlmGrad> Backward<B, 1> for SelfAttention {
-    type State = (NodeId, AttentionOptions);
+    type State = (NodeId, [FloatTensor<B>; 2], AttentionOptions);
 
     fn backward(
         self,
@@ -102,10 +112,11 @@ impl<B: VlmGrad> Backward<B, 1> for SelfAttention {
         checkpointer: &mut Checkpointer,
     ) {
         let dy = grads.consume::<B>(&ops.node);
-        let (qkv, options) = ops.state;
+        let (qkv, saved, options) = ops.state;
         let qkv = checkpointer.retrieve_node_output(qkv);
         if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::self_attention_backward(dy, qkv, options));
+            let d = B::self_attention_backward(dy, qkv, saved, options);
+            grads.register::<B>(node.id, d);
         }
     }
 }
@@ -114,7 +125,7 @@ impl<B: VlmGrad> Backward<B, 1> for SelfAttention {
 struct CrossAttention;
 
 impl<B: VlmGrad> Backward<B, 2> for CrossAttention {
-    type State = (NodeId, NodeId, AttentionOptions);
+    type State = (NodeId, NodeId, [FloatTensor<B>; 2], AttentionOptions);
 
     fn backward(
         self,
@@ -123,10 +134,10 @@ impl<B: VlmGrad> Backward<B, 2> for CrossAttention {
         checkpointer: &mut Checkpointer,
     ) {
         let dy = grads.consume::<B>(&ops.node);
-        let (q, kv, options) = ops.state;
+        let (q, kv, saved, options) = ops.state;
         let q = checkpointer.retrieve_node_output(q);
         let kv = checkpointer.retrieve_node_output(kv);
-        let d = B::cross_attention_backward(dy, q, kv, options);
+        let d = B::cross_attention_backward(dy, q, kv, saved, options);
         for (node, grad) in ops.parents.into_iter().zip(d) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
@@ -169,6 +180,92 @@ impl<B: VlmGrad> Backward<B, 1> for Embedding {
         if let [Some(node)] = ops.parents {
             grads.register::<B>(node.id, B::rows_backward(dy, ids, table));
         }
+    }
+}
+
+#[derive(Debug)]
+struct RmsNorm;
+
+impl<B: VlmGrad> Backward<B, 2> for RmsNorm {
+    type State = (NodeId, NodeId, f32);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (x, gamma, eps) = ops.state;
+        let x = checkpointer.retrieve_node_output(x);
+        let gamma = checkpointer.retrieve_node_output(gamma);
+        let d = B::rms_norm_backward(dy, x, gamma, eps);
+        for (node, grad) in ops.parents.into_iter().zip(d) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Rope;
+
+impl<B: VlmGrad> Backward<B, 1> for Rope {
+    type State = RopeOptions;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::rope_backward(dy, ops.state));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Gated;
+
+impl<B: VlmGrad> Backward<B, 1> for Gated {
+    type State = (NodeId, Activation);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (gate_up, activation) = ops.state;
+        let gate_up = checkpointer.retrieve_node_output(gate_up);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::gated_backward(dy, gate_up, activation));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Conv2d;
+
+impl<B: VlmGrad> Backward<B, 3> for Conv2d {
+    /// As in [`LinearState`], `x` stands in for a bias that is not there.
+    type State = (NodeId, NodeId, ConvOptions, bool);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (x, w, options, has_bias) = ops.state;
+        let x = checkpointer.retrieve_node_output(x);
+        let w = checkpointer.retrieve_node_output(w);
+        let [x_node, w_node, bias_node] = ops.parents;
+        let bias_node = bias_node.filter(|_| has_bias);
+        let wanted = [x_node.is_some(), w_node.is_some(), bias_node.is_some()];
+        let d = B::conv2d_backward(dy, x, w, options, wanted);
+        let nodes = [x_node, w_node, bias_node].map(|node| node.map(|node| node.id));
+        register(grads, nodes, d);
     }
 }
 
@@ -283,8 +380,10 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
             .stateful()
         {
             OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&qkv), options.clone());
-                prep.finish(state, B::vlm_self_attention(qkv.into_primitive(), options))
+                let id = prep.checkpoint(&qkv);
+                let saved = B::self_attention_train(qkv.into_primitive(), options.clone());
+                let y = saved[0].clone();
+                prep.finish((id, saved, options), y)
             }
             OpsKind::UnTracked(prep) => {
                 prep.finish(B::vlm_self_attention(qkv.into_primitive(), options))
@@ -303,9 +402,11 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
             .stateful()
         {
             OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&q), prep.checkpoint(&kv), options.clone());
-                let y = B::vlm_cross_attention(q.into_primitive(), kv.into_primitive(), options);
-                prep.finish(state, y)
+                let (q_id, kv_id) = (prep.checkpoint(&q), prep.checkpoint(&kv));
+                let (q, kv) = (q.into_primitive(), kv.into_primitive());
+                let saved = B::cross_attention_train(q, kv, options.clone());
+                let y = saved[0].clone();
+                prep.finish((q_id, kv_id, saved, options), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::vlm_cross_attention(
                 q.into_primitive(),
@@ -349,6 +450,76 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
                 prep.finish(state, B::vlm_embedding(table.into_primitive(), ids))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::vlm_embedding(table.into_primitive(), ids)),
+        }
+    }
+
+    fn vlm_rms_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        eps: f32,
+    ) -> FloatTensor<Self> {
+        let parents = [x.node(), gamma.node()];
+        match RmsNorm.prepare::<C>(parents).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&gamma), eps);
+                let y = B::vlm_rms_norm(x.into_primitive(), gamma.into_primitive(), eps);
+                prep.finish(state, y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let y = B::vlm_rms_norm(x.into_primitive(), gamma.into_primitive(), eps);
+                prep.finish(y)
+            }
+        }
+    }
+
+    fn vlm_rope(x: FloatTensor<Self>, options: RopeOptions) -> FloatTensor<Self> {
+        match Rope.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::vlm_rope(x.into_primitive(), options.clone());
+                prep.finish(options, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::vlm_rope(x.into_primitive(), options)),
+        }
+    }
+
+    fn vlm_gated(gate_up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        match Gated
+            .prepare::<C>([gate_up.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&gate_up), activation);
+                prep.finish(state, B::vlm_gated(gate_up.into_primitive(), activation))
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::vlm_gated(gate_up.into_primitive(), activation))
+            }
+        }
+    }
+
+    fn vlm_conv2d(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        bias: Maybe<Self>,
+        options: ConvOptions,
+    ) -> FloatTensor<Self> {
+        let bias_inner = inner(&bias);
+        let (bias_node, has_bias) = match &bias {
+            Maybe::Some(bias) => (bias.node(), true),
+            Maybe::None => (x.node(), false),
+        };
+        let parents = [x.node(), w.node(), bias_node];
+        match Conv2d.prepare::<C>(parents).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&w), options, has_bias);
+                let (x, w) = (x.into_primitive(), w.into_primitive());
+                prep.finish(state, B::vlm_conv2d(x, w, bias_inner, options))
+            }
+            OpsKind::UnTracked(prep) => {
+                let (x, w) = (x.into_primitive(), w.into_primitive());
+                prep.finish(B::vlm_conv2d(x, w, bias_inner, options))
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 mod autodiff;
 mod backend;
 pub mod composed;
+mod flex;
 mod packed;
 
 use backend::{Maybe, VlmOps};
@@ -16,9 +17,11 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{Device, Int, Tensor};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-pub use backend::{AdamWStep, AttentionOptions, LinearOptions, Window};
+pub use backend::{
+    AdamWStep, AttentionOptions, ConvOptions, LinearOptions, RopeOptions, Window,
+};
 pub use packed::{PackedWeight, WeightFormat};
-pub use vlm_kernels::{Activation, Precision};
+pub use vlm_kernels::{Activation, Precision, RopeLayout, Rotation, inverse_frequencies};
 
 static PRECISION: AtomicU8 = AtomicU8::new(0);
 
@@ -243,6 +246,95 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::vlm_embedding(
         table.into_dispatch(),
         ids.into_dispatch(),
+    ))
+}
+
+/// RMSNorm over the last dimension (Zhang & Sennrich, 2019): no mean is subtracted.
+///
+/// # Shapes
+/// `x: [.., D]`, `gamma: [D]`; gives `[.., D]`.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f32) -> Tensor<D> {
+    if !fused(&x.device()) {
+        return composed::rms_norm(x, gamma, eps);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_rms_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        eps,
+    ))
+}
+
+/// Rotary position embedding (Su et al., 2021) of the heads of queries or keys.
+///
+/// # Shapes
+/// `x: [B, T, D]`, heads side by side; `options.rotation` has `B * T` tokens or `T`; gives `[B, T, D]`.
+pub fn rope(x: Tensor<3>, options: RopeOptions) -> Tensor<3> {
+    let [b, t, d] = x.dims();
+    assert_eq!(d % options.heads, 0, "rope: width {d}, {} heads", options.heads);
+    let (head, turned) = (d / options.heads, options.rotation.rotary_dim());
+    assert!(
+        turned <= head,
+        "rope: {turned} rotary elements in heads of {head}"
+    );
+    let tokens = options.rotation.tokens();
+    assert!(
+        tokens == t || tokens == b * t,
+        "rope: expected {t} or {b} x {t} positions, found {tokens}"
+    );
+    if !fused(&x.device()) {
+        return composed::rope(x, options);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_rope(x.into_dispatch(), options))
+}
+
+/// A gated activation (Shazeer, 2020): `activation(gate) * up` of a joint projection; with SiLU it is SwiGLU.
+///
+/// # Shapes
+/// `gate_up: [.., 2 W]`, the gate first; gives `[.., W]`.
+pub fn gated<const D: usize>(gate_up: Tensor<D>, activation: Activation) -> Tensor<D> {
+    let width = gate_up.dims()[D - 1];
+    assert_eq!(width % 2, 0, "gated: {width} columns are no two halves");
+    if !fused(&gate_up.device()) {
+        return composed::gated(gate_up, activation);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_gated(gate_up.into_dispatch(), activation))
+}
+
+/// Convolution, channels last. On the CPU windows are unfolded band by band, in the backward pass again, so that working
+/// memory does not grow with the batch; elsewhere it is [`unfold`] and [`linear`].
+///
+/// # Shapes
+/// `x: [B, H, W, C]`, `weight: [O, KH * KW * C]`, `bias: [O]`; gives `[B, OH, OW, O]`.
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    window: Window,
+) -> Tensor<4> {
+    let ([_, h, w, c], [_, inputs]) = (x.dims(), weight.dims());
+    let [kh, kw] = window.kernel;
+    assert_eq!(
+        inputs,
+        kh * kw * c,
+        "conv2d: expected a weight for windows of {kh} x {kw} x {c}"
+    );
+    let [ph, pw] = window.padding;
+    assert!(
+        h + 2 * ph >= kh && w + 2 * pw >= kw,
+        "conv2d: pictures of {h} x {w} are smaller than the window of {kh} x {kw}"
+    );
+    if !fused(&x.device()) {
+        return composed::conv2d(x, weight, bias, window);
+    }
+    let options = ConvOptions {
+        window,
+        precision: precision(),
+    };
+    Tensor::from_dispatch(Dispatch::vlm_conv2d(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        maybe(bias),
+        options,
     ))
 }
 
