@@ -85,13 +85,7 @@ impl<'a> QuantizedMatrix<'a> {
 
     /// Row `row` as `f32` into `out`, `[cols]`.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.rows, "dequantize_row: no row {row}");
-        assert_eq!(
-            out.len(),
-            self.cols,
-            "dequantize_row: out is not [{}]",
-            self.cols
-        );
+        check_row(row, [self.rows, self.cols], out);
         let len = self.row_bytes();
         self.format
             .dequantize_blocks(&self.data[row * len..][..len], out);
@@ -152,6 +146,12 @@ impl<'a> QuantizedMatrix<'a> {
     }
 }
 
+/// Panics unless a matrix of `[rows, cols]` has the row and `out` room for it.
+fn check_row(row: usize, [rows, cols]: [usize; 2], out: &[f32]) {
+    assert!(row < rows, "dequantize_row: no row {row}");
+    assert_eq!(out.len(), cols, "dequantize_row: out is not [{cols}]");
+}
+
 /// A matrix of quantized weights, packed for products with activations.
 pub struct PackedMatrix {
     format: BlockFormat,
@@ -189,13 +189,7 @@ impl PackedMatrix {
     /// Row `row` as `f32` into `out`, `[cols]`, exactly as [`QuantizedMatrix::dequantize_row`]
     /// gives it: a token's embedding, from the weights that also compute the logits.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.rows, "dequantize_row: no row {row}");
-        assert_eq!(
-            out.len(),
-            self.cols,
-            "dequantize_row: out is not [{}]",
-            self.cols
-        );
+        check_row(row, [self.rows, self.cols], out);
         let block_bytes = panel_block_bytes(self.format);
         let panel_bytes = self.blocks() * block_bytes;
         let panel = &self.data[row / PANEL * panel_bytes..][..panel_bytes];

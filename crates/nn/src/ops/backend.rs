@@ -3,7 +3,7 @@
 
 use super::packed::{PackedWeight, WeightFormat};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, ExtensionType, Flex, backend_extension};
+use burn::backend::{Backend, ExtensionType, backend_extension};
 use burn::tensor::Shape;
 use std::sync::Arc;
 use vlm_kernels::{Activation, ConvShape, Precision, RopeLayout, Rotation};
