@@ -6,11 +6,13 @@ mod bench;
 mod caption;
 mod classify;
 mod completions;
+mod detect;
 mod doctor;
 mod embed;
 mod eval;
 mod input;
 mod inspect;
+mod judge;
 mod matching;
 mod models;
 mod output;
@@ -68,7 +70,9 @@ enum Command {
     Ask(ask::AskArgs),
     Classify(classify::ClassifyArgs),
     Match(matching::MatchArgs),
+    Judge(judge::JudgeArgs),
     Embed(embed::EmbedArgs),
+    Detect(detect::DetectArgs),
     World(world::WorldArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
@@ -119,7 +123,9 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Ask(args) => ask::run(args, &cli.common),
         Command::Classify(args) => classify::run(args, &cli.common),
         Command::Match(args) => matching::run(args, &cli.common),
+        Command::Judge(args) => judge::run(args, &cli.common),
         Command::Embed(args) => embed::run(args, &cli.common),
+        Command::Detect(args) => detect::run(args, &cli.common),
         Command::World(args) => world::run(args, &cli.common),
         Command::Train(args) => train::run(args, &cli.common),
         Command::Eval(args) => eval::run(args, &cli.common),

@@ -51,7 +51,7 @@ pub fn run(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let recipe = Recipe::read(&args.recipe)?;
     let directory = match &args.out {
         Some(directory) => directory.clone(),
-        None => Path::new("runs").join(&recipe.name),
+        None => Path::new("runs").join(recipe.name()),
     };
     let options = Options {
         directory: directory.clone(),

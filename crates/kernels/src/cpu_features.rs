@@ -183,7 +183,9 @@ fn named(bound: &str) -> Option<Level> {
 
 /// An unknown name bounds nothing: a misspelt variable must not slow a program down silently.
 fn bounded(found: Level, bound: Option<&str>) -> Level {
-    bound.and_then(named).map_or(found, |bound| found.min(bound))
+    bound
+        .and_then(named)
+        .map_or(found, |bound| found.min(bound))
 }
 
 #[cfg(target_arch = "x86_64")]

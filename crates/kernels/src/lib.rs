@@ -18,7 +18,9 @@
 
 pub mod activation;
 pub mod attention;
+pub mod boxes;
 pub mod conv;
+pub mod conv_grouped;
 pub mod cpu_features;
 pub mod elementwise;
 pub mod embedding;
@@ -33,6 +35,7 @@ mod parallel;
 pub mod quant;
 pub mod reference;
 pub mod report;
+pub mod roi_align;
 pub mod rope;
 mod scratch;
 pub(crate) mod simd;
@@ -44,9 +47,13 @@ pub use attention::{
     AttentionShape, HeadsMut, HeadsRef, Mask, Saved, attention, attention_backward,
     attention_backward_packed, attention_backward_packed_kv, attention_saving,
 };
+pub use boxes::{BoxExtent, box_area, box_iou, by_score, nms};
 pub use conv::{
     ConvShape, conv2d, conv2d_input_gradient, conv2d_weight_gradient, fold, patchify, unfold,
     unpatchify,
+};
+pub use conv_grouped::{
+    conv2d_grouped, conv2d_grouped_input_gradient, conv2d_grouped_weight_gradient,
 };
 pub use cpu_features::{Isa, Precision};
 pub use elementwise::{add_to, add_to_rows};
@@ -64,4 +71,5 @@ pub use parallel::in_team;
 pub use quant::{
     BlockFormat, Int8Weights, PackedMatrix, QuantError, QuantizedMatrix, linear_int8, matmul_shared,
 };
+pub use roi_align::{Roi, RoiAlignShape, roi_align, roi_align_backward, roi_align_terms};
 pub use rope::{RopeLayout, Rotation, inverse_frequencies, rope, rope_backward};

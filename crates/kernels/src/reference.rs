@@ -336,6 +336,97 @@ pub fn unfold_indices(s: ConvShape) -> Vec<Option<usize>> {
     out
 }
 
+/// The dense weight `[O, KH * KW * C]` that does what one in groups does, `[O, KH * KW * C / G]`: zero between groups.
+pub fn ungrouped(weight: &[f64], outputs: usize, channels: usize, groups: usize) -> Vec<f64> {
+    let (inside, each) = (channels / groups, outputs / groups);
+    let window = weight.len() / outputs;
+    let mut dense = vec![0.0; outputs * window * groups];
+    for (i, &w) in weight.iter().enumerate() {
+        let (o, at) = (i / window, i % window);
+        let channel = o / each * inside + at % inside;
+        dense[(o * window / inside + at / inside) * channels + channel] = w;
+    }
+    dense
+}
+
+/// RoIAlign by its definition: the mean of bilinear samples, each of which is 0 more than a cell outside the features.
+/// `x` `[H, W]` is one channel of one picture; gives `output` cells of one box.
+pub fn roi_align(
+    x: &[f64],
+    [height, width]: [usize; 2],
+    corners: [f64; 4],
+    s: crate::RoiAlignShape,
+) -> Vec<f64> {
+    let at = |y: f64, x_: f64| {
+        if y < -1.0 || y > height as f64 || x_ < -1.0 || x_ > width as f64 {
+            return 0.0;
+        }
+        // beyond the outermost centres the value stays
+        let y = y.clamp(0.0, height as f64 - 1.0);
+        let x_ = x_.clamp(0.0, width as f64 - 1.0);
+        let mut sum = 0.0;
+        for row in 0..height {
+            for column in 0..width {
+                let near = |a: f64, b: usize| (1.0 - (a - b as f64).abs()).max(0.0);
+                sum += near(y, row) * near(x_, column) * x[row * width + column];
+            }
+        }
+        sum
+    };
+    let offset = if s.aligned { 0.5 } else { 0.0 };
+    let [x1, y1, x2, y2] = corners.map(|c| c * f64::from(s.scale) - offset);
+    let least = if s.aligned { f64::NEG_INFINITY } else { 1.0 };
+    let cell = [(y2 - y1).max(least), (x2 - x1).max(least)];
+    let cell = [cell[0] / s.output[0] as f64, cell[1] / s.output[1] as f64];
+    let samples = cell.map(|c| match s.sampling_ratio {
+        0 => c.ceil().max(0.0) as usize,
+        n => n,
+    });
+    let mut out = Vec::new();
+    for ph in 0..s.output[0] {
+        for pw in 0..s.output[1] {
+            let mut sum = 0.0;
+            for i in 0..samples[0] {
+                for j in 0..samples[1] {
+                    let y = y1 + cell[0] * (ph as f64 + (i as f64 + 0.5) / samples[0] as f64);
+                    let x_ = x1 + cell[1] * (pw as f64 + (j as f64 + 0.5) / samples[1] as f64);
+                    sum += at(y, x_);
+                }
+            }
+            out.push(sum / (samples[0] * samples[1]).max(1) as f64);
+        }
+    }
+    out
+}
+
+/// Non-maximum suppression by its definition: a box is kept if no kept box of higher score overlaps it by more than the
+/// threshold. Gives the kept boxes in the order of their scores.
+pub fn nms(boxes: &[[f64; 4]], scores: &[f64], threshold: f64, added: f64) -> Vec<usize> {
+    let side = |from: f64, to: f64| (to - from + added).max(0.0);
+    let area = |b: [f64; 4]| side(b[0], b[2]) * side(b[1], b[3]);
+    let overlap = |a: [f64; 4], b: [f64; 4]| {
+        let both = [
+            a[0].max(b[0]),
+            a[1].max(b[1]),
+            a[2].min(b[2]),
+            a[3].min(b[3]),
+        ];
+        area(both) / (area(a) + area(b) - area(both))
+    };
+    let mut left: Vec<usize> = (0..boxes.len()).collect();
+    let mut kept = Vec::new();
+    while !left.is_empty() {
+        let best = left
+            .iter()
+            .copied()
+            .reduce(|a, b| if scores[b] > scores[a] { b } else { a })
+            .expect("not empty");
+        kept.push(best);
+        left.retain(|&i| i != best && overlap(boxes[best], boxes[i]) <= threshold);
+    }
+    kept
+}
+
 /// The index into `[B, C, H, W]` of every element of `patchify`'s output.
 pub fn patch_indices([batch, channels, height, width]: [usize; 4], patch: usize) -> Vec<usize> {
     let mut out = Vec::new();

@@ -154,6 +154,44 @@ impl Tokens {
     }
 }
 
+/// Regions of pictures, as a detector tells them or a file of features holds them, padded to one number.
+#[derive(Clone, Debug)]
+pub struct Regions {
+    /// `[B, N, F]`: features of each region, with its place if the model that reads them wants it.
+    pub features: Tensor<3>,
+    /// True for a region, false for padding.
+    pub mask: Vec<Vec<bool>>,
+}
+
+impl Regions {
+    /// Rows of regions of each picture, padded behind with zeros to the longest.
+    ///
+    /// # Errors
+    /// Regions of different widths, or no picture.
+    pub fn padded(pictures: &[Vec<Vec<f32>>], device: &Device) -> Result<Self, Error> {
+        let width = pictures.iter().flatten().map(Vec::len).next().unwrap_or(0);
+        let odd = pictures.iter().flatten().find(|row| row.len() != width);
+        expect(
+            odd.is_none() && !pictures.is_empty(),
+            "regions",
+            format!("{width} numbers each, of one picture at least"),
+            odd.map_or(0, Vec::len),
+        )?;
+        let most = pictures.iter().map(Vec::len).max().unwrap_or(0);
+        let mut values = Vec::with_capacity(pictures.len() * most * width);
+        for regions in pictures {
+            values.extend(regions.iter().flatten());
+            values.resize(values.len() + (most - regions.len()) * width, 0.0);
+        }
+        let shape = [pictures.len(), most, width];
+        let mask = |regions: &Vec<Vec<f32>>| (0..most).map(|i| i < regions.len()).collect();
+        Ok(Self {
+            features: Tensor::from_data(TensorData::new(values, shape), device),
+            mask: pictures.iter().map(mask).collect(),
+        })
+    }
+}
+
 /// A model that puts pictures into a space shared with text.
 pub trait EmbedImage {
     /// # Shapes
@@ -222,6 +260,38 @@ pub trait ScorePair {
     fn score_pair(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<f32>, Error>;
 }
 
+/// A model that says which of its classes a text about one picture, or about two, belongs to: whether it is true of them
+/// (NLVR2), or follows from them (visual entailment).
+pub trait JudgeText {
+    /// How many pictures a text is about.
+    fn pictures_per_text(&self) -> usize;
+
+    /// The names of the classes.
+    fn classes(&self) -> &'static [&'static str];
+
+    /// The probability of each class for each text. Where a text is about two pictures, the first pictures of all texts
+    /// come before the second ones.
+    ///
+    /// # Errors
+    /// Pictures or ids that do not fit the model.
+    fn judge_text(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<Vec<f32>>, Error>;
+}
+
+/// A model that chooses answers from a list, as ALBEF's authors evaluate it.
+pub trait RankAnswers {
+    /// For each pair of picture and question the likeliest answers by their places in the list, with the probability of
+    /// each among these, best first.
+    ///
+    /// # Errors
+    /// Pictures or ids that do not fit the model, or an empty list.
+    fn rank_answers(
+        &self,
+        pictures: &Pictures,
+        questions: &Tokens,
+        answers: &Tokens,
+    ) -> Result<Vec<Vec<(usize, f32)>>, Error>;
+}
+
 /// A model that writes text about pictures.
 pub trait Generate {
     /// What the decoder reads of each picture.
@@ -251,6 +321,58 @@ pub trait AnswerQuestion {
         pictures: &Pictures,
         questions: &Tokens,
     ) -> Result<Box<dyn Autoregressive + '_>, Error>;
+}
+
+/// An object in a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detection {
+    /// `x1, y1, x2, y2` in pixels of the picture that the model was given.
+    pub corners: [f32; 4],
+    /// Its class; 0 would be background.
+    pub class: usize,
+    /// The probability of the class.
+    pub score: f32,
+    /// Attributes such as colour or material with their probabilities, best first; none from a model that tells none.
+    pub attributes: Vec<(usize, f32)>,
+}
+
+/// The objects of one picture.
+#[derive(Clone, Debug)]
+pub struct Detections {
+    /// Best first.
+    pub objects: Vec<Detection>,
+    /// `[R, D]`, a vector for each object, from a model that gives its features to others.
+    pub features: Option<Tensor<2>>,
+}
+
+/// Which objects are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DetectOptions {
+    /// Those of a higher probability; the model's own threshold if not given.
+    pub threshold: Option<f32>,
+    /// Most of a picture; the model's own number if not given.
+    pub most: Option<usize>,
+}
+
+/// A model that finds objects and says where and what they are.
+pub trait Detect {
+    /// The objects of each picture.
+    ///
+    /// # Errors
+    /// Pictures in another form than the model takes.
+    fn detect(
+        &self,
+        pictures: &Pictures,
+        options: &DetectOptions,
+    ) -> Result<Vec<Detections>, Error>;
+
+    /// Classes, background included.
+    fn num_classes(&self) -> usize;
+
+    /// Attributes, the first of which stands for none; 0 for a model that tells none.
+    fn num_attributes(&self) -> usize {
+        0
+    }
 }
 
 #[cfg(test)]

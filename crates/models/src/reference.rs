@@ -5,6 +5,7 @@
 //! that published the model (for example `image_embeds`, `logits_per_image`, `itm_score`, `last_hidden_state`), listed
 //! in each family's file.
 
+use crate::capability::Tokens;
 use crate::error::{Error, expect};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::cell::RefCell;
@@ -135,6 +136,44 @@ impl Inputs {
         Ok(Some(Tensor::from_data(TensorData::new(ids, shape), device)))
     }
 
+    /// Rows of integers.
+    ///
+    /// # Errors
+    /// Another rank than two.
+    pub fn rows(&self, name: &str) -> Result<Option<Vec<Vec<i64>>>, Error> {
+        let rows = self.integers::<2>(name)?.map(|([_, t], values)| {
+            let rows = values.chunks(t.max(1)).map(<[i64]>::to_vec);
+            rows.collect()
+        });
+        Ok(rows)
+    }
+
+    /// Texts with their mask, the ids checked against the vocabulary; no mask means no padding.
+    ///
+    /// # Errors
+    /// Another rank than two, an id that is negative or not below `vocab_size`, or a mask of another shape.
+    pub fn tokens(
+        &self,
+        name: &str,
+        mask: &str,
+        vocab_size: usize,
+    ) -> Result<Option<Tokens>, Error> {
+        let Some(ids) = self.rows(name)? else {
+            return Ok(None);
+        };
+        let known = |id: &&i64| !usize::try_from(**id).is_ok_and(|id| id < vocab_size);
+        let bad = ids.iter().flatten().find(known);
+        let expected = format!("ids below {vocab_size}");
+        expect(bad.is_none(), name, expected, bad.unwrap_or(&0))?;
+        let ids = ids
+            .iter()
+            .map(|row| row.iter().map(|&id| id as u32).collect());
+        let seen = |row: &Vec<i64>| row.iter().map(|&x| x != 0).collect();
+        let mask = self.rows(mask)?;
+        let mask = mask.map(|mask| mask.iter().map(seen).collect());
+        Tokens::new(ids.collect(), mask).map(Some)
+    }
+
     /// A flag, given as any single number; `default` if it is not given.
     ///
     /// # Errors
@@ -187,6 +226,11 @@ fn whole(name: &str, value: &Value) -> Result<Vec<i64>, Error> {
 
 /// Results by name, without the golden file's `out.`.
 pub type Outputs = BTreeMap<String, Value>;
+
+/// Adds a result.
+pub(crate) fn put<const D: usize>(outputs: &mut Outputs, name: &str, tensor: Tensor<D>) {
+    outputs.insert(name.to_owned(), Value::floats(tensor));
+}
 
 /// A model that gives its results under the names of its reference implementation.
 pub trait Reference {

@@ -1,9 +1,10 @@
 //! BLIP, loaded as transformers wrote it and as its authors' code does, agrees with both (reference/models_blip.py and
 //! reference/blip_original.py).
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor};
-use std::collections::BTreeMap;
+mod goldens;
+
+use burn::tensor::{Device, Tensor};
+use goldens::{Golden, Tensors, check_gradients, close, ten_steps, values};
 use std::path::PathBuf;
 use vlm_models::capability::{
     AnswerQuestion, EmbedImage, EmbedText, Generate, Pictures, ScorePair, Similarity, Tokens,
@@ -11,8 +12,7 @@ use vlm_models::capability::{
 use vlm_models::families::Model;
 use vlm_models::families::blip::{Blip, Labels};
 use vlm_models::reference::{Inputs, Numbers, Reference, Value};
-use vlm_nn::ops::{self, AdamWStep};
-use vlm_nn::weights::{Checkpoint, StoreDtype, to_bytes};
+use vlm_nn::weights::Checkpoint;
 
 fn path(name: &str) -> PathBuf {
     [
@@ -28,6 +28,14 @@ fn checkpoint(name: &str) -> Checkpoint {
     Checkpoint::open(&path(name)).unwrap()
 }
 
+fn read(name: &str) -> Golden {
+    Golden::open(&path(&format!("{name}.golden.safetensors")))
+}
+
+fn edited(file: &str, edit: impl FnOnce(&mut Tensors)) -> Checkpoint {
+    goldens::edited(checkpoint(file), edit)
+}
+
 fn config(name: &str) -> String {
     std::fs::read_to_string(path(name).join("config.json")).unwrap()
 }
@@ -35,109 +43,6 @@ fn config(name: &str) -> String {
 fn blip(name: &str, device: &Device) -> Blip {
     let weights = checkpoint(&format!("{name}/model.safetensors"));
     Blip::load(&config(name), weights, device).unwrap()
-}
-
-/// Arguments and results of a golden file.
-struct Golden {
-    inputs: BTreeMap<String, Value>,
-    outputs: BTreeMap<String, Value>,
-}
-
-impl Golden {
-    fn of(name: &str) -> Self {
-        let mut file = checkpoint(&format!("{name}.golden.safetensors"));
-        let tensors: Vec<(String, bool)> = file
-            .tensors()
-            .map(|t| (t.name.to_owned(), t.dtype.is_float()))
-            .collect();
-        let (mut inputs, mut outputs) = (BTreeMap::new(), BTreeMap::new());
-        for (name, float) in tensors {
-            let value = if float {
-                let (shape, values) = file.take_any(&name).unwrap();
-                Value {
-                    shape,
-                    numbers: Numbers::Floats(values),
-                }
-            } else {
-                let (shape, values) = file.take_integers(&name).unwrap();
-                Value {
-                    shape,
-                    numbers: Numbers::Integers(values),
-                }
-            };
-            match name.split_once('.').unwrap() {
-                ("in", name) => inputs.insert(name.to_owned(), value),
-                (_, name) => outputs.insert(name.to_owned(), value),
-            };
-        }
-        assert!(!outputs.is_empty());
-        Self { inputs, outputs }
-    }
-
-    fn floats<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
-        let inputs = Inputs::new(self.inputs.clone());
-        inputs.floats(name, device).unwrap().unwrap()
-    }
-
-    fn rows(&self, name: &str) -> Vec<Vec<i64>> {
-        let value = &self.inputs[name];
-        let Numbers::Integers(ids) = &value.numbers else {
-            panic!("{name} is no tensor of integers");
-        };
-        ids.chunks(value.shape[1]).map(<[i64]>::to_vec).collect()
-    }
-
-    fn tokens(&self, name: &str, mask: &str) -> Tokens {
-        let ids = self.rows(name).into_iter();
-        let ids = ids.map(|row| row.into_iter().map(|id| id as u32).collect());
-        let mask = self.inputs.contains_key(mask).then(|| self.rows(mask));
-        let mask = mask.map(|mask| {
-            let rows = mask.into_iter();
-            rows.map(|row| row.into_iter().map(|x| x != 0).collect())
-                .collect()
-        });
-        Tokens::new(ids.collect(), mask).unwrap()
-    }
-
-    /// Every result of the golden file, from the model.
-    #[track_caller]
-    fn check(&self, name: &str, model: &dyn Reference) {
-        let inputs = Inputs::new(self.inputs.clone());
-        let found = model.outputs(&inputs).unwrap();
-        assert_eq!(inputs.unread(), [""; 0], "{name}");
-        for (output, expected) in &self.outputs {
-            let found = found
-                .get(output)
-                .unwrap_or_else(|| panic!("{name}: no {output}"));
-            match (&found.numbers, &expected.numbers) {
-                (Numbers::Floats(found), Numbers::Floats(expected)) => {
-                    close(&format!("{name}: {output}"), found, expected, 2e-5);
-                }
-                (found, expected) => assert_eq!(found, expected, "{name}: {output}"),
-            }
-            // a loss is a number there and a tensor of one here
-            if !expected.shape.is_empty() {
-                assert_eq!(found.shape, expected.shape, "{name}: {output}");
-            }
-        }
-    }
-}
-
-/// Within a share of the largest value: both sides are sums of a few dozen terms in f32.
-#[track_caller]
-fn close(what: &str, found: &[f32], expected: &[f32], share: f32) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
-        assert!(
-            (a - b).abs() <= share * largest,
-            "{what}, {i}: {a} is not {b} (largest {largest})"
-        );
-    }
-}
-
-fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().unwrap()
 }
 
 #[test]
@@ -170,7 +75,7 @@ fn every_class_matches_the_reference_at_every_named_tensor() {
         let model = Model::load(&config(directory), weights, &Device::flex()).unwrap();
         for golden in goldens {
             let name = format!("{directory}/{golden}");
-            Golden::of(&name).check(&name, model.reference().unwrap());
+            read(&name).check(&name, model.reference().unwrap());
         }
     }
 }
@@ -197,67 +102,6 @@ fn loss(model: &Blip, golden: &Golden, device: &Device) -> Tensor<1> {
     model.language_loss(logits.unwrap(), &labels).unwrap()
 }
 
-/// Visits parameters by their full names.
-struct Named<F> {
-    path: Vec<String>,
-    each: F,
-}
-
-impl<F: FnMut(&str, Vec<usize>, Option<Vec<f32>>)> ModuleVisitor for Named<(&Gradients, F)> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let shape = param.val().dims().to_vec();
-        let gradient = param.val().grad(self.each.0).map(values);
-        (self.each.1)(&self.path.join("."), shape, gradient);
-    }
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-}
-
-/// One step of AdamW on every parameter that has a gradient.
-struct Step<'a> {
-    path: Vec<String>,
-    gradients: &'a Gradients,
-    moments: &'a mut BTreeMap<String, [Tensor<1>; 2]>,
-    number: u64,
-}
-
-impl ModuleMapper for Step<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(gradient) = param.val().grad(self.gradients) else {
-            return param;
-        };
-        let (id, tensor, mapper) = param.consume();
-        let shape = tensor.dims();
-        let gradient = gradient.flatten::<1>(0, D - 1);
-        let zeros = gradient.zeros_like();
-        let name = self.path.join(".");
-        let [m, v] = self.moments.remove(&name).unwrap_or([zeros.clone(), zeros]);
-        let step = AdamWStep {
-            lr: 0.01,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.05,
-            step: self.number,
-        };
-        let tensor = tensor.inner().flatten::<1>(0, D - 1);
-        let (tensor, m, v) = ops::adamw(tensor, gradient, m, v, step);
-        self.moments.insert(name, [m, v]);
-        let tensor = Tensor::from_inner(tensor.reshape(shape)).require_grad();
-        Param::from_mapped_value(id, tensor, mapper)
-    }
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-}
-
 const TRAINED: [&str; 3] = ["captioning", "question_answering", "contrastive"];
 
 #[test]
@@ -265,32 +109,12 @@ fn gradients_match_the_reference_for_every_parameter() {
     let device = Device::flex().autodiff();
     for directory in TRAINED {
         let model = blip(directory, &device);
-        let golden = Golden::of(&format!("{directory}/forward"));
+        let golden = read(&format!("{directory}/forward"));
         let gradients = loss(&model, &golden, &device).backward();
         let mut published = checkpoint(&format!("{directory}/gradients.safetensors"));
         published.ignore("steps");
-        let mut expected = model.translated(published);
-        let mut without = Vec::new();
-        let mut visitor = Named {
-            path: Vec::new(),
-            each: (
-                &gradients,
-                |name: &str, shape: Vec<usize>, found: Option<Vec<f32>>| {
-                    let Some(found) = found else {
-                        without.push(name.to_owned());
-                        return;
-                    };
-                    let expected = expected.take(name, &shape).unwrap();
-                    let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-                    // softmax does not see what is added to every key: the gradient of their bias is rounding
-                    if largest > 1e-6 {
-                        close(&format!("{directory}: {name}"), &found, &expected, 1e-3);
-                    }
-                },
-            ),
-        };
-        model.visit(&mut visitor);
-        assert_eq!(expected.unused().collect::<Vec<_>>(), [""; 0]);
+        let expected = model.translated(published);
+        let without = check_gradients(directory, &model, &gradients, expected);
         // a text tower that no picture is shown to has no use for its cross-attention
         let unused = |name: &String| directory == "contrastive" && name.contains("cross");
         assert!(without.iter().all(unused), "{without:?}");
@@ -301,21 +125,11 @@ fn gradients_match_the_reference_for_every_parameter() {
 fn ten_steps_follow_the_reference_losses() {
     let device = Device::flex().autodiff();
     for directory in TRAINED {
-        let mut model = blip(directory, &device);
-        let golden = Golden::of(&format!("{directory}/forward"));
-        let mut moments = BTreeMap::new();
-        let mut losses = Vec::new();
-        for number in 1..=10 {
+        let golden = read(&format!("{directory}/forward"));
+        let losses = ten_steps(blip(directory, &device), |model, _| {
             let loss = loss(&model, &golden, &device);
-            losses.push(values(loss.clone())[0]);
-            let gradients = loss.backward();
-            model = model.map(&mut Step {
-                path: Vec::new(),
-                gradients: &gradients,
-                moments: &mut moments,
-                number,
-            });
-        }
+            (model, loss)
+        });
         let expected = checkpoint(&format!("{directory}/gradients.safetensors"))
             .take("steps", &[10])
             .unwrap();
@@ -341,7 +155,7 @@ fn the_authors_checkpoints_match_their_code_at_every_named_tensor() {
         let model = original(file, &Device::flex());
         for golden in goldens {
             let name = format!("original/{golden}");
-            Golden::of(&name).check(&name, &model);
+            read(&name).check(&name, &model);
         }
     }
 }
@@ -350,7 +164,7 @@ fn the_authors_checkpoints_match_their_code_at_every_named_tensor() {
 fn the_authors_answer_loss_weighs_answers_and_counts_pictures() {
     let device = Device::flex();
     let model = original("question_answering.safetensors", &device);
-    let golden = Golden::of("original/question_answering");
+    let golden = read("original/question_answering");
     let pictures = Pictures::Fixed(golden.floats("pixel_values", &device));
     let logits = model
         .answer_logits(
@@ -362,7 +176,7 @@ fn the_authors_answer_loss_weighs_answers_and_counts_pictures() {
     let labels = Labels {
         ids: golden.rows("labels"),
     };
-    let weighted = Golden::of("original/question_answering_weighted");
+    let weighted = read("original/question_answering_weighted");
     let weights = values(weighted.floats::<1>("weights", &device));
     let loss = model.weighted_answer_loss(logits, &labels, &weights, 2);
     let Numbers::Floats(expected) = &weighted.outputs["loss"].numbers else {
@@ -391,24 +205,6 @@ fn what_only_training_needs_is_ignored_and_listed() {
     );
 }
 
-type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
-
-/// The tensors of a checkpoint after some change.
-fn edited(file: &str, edit: impl FnOnce(&mut Tensors)) -> Checkpoint {
-    let mut stored = checkpoint(file);
-    let names: Vec<String> = stored.tensors().map(|t| t.name.to_owned()).collect();
-    let mut tensors: Tensors = names
-        .into_iter()
-        .map(|name| {
-            let tensor = stored.take_any(&name).unwrap();
-            (name, tensor)
-        })
-        .collect();
-    edit(&mut tensors);
-    let bytes = to_bytes(&tensors, StoreDtype::F32, None).unwrap();
-    Checkpoint::parse(&bytes, "edited").unwrap()
-}
-
 const WORDS: &str = "text_decoder.bert.embeddings.word_embeddings.weight";
 const OUTPUT: &str = "text_decoder.cls.predictions.decoder.weight";
 const BIAS: &str = "text_decoder.cls.predictions.bias";
@@ -417,7 +213,7 @@ const OUTPUT_BIAS: &str = "text_decoder.cls.predictions.decoder.bias";
 #[test]
 fn an_output_layer_is_tied_unless_the_checkpoint_holds_another_one() {
     let device = Device::flex();
-    let golden = Golden::of("captioning/forward");
+    let golden = read("captioning/forward");
     let file = "captioning/model.safetensors";
     let load = |checkpoint| Blip::load(&config("captioning"), checkpoint, &device).unwrap();
     // as older versions and PyTorch files have them: the same twice, with buffers
@@ -494,7 +290,7 @@ fn a_config_beside_the_authors_names_says_what_their_tensors_do_not() {
         let model = Model::load(&config(directory), weights, &Device::flex()).unwrap();
         for golden in goldens {
             let name = format!("{directory}/{golden}");
-            Golden::of(&name).check(&name, model.reference().unwrap());
+            read(&name).check(&name, model.reference().unwrap());
         }
     }
 }
@@ -538,7 +334,7 @@ fn a_checkpoint_can_be_asked_for_what_its_class_does_and_says_who_does_the_rest(
 #[test]
 fn capabilities_give_what_the_references_scores_are_made_of() {
     let device = Device::flex();
-    let golden = Golden::of("retrieval/itm");
+    let golden = read("retrieval/itm");
     let pictures = Pictures::Fixed(golden.floats("pixel_values", &device));
     let texts = golden.tokens("input_ids", "attention_mask");
     let floats = |golden: &Golden, name: &str| match &golden.outputs[name].numbers {
@@ -559,7 +355,7 @@ fn capabilities_give_what_the_references_scores_are_made_of() {
         model.embed_text(&texts).unwrap(),
     );
     let products = values(image.matmul(text.transpose()));
-    let expected = floats(&Golden::of("retrieval/itc"), "itm_score");
+    let expected = floats(&read("retrieval/itc"), "itm_score");
     close("cosine", &products, &expected, 2e-5);
     let Similarity::Softmax { scale } = model.similarity() else {
         panic!("BLIP's contrast is a softmax");
@@ -574,7 +370,7 @@ fn capabilities_give_what_the_references_scores_are_made_of() {
 
     // a question begins with the token that the authors' model was trained with, whatever the tokenizer put there
     let model = original("question_answering.safetensors", &device);
-    let golden = Golden::of("original/question_answering");
+    let golden = read("original/question_answering");
     let pictures = Pictures::Fixed(golden.floats("pixel_values", &device));
     let mut rows = golden.tokens("input_ids", "").rows().to_vec();
     let mut first = |id: u32| {
@@ -592,7 +388,7 @@ fn capabilities_give_what_the_references_scores_are_made_of() {
 fn cached_decoding_equals_full_decoding_and_rows_can_be_dropped_and_doubled() {
     let device = Device::flex();
     let model = blip("captioning", &device);
-    let golden = Golden::of("captioning/forward");
+    let golden = read("captioning/forward");
     let pictures = Pictures::Fixed(golden.floats("pixel_values", &device));
     let ids: Vec<Vec<u32>> = golden.tokens("input_ids", "").rows().to_vec();
     let memory = model.encode(&pictures).unwrap();
@@ -783,7 +579,7 @@ fn the_authors_tensors_of_impossible_shapes_are_errors_and_no_panic() {
 fn inputs_that_do_not_fit_are_refused_by_name() {
     let device = Device::flex();
     let model = blip("captioning", &device);
-    let golden = Golden::of("captioning/forward");
+    let golden = read("captioning/forward");
     let refused = |name: &str, shape: &[usize], numbers: Numbers, expected: &str| {
         let mut inputs = golden.inputs.clone();
         let shape = shape.to_vec();

@@ -46,6 +46,33 @@ impl KeyMask {
         }
     }
 
+    /// One row per sequence that says of every pair of query and key, queries first, whether the one sees the other:
+    /// `queries * keys` entries. Prefixes that everything sees, and what is generated behind them (Dong et al., "Unified
+    /// language model pre-training", 2019).
+    ///
+    /// A query that sees nothing, as padding may, sees everything, so that it has a value; no other depends on it.
+    ///
+    /// # Panics
+    /// If a row has another length.
+    pub fn pairs(rows: &[Vec<bool>], [queries, keys]: [usize; 2]) -> Self {
+        let mut seen = Vec::with_capacity(rows.len() * queries * keys);
+        for row in rows {
+            assert_eq!(row.len(), queries * keys, "a mask of pairs");
+            for keys in row.chunks(keys.max(1)) {
+                let nothing = !keys.contains(&true);
+                seen.extend(keys.iter().map(|&key| key || nothing));
+            }
+        }
+        if !seen.contains(&false) {
+            return Self::default();
+        }
+        Self {
+            lengths: None,
+            seen: Some(seen.into()),
+            keys: queries * keys,
+        }
+    }
+
     /// The mask of the given rows, in this order; a row may be given more than once.
     #[must_use]
     pub fn select(&self, rows: &[usize]) -> Self {
@@ -85,6 +112,13 @@ impl KvCache {
         };
         self.kv = Some(kv.clone());
         kv
+    }
+
+    /// Forgets all but the first `len` positions.
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.len() {
+            self.kv = self.kv.take().map(|kv| kv.narrow(1, 0, len));
+        }
     }
 
     /// Replaces the batch rows by `rows`, as beam search does when hypotheses are dropped and doubled.
@@ -187,7 +221,7 @@ impl SelfAttention {
 #[derive(Module, Debug)]
 pub struct CrossAttention {
     q: Linear,
-    kv: Linear,
+    kv: Option<Linear>,
     out: Linear,
     heads: usize,
     width: usize,
@@ -203,12 +237,20 @@ impl CrossAttention {
         out: Init,
     ) -> Self {
         Self {
+            kv: Some(w.scope("kv", |w| {
+                Linear::new(w, memory_width, 2 * width, true, Init::fan_in(memory_width))
+            })),
+            ..Self::reading(w, width, heads, out)
+        }
+    }
+
+    /// A layer without keys and values of its own, which reads those of another; parameters `q` and `out`.
+    pub fn reading(w: &mut Weights, width: usize, heads: usize, out: Init) -> Self {
+        Self {
             q: w.scope("q", |w| {
                 Linear::new(w, width, width, true, Init::fan_in(width))
             }),
-            kv: w.scope("kv", |w| {
-                Linear::new(w, memory_width, 2 * width, true, Init::fan_in(memory_width))
-            }),
+            kv: None,
             out: w.scope("out", |w| Linear::new(w, width, width, true, out)),
             heads,
             width,
@@ -219,8 +261,17 @@ impl CrossAttention {
     ///
     /// # Shapes
     /// `memory: [B, N, M]`; gives `[B, N, 2D]`.
+    ///
+    /// # Panics
+    /// On a layer without keys and values of its own.
     pub fn keys_values(&self, memory: Tensor<3>) -> Tensor<3> {
-        self.kv.forward(memory)
+        let kv = self.kv.as_ref().expect("keys and values of its own");
+        kv.forward(memory)
+    }
+
+    /// Whether the layer has keys and values of its own.
+    pub fn has_keys_values(&self) -> bool {
+        self.kv.is_some()
     }
 
     /// # Shapes
@@ -266,5 +317,17 @@ mod tests {
             assert_eq!(swapped[..3], row);
             assert_eq!(swapped[3..], [row, [true; 3]].concat());
         }
+    }
+
+    #[test]
+    fn masks_of_pairs_are_selected_by_row_and_leave_no_query_blind() {
+        let all = KeyMask::pairs(&[vec![true; 6], vec![true; 6]], [2, 3]);
+        assert_eq!(all, KeyMask::default());
+        let first = vec![true, false, false, true, true, false];
+        let second = vec![false, false, false, false, false, true];
+        let mask = KeyMask::pairs(&[first.clone(), second], [2, 3]);
+        let swapped = mask.select(&[1, 0]).seen.expect("a mask");
+        assert_eq!(swapped[..6], [true, true, true, false, false, true]);
+        assert_eq!(swapped[6..], first);
     }
 }

@@ -28,6 +28,11 @@ pub struct BatchNorm2d {
 impl BatchNorm2d {
     /// A norm of `channels` channels with PyTorch's constants.
     pub fn new(w: &mut Weights, channels: usize) -> Self {
+        Self::with_eps(w, channels, 1e-5)
+    }
+
+    /// The same with another number added to the variance.
+    pub fn with_eps(w: &mut Weights, channels: usize, eps: f64) -> Self {
         let mut statistic = |name, init| {
             let tensor = w.param(name, [channels], init).val();
             RunningState::new(tensor.set_require_grad(false))
@@ -37,7 +42,7 @@ impl BatchNorm2d {
             running_var: statistic("running_var", Init::Ones),
             weight: w.param("weight", [channels], Init::Ones),
             bias: w.param("bias", [channels], Init::Zeros),
-            eps: 1e-5,
+            eps,
             momentum: 0.1,
         }
     }
@@ -69,6 +74,32 @@ impl BatchNorm2d {
         }
         let scale = self.weight.val().reshape([1, c, 1, 1]) / (variance + self.eps).sqrt();
         x * scale + self.bias.val().reshape([1, c, 1, 1])
+    }
+
+    /// What the running statistics make of the norm: a factor and a summand of each channel.
+    ///
+    /// # Shapes
+    /// `[C]` each.
+    pub fn affine(&self) -> (Tensor<1>, Tensor<1>) {
+        let variance = self.running_var.value_sync();
+        let scale = self.weight.val() / (variance + self.eps).sqrt();
+        let shift = self.bias.val() - self.running_mean.value_sync() * scale.clone();
+        (scale, shift)
+    }
+
+    /// Other statistics and parameters, for tests.
+    #[cfg(test)]
+    pub(crate) fn set(
+        &mut self,
+        mean: Tensor<1>,
+        variance: Tensor<1>,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+    ) {
+        self.running_mean.update(mean);
+        self.running_var.update(variance);
+        self.weight = Param::from_tensor(weight);
+        self.bias = Param::from_tensor(bias);
     }
 
     fn moved(&self, state: &RunningState<Tensor<1>>, batch: Tensor<4>, factor: f64) {

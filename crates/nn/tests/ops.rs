@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use std::sync::Arc;
 use vlm_nn::ops::{
-    self, Activation, AttentionOptions, PackedWeight, RopeLayout, RopeOptions, Rotation, Window,
-    composed, inverse_frequencies,
+    self, Activation, AttentionOptions, PackedWeight, Roi, RoiAlignShape, RopeLayout, RopeOptions,
+    Rotation, Window, composed, inverse_frequencies,
 };
 
 fn device() -> Device {
@@ -248,6 +248,17 @@ fn attention_with_hidden_keys_equals_composed_with_all_gradients() {
             composed::cross_attention(q, kv, o.clone())
         );
     }
+    // each query another view: a prefix that all see, and what comes before it
+    let (q, kv) = (random([2, 4, 12]), random([2, 7, 24]));
+    let mut o = options(3, false, 0, None);
+    let pairs = (0..2 * 4 * 7).map(|i| i % 7 < 2 + i / 28 || i % 7 == 3 + i / 7 % 4);
+    o.key_mask = Some(pairs.collect::<Vec<_>>().into());
+    compare!(
+        "hidden pairs",
+        [q, kv],
+        ops::cross_attention(q, kv, o.clone()),
+        composed::cross_attention(q, kv, o.clone())
+    );
     let qkv = random([2, 5, 24]);
     let mut o = options(2, false, 0, None);
     o.key_mask = seen(&[1, 2], &[0, 4], 5);
@@ -369,36 +380,41 @@ fn gated_activations_equal_composed_with_their_gradient() {
 }
 
 #[test]
-fn convolution_equals_composed_with_all_gradients() {
-    for (h, w, kernel, stride, padding) in [
-        (8, 8, [3, 3], [2, 2], [1, 1]),
-        (7, 9, [7, 7], [2, 2], [3, 3]),
-        (6, 5, [1, 1], [1, 1], [0, 0]),
-        (6, 5, [1, 1], [2, 2], [0, 0]),
-        (9, 12, [5, 3], [2, 3], [2, 0]),
-    ] {
-        let (c, outputs) = (3, 10);
-        let window = Window {
-            kernel,
-            stride,
-            padding,
+fn convolutions_in_groups_equal_composed_with_all_gradients() {
+    for (groups, inputs, outputs) in [(1, 5, 7), (2, 4, 6), (8, 16, 8)] {
+        for activation in ACTIVATIONS {
+            let window = Window {
+                kernel: [3, 3],
+                stride: [2, 2],
+                padding: [1, 1],
+            };
+            let (x, w) = (
+                random([2, 7, 6, inputs]),
+                random([outputs, 9 * inputs / groups]),
+            );
+            let (bias, residual) = (random([outputs]), random([2, 4, 3, outputs]));
+            let conv = ops::conv2d;
+            compare!(
+                format!("{groups} groups, {activation:?}"),
+                [x, w, bias, residual],
+                conv(x, w, Some(bias), Some(residual), window, groups, activation),
+                composed::conv2d(x, w, Some(bias), Some(residual), window, groups, activation)
+            );
+        }
+        let one = Window {
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: [0, 0],
         };
-        let (x, weight) = (
-            random([2, h, w, c]),
-            random([outputs, kernel[0] * kernel[1] * c]),
-        );
-        let bias = random([outputs]);
-        compare!(
-            format!("convolution {window:?}"),
-            [x, weight, bias],
-            ops::conv2d(x, weight, Some(bias), window),
-            composed::conv2d(x, weight, Some(bias), window)
+        let (x, w) = (
+            random([1, 3, 4, inputs]),
+            random([outputs, inputs / groups]),
         );
         compare!(
-            format!("convolution without bias {window:?}"),
-            [x, weight],
-            ops::conv2d(x, weight, None, window),
-            composed::conv2d(x, weight, None, window)
+            format!("{groups} groups of single pixels"),
+            [x, w],
+            ops::conv2d(x, w, None, None, one, groups, Activation::None),
+            composed::conv2d(x, w, None, None, one, groups, Activation::None)
         );
     }
 }
@@ -412,6 +428,44 @@ fn attention_to_more_keys_than_one_block_equals_composed() {
         [q, kv],
         ops::cross_attention(q, kv, o.clone()),
         composed::cross_attention(q, kv, o.clone())
+    );
+}
+
+#[test]
+fn samples_of_boxes_equal_composed_with_their_gradient() {
+    let rois = [
+        (0, [1.0, 2.0, 20.0, 13.0]),
+        (1, [-5.0, 0.0, 40.0, 9.0]),
+        (1, [3.3, 3.1, 3.4, 3.2]),
+        (0, [28.0, 20.0, 35.0, 31.0]),
+    ];
+    let rois = rois.map(|(picture, corners)| Roi { picture, corners });
+    for sampling_ratio in [0, 2] {
+        for aligned in [false, true] {
+            let shape = RoiAlignShape {
+                output: [3, 2],
+                scale: 0.25,
+                sampling_ratio,
+                aligned,
+            };
+            let x = random([2, 7, 8, 5]);
+            compare!(
+                format!("{shape:?}"),
+                [x],
+                ops::roi_align(x, &rois, shape),
+                composed::roi_align(x, &rois, shape)
+            );
+        }
+    }
+    let shape = RoiAlignShape {
+        output: [2, 2],
+        scale: 1.0,
+        sampling_ratio: 1,
+        aligned: false,
+    };
+    assert_eq!(
+        ops::roi_align(random([1, 2, 2, 3]), &[], shape).dims(),
+        [0, 2, 2, 3]
     );
 }
 

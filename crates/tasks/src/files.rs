@@ -1,6 +1,7 @@
 //! Where the parts of a model lie: a directory as Hugging Face lays it out, or a single file of weights with its
 //! companions beside it.
 
+use crate::detection::ClassNames;
 use crate::{Error, Missing, TextSide};
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
@@ -186,7 +187,13 @@ impl ModelFiles {
         if let Some(found) = ImageProcessor::find(&self.directory, kind)? {
             return Ok(Ok(found));
         }
-        if self.layout == Layout::Original {
+        // the authors' code says what their files do not; torchvision has its pipelines in code, too
+        let detects = matches!(
+            kind,
+            ProcessorKind::TorchvisionDetection | ProcessorKind::Vinvl
+        );
+        let albef = matches!(model, Model::Albef(_));
+        if self.layout == Layout::Original || albef || detects {
             let mut config = PreprocessorConfig::defaults(kind);
             if let Some(side) = model.pictures().image_size.and_then(|s| s.try_into().ok()) {
                 config = config.with_size(side);
@@ -196,13 +203,26 @@ impl ModelFiles {
         Ok(Err(missing))
     }
 
+    /// What a detector's classes are called, as far as the files say it.
+    ///
+    /// # Errors
+    /// A file of names that cannot be read or does not fit the model.
+    pub fn class_names(&self, model: &Model) -> Result<ClassNames, Error> {
+        let config = std::fs::read_to_string(self.directory.join(file::CONFIG)).ok();
+        ClassNames::of(&self.directory, config.as_deref(), model)
+    }
+
     /// What a file that names no processor class is read as, and what is assumed without one.
     fn processor_kind(&self, model: &Model) -> ProcessorKind {
         let (published, own) = match model {
+            Model::Albef(_) => return ProcessorKind::SquareTransforms,
             Model::Coca(_) => return ProcessorKind::Vit,
             Model::Blip(_) => (ProcessorKind::Blip, ProcessorKind::SquareTransforms),
             Model::Clip(_) => (ProcessorKind::Clip, ProcessorKind::OpenClip),
             Model::Siglip(_) => (ProcessorKind::Siglip, ProcessorKind::OpenClip),
+            Model::Vinvl(_) => return ProcessorKind::Vinvl,
+            // what Oscar reads, a detector makes of pictures
+            Model::FasterRcnn(_) | Model::Oscar(_) => return ProcessorKind::TorchvisionDetection,
         };
         match self.layout {
             Layout::HuggingFace => published,

@@ -95,10 +95,12 @@ pub fn abilities(model: &Model) -> Vec<&'static str> {
         ("ask", asks),
         ("classify", embeds),
         ("match", embeds || model.score_pair().is_ok()),
+        ("judge", model.judge_text().is_ok()),
         (
             "embed",
             model.embed_image().is_ok() || model.embed_text().is_ok(),
         ),
+        ("detect", model.detect().is_ok()),
         ("verify", model.reference().is_ok()),
     ];
     let able = abilities.iter().filter(|a| a.1);
@@ -119,7 +121,8 @@ impl Inspection {
                 let processor = files.processor(&model);
                 inspection.has_tokenizer = matches!(text, Ok(Ok(_)));
                 inspection.has_processor = matches!(processor, Ok(Ok(_)));
-                let problems = [text.err(), processor.err()];
+                let names = files.class_names(&model);
+                let problems = [text.err(), processor.err(), names.err()];
                 let problems = problems.iter().flatten().map(Error::to_string);
                 inspection.problems.extend(problems);
                 inspection.load(&model);

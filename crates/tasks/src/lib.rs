@@ -21,14 +21,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod annotate;
 pub mod builtin;
 mod captioning;
+mod cleaning;
+pub mod detection;
 mod embedding;
 mod error;
 pub mod evaluate;
 mod files;
 pub mod gguf;
 pub mod inspect;
+mod judging;
 pub mod metrics;
 pub mod prompt;
 pub mod similarity;
@@ -41,6 +45,7 @@ mod vqa;
 pub use captioning::{Caption, CaptionOptions};
 pub use error::{Error, Missing};
 pub use files::{Layout, ModelFiles, file};
+pub use judging::Judgement;
 pub use text::TextSide;
 pub use vlm::{Files, Vlm};
 pub use vqa::Answer;

@@ -1,11 +1,15 @@
 //! The text side of a model: how words become the tokens that its family reads, and what it writes becomes words.
 
 use crate::Error;
+use crate::cleaning::{self, CAPTION_WORDS, QUESTION_WORDS};
 use crate::prompt::{self, SpecialIds};
 use vlm_data::text::Tokenizer;
 use vlm_models::capability::Tokens;
 use vlm_models::families::{Model, TextSize};
 use vlm_models::generate::{Options, Strategy};
+
+/// What stands around a label where a family's authors say nothing else.
+const PHOTO: &str = "a photo of a {}.";
 
 /// A vocabulary with its family's rules.
 #[derive(Clone, Debug)]
@@ -20,6 +24,14 @@ pub struct TextSide {
 enum Format {
     /// Special tokens of our own, see [`prompt`].
     Own(SpecialIds),
+    /// The authors' cleaning, a token in front and, only behind an answer, one that ends it.
+    Albef {
+        begin: u32,
+        end: u32,
+        pad: u32,
+        /// Whether texts are questions, which are cleaned in another way than captions.
+        asks: bool,
+    },
     /// What the tokenizer's file says.
     Published {
         /// What stands around a label where the user gives nothing.
@@ -50,11 +62,22 @@ impl TextSide {
             written: None,
             caption: "",
         };
-        const PHOTO: &str = "a photo of a {}.";
         let format = match model {
+            Model::Albef(m) => {
+                let c = m.config();
+                Format::Albef {
+                    begin: c.cls_token_id,
+                    end: c.sep_token_id,
+                    pad: c.pad_token_id,
+                    asks: m.can_answer().is_ok(),
+                }
+            }
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
             Model::Siglip(_) => read_only("This is a photo of {}."),
-            Model::Clip(_) => read_only(PHOTO),
+            // a detector has no vocabulary, whatever lies beside it
+            Model::Clip(_) | Model::FasterRcnn(_) | Model::Vinvl(_) | Model::Oscar(_) => {
+                read_only(PHOTO)
+            }
             Model::Blip(m) => Format::Published {
                 label: PHOTO,
                 written: Some((m.config().bos_token_id, m.config().sep_token_id)),
@@ -81,6 +104,7 @@ impl TextSide {
     pub fn label_template(&self) -> &'static str {
         match self.format {
             Format::Own(_) => "a picture of a {}",
+            Format::Albef { .. } => PHOTO,
             Format::Published { label, .. } => label,
         }
     }
@@ -116,6 +140,12 @@ impl TextSide {
     ) -> Result<Tokens, Error> {
         let mut rows = Vec::with_capacity(texts.len());
         for text in texts {
+            if let Format::Albef { .. } = self.format {
+                let mut row = self.cleaned(text)?;
+                row.truncate(length.unwrap_or(row.len()));
+                rows.push(row);
+                continue;
+            }
             let mut row = self.tokenizer.encode_with_special_tokens(text)?;
             if let (Some(length), Some(&last)) = (length, row.last())
                 && row.len() > length
@@ -135,8 +165,23 @@ impl TextSide {
         Ok(Tokens::new(rows, Some(mask))?)
     }
 
-    fn pad(&self) -> u32 {
+    /// The authors' tokens of a text of the kind that the model is about.
+    fn cleaned(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let Format::Albef { begin, asks, .. } = self.format else {
+            return Ok(self.tokenizer.encode(text)?);
+        };
+        let text = match asks {
+            true => cleaning::question(text, QUESTION_WORDS),
+            false => cleaning::caption(text, CAPTION_WORDS),
+        };
+        let words = self.tokenizer.encode(&text)?;
+        Ok([vec![begin], words].concat())
+    }
+
+    /// The token that fills rows.
+    pub(crate) fn pad(&self) -> u32 {
         match self.format {
+            Format::Albef { pad, .. } => pad,
             Format::Own(special) => special.pad,
             Format::Published { .. } => {
                 let names = ["<pad>", "[PAD]", "</s>"];
@@ -149,6 +194,7 @@ impl TextSide {
     fn row(&self, text: &str) -> Result<Vec<u32>, Error> {
         let (row, around) = match self.format {
             Format::Own(special) => (special.caption_example(&self.tokenizer, text)?.ids, 2),
+            Format::Albef { .. } => (self.cleaned(text)?, 1),
             Format::Published { .. } => {
                 let row = self.tokenizer.encode_with_special_tokens(text)?;
                 let words = self.tokenizer.encode(text)?.len();
@@ -178,6 +224,7 @@ impl TextSide {
                 ids.extend(self.tokenizer.encode(&beginning)?);
                 ids
             }
+            Format::Albef { .. } => self.cleaned(beginning.unwrap_or_default())?,
             Format::Published {
                 written, caption, ..
             } => {
@@ -224,9 +271,10 @@ impl TextSide {
     }
 
     /// What an answer is the continuation of, where an encoder reads the question.
-    pub(crate) fn answer_prompt(&self) -> Vec<u32> {
+    pub fn answer_prompt(&self) -> Vec<u32> {
         match self.format {
             Format::Own(_) => Vec::new(),
+            Format::Albef { begin, .. } => vec![begin],
             Format::Published { written, .. } => written.iter().map(|&(begin, _)| begin).collect(),
         }
     }
@@ -235,9 +283,11 @@ impl TextSide {
     ///
     /// # Errors
     /// Text that cannot be tokenized.
-    pub(crate) fn answer(&self, text: &str) -> Result<Vec<u32>, Error> {
+    pub fn answer(&self, text: &str) -> Result<Vec<u32>, Error> {
         let mut ids = match self.format {
             Format::Own(_) => self.tokenizer.encode(&prompt::plain_words(text))?,
+            // the authors' tokenizer does, whatever this file says
+            Format::Albef { .. } => self.tokenizer.encode(&text.to_lowercase())?,
             Format::Published { .. } => self.tokenizer.encode(text)?,
         };
         ids.push(self.end());
@@ -248,6 +298,7 @@ impl TextSide {
     fn end(&self) -> u32 {
         match self.format {
             Format::Own(special) => special.eos,
+            Format::Albef { end, .. } => end,
             Format::Published { written, .. } => written.map_or(0, |(_, end)| end),
         }
     }
@@ -260,7 +311,7 @@ impl TextSide {
             eos: self.end(),
             banned: match self.format {
                 Format::Own(special) => special.banned(),
-                Format::Published { .. } => Vec::new(),
+                Format::Albef { .. } | Format::Published { .. } => Vec::new(),
             },
         }
     }
@@ -280,6 +331,8 @@ impl TextSide {
     pub fn unknown_words(&self, text: &str) -> Result<Vec<String>, Error> {
         let plain = match self.format {
             Format::Own(_) => prompt::plain_words(text),
+            Format::Albef { asks: true, .. } => cleaning::question(text, QUESTION_WORDS),
+            Format::Albef { .. } => cleaning::caption(text, CAPTION_WORDS),
             Format::Published { .. } => text.to_owned(),
         };
         Ok(self.tokenizer.unknown_words(&plain)?)

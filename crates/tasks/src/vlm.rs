@@ -1,5 +1,6 @@
 //! A model with what it needs to work on files: tokenizer, picture processor, prompts.
 
+use crate::detection::ClassNames;
 use crate::files::{self, ModelFiles, file};
 use crate::{Error, Missing, TextSide};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -29,6 +30,7 @@ pub struct Vlm {
     model: Model,
     text: Result<TextSide, Missing>,
     processor: Result<ImageProcessor, Missing>,
+    class_names: ClassNames,
     device: Device,
 }
 
@@ -52,6 +54,7 @@ impl Vlm {
             name: files.name().to_owned(),
             text: files.text(&model)?,
             processor: files.processor(&model)?,
+            class_names: files.class_names(&model)?,
             model,
             device,
         })
@@ -92,6 +95,7 @@ impl Vlm {
             text: Ok(TextSide::new(name, tokenizer, &model)?),
             model,
             processor: Ok(processor),
+            class_names: ClassNames::default(),
             device: Device::flex(),
         })
     }
@@ -121,6 +125,11 @@ impl Vlm {
     pub fn processor(&self) -> Result<&ImageProcessor, Error> {
         let processor = self.processor.as_ref();
         processor.map_err(|missing| missing.clone().into())
+    }
+
+    /// What a detector's classes are called.
+    pub fn class_names(&self) -> &ClassNames {
+        &self.class_names
     }
 
     /// Pictures as the model takes them.

@@ -59,6 +59,21 @@ impl Vlm {
         choices: &[&str],
     ) -> Result<Vec<f64>, Error> {
         let text = self.text()?;
+        if let Ok(model) = self.model().rank_answers() {
+            let begin = |choice: &&str| -> Result<Vec<u32>, Error> {
+                Ok([text.answer_prompt(), text.answer(choice)?].concat())
+            };
+            let answers: Vec<Vec<u32>> = choices.iter().map(begin).collect::<Result<_, _>>()?;
+            let answers = Tokens::padded(&answers, text.pad());
+            let questions = Tokens::new(vec![text.question(question)?], None)?;
+            let pictures = self.pictures(&[image])?;
+            let ranked = model.rank_answers(&pictures, &questions, &answers)?;
+            let mut logs = vec![f64::NEG_INFINITY; choices.len()];
+            for &(place, probability) in ranked.iter().flatten() {
+                logs[place] = f64::from(probability).ln();
+            }
+            return Ok(logs);
+        }
         let choices: Vec<Vec<u32>> = choices
             .iter()
             .map(|choice| text.answer(choice))

@@ -5,13 +5,14 @@
 
 use crate::Error;
 use crate::patch_labels::{NEVER, PatchLabels, TOKEN_LABEL_CLASSES};
-use crate::recipe::Recipe;
+use crate::recipe::ShapesRecipe;
 use crate::symbols::{EXTRA_TAGS, Substitution, Symbols};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use vlm_data::image::{Image, ImageProcessor};
 use vlm_data::text::Tokenizer;
+use vlm_models::families::coca::ORDERS_OF_COLOURS;
 use vlm_models::families::coca::{Batch, TextBatch};
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::prompt::{Example, SpecialIds};
@@ -52,7 +53,7 @@ pub struct HostBatch {
 /// Makes batches.
 #[derive(Clone)]
 pub struct Batches {
-    recipe: Arc<Recipe>,
+    recipe: Arc<ShapesRecipe>,
     tokenizer: Arc<Tokenizer>,
     processor: ImageProcessor,
     special: SpecialIds,
@@ -151,6 +152,14 @@ fn greyscale(rgb: &mut [u8]) {
     }
 }
 
+/// Every pixel's red, green and blue in another order.
+fn reorder(rgb: &mut [u8], order: [usize; 3]) {
+    for pixel in rgb.chunks_exact_mut(3) {
+        let old = [pixel[0], pixel[1], pixel[2]];
+        pixel.copy_from_slice(&order.map(|channel| old[channel]));
+    }
+}
+
 /// Whether a question or its answer speaks of colours.
 fn of_colour(qa: &Qa) -> bool {
     let word = |w: &str| {
@@ -175,7 +184,7 @@ impl Batches {
     /// # Errors
     /// A tokenizer that lacks words of the world.
     pub fn new(
-        recipe: Arc<Recipe>,
+        recipe: Arc<ShapesRecipe>,
         tokenizer: Arc<Tokenizer>,
         processor: ImageProcessor,
         special: SpecialIds,
@@ -219,11 +228,17 @@ impl Batches {
             // every picture has as many questions
             let mut colourless = item.qa.clone();
             colourless.retain(|qa| !of_colour(qa));
-            let grey = data.greyscale > 0.0
-                && rng.uniform_f32() < data.greyscale
-                && !colourless.is_empty();
+            let share = data.greyscale + data.recolour;
+            let drawn = if share > 0.0 { rng.uniform_f32() } else { 1.0 };
+            let grey = drawn < share && !colourless.is_empty();
             if grey {
-                greyscale(&mut picture.rgb);
+                if drawn < data.greyscale {
+                    greyscale(&mut picture.rgb);
+                } else {
+                    let others = &ORDERS_OF_COLOURS[1..];
+                    let order = others[(rng.bits() % others.len() as u64) as usize];
+                    reorder(&mut picture.rgb, order);
+                }
                 token_labels.forget_colours((data.size as usize / patch).pow(2));
             }
             let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
@@ -329,8 +344,8 @@ mod tests {
     use vlm_tasks::prompt::SPECIALS;
 
     fn batches() -> Batches {
-        let mut recipe = Recipe::parse(include_str!("../../../recipes/vlm-tiny.toml"))
-            .expect("the shipped recipe");
+        let text = include_str!("../../../recipes/vlm-tiny.toml");
+        let mut recipe: ShapesRecipe = toml::from_str(text).expect("the shipped recipe");
         recipe.train.batch_size = 3;
         let words: Vec<String> = shapes::vocabulary()
             .into_iter()
@@ -358,10 +373,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_colours_is_learned_of_a_picture_without_them() {
+    fn nothing_of_colours_is_learned_of_a_picture_without_its_own() {
         let mut b = batches();
         let mut recipe = (*b.recipe).clone();
-        recipe.data.greyscale = 1.0;
+        let plain = b.make(3).expect("no error");
+        recipe.data.recolour = 1.0;
+        b.recipe = Arc::new(recipe.clone());
+        let recoloured = b.make(3).expect("no error");
+        assert_ne!(plain.pixels, recoloured.pixels);
+        let sum = |batch: &HostBatch| batch.pixels.iter().map(|&x| f64::from(x)).sum::<f64>();
+        assert!((sum(&plain) - sum(&recoloured)).abs() < 1e-3);
+        assert!(recoloured.captions.targets.iter().all(|&t| t == IGNORE));
+        (recipe.data.greyscale, recipe.data.recolour) = (1.0, 0.0);
         b.recipe = Arc::new(recipe);
         let batch = b.make(3).expect("no error");
         let colours = Colour::ALL.iter().map(|c| c.word());

@@ -33,6 +33,8 @@ pub struct RngState {
 
 /// Name of the optimizer's file.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// Name of the file with the moving average of the weights.
+pub const EMA: &str = "ema.safetensors";
 /// Name of the trainer's file.
 pub const TRAINER: &str = "trainer.json";
 /// How many checkpoints are kept.

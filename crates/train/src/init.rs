@@ -1,7 +1,7 @@
 //! What a run begins with, and what of it stays: tags and words for symbol substitution come and go.
 
 use crate::Error;
-use crate::recipe::Recipe;
+use crate::recipe::ShapesRecipe;
 use crate::symbols::extra_words;
 use burn::tensor::Device;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// The model that a recipe begins with: random, or another model's weights. What that lacks of tags and words is
 /// drawn from the seed; anything else must be the same.
-pub(crate) fn model(recipe: &Recipe, device: &Device) -> Result<Coca, Error> {
+pub(crate) fn model(recipe: &ShapesRecipe, device: &Device) -> Result<Coca, Error> {
     let mut weights = Weights::random(recipe.train.seed, device);
     let random = Coca::new(&mut weights, &recipe.model);
     weights.finish()?;

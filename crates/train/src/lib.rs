@@ -4,10 +4,16 @@
 //! its last checkpoint.
 #![forbid(unsafe_code)]
 
+mod augment;
 mod batches;
 mod checkpoint;
+mod coca_shapes;
+mod ema;
 mod error;
+mod families;
+mod groups;
 mod init;
+mod learner;
 pub mod log;
 pub mod optimizer;
 mod patch_labels;
@@ -16,9 +22,17 @@ pub mod progress;
 mod recipe;
 mod run;
 mod schedule;
+mod set_recipe;
+mod source;
 mod symbols;
 mod workers;
 
+#[cfg(test)]
+mod tests;
+
+pub use augment::Augment;
 pub use error::Error;
-pub use recipe::{DataRecipe, OutputDtype, Recipe, TrainRecipe, ValidationRecipe};
+pub use groups::Groups;
+pub use recipe::{DataRecipe, OutputDtype, Recipe, ShapesRecipe, TrainRecipe, ValidationRecipe};
 pub use run::{Ended, Options, Outcome, train};
+pub use set_recipe::{SetData, SetRecipe};

@@ -1,9 +1,10 @@
 //! AdamW over the parameters of a module, with decay groups, clipping and accumulation.
 
 use crate::Error;
+use crate::groups::{Groups, is_statistic};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use vlm_nn::ops::{self, AdamWStep};
 use vlm_nn::weights::{Checkpoint, StoreDtype, to_bytes};
 
@@ -11,7 +12,8 @@ use vlm_nn::weights::{Checkpoint, StoreDtype, to_bytes};
 #[derive(Default)]
 pub struct Accumulated {
     sums: BTreeMap<String, Tensor<1>>,
-    parameters: usize,
+    /// Those that are to be learned.
+    parameters: BTreeSet<String>,
 }
 
 /// The moments of AdamW by parameter name.
@@ -20,6 +22,7 @@ pub struct Optimizer {
     step: u64,
     weight_decay: f64,
     betas: [f64; 2],
+    groups: Groups,
 }
 
 /// Decay pulls matrices towards zero; vectors (biases, norms), positions, token embeddings and the temperature
@@ -34,16 +37,20 @@ pub fn decays(name: &str, rank: usize) -> bool {
 struct Gather<'a> {
     path: Vec<String>,
     grads: &'a Gradients,
+    frozen: &'a BTreeSet<String>,
     into: &'a mut Accumulated,
 }
 
 impl ModuleVisitor for Gather<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.into.parameters += 1;
+        let name = self.path.join(".");
+        if is_statistic(&name) || self.frozen.contains(&name) {
+            return;
+        }
+        self.into.parameters.insert(name.clone());
         let Some(grad) = param.val().grad(self.grads) else {
             return;
         };
-        let name = self.path.join(".");
         self.into.register(name, grad.flatten::<1>(0, D - 1));
     }
     fn enter_module(&mut self, name: &str, _container: &str) {
@@ -55,12 +62,12 @@ impl ModuleVisitor for Gather<'_> {
 }
 
 impl Accumulated {
-    /// Adds the gradients of a batch.
-    pub fn add<M: Module>(&mut self, module: &M, grads: &Gradients) {
-        self.parameters = 0;
+    /// Adds the gradients of a batch, but those of `frozen` parameters.
+    pub fn add<M: Module>(&mut self, module: &M, grads: &Gradients, frozen: &BTreeSet<String>) {
         let mut visitor = Gather {
             path: Vec::new(),
             grads,
+            frozen,
             into: self,
         };
         module.visit(&mut visitor);
@@ -68,7 +75,7 @@ impl Accumulated {
 
     /// Adds the gradients of another batch.
     pub fn merge(&mut self, other: Self) {
-        self.parameters = other.parameters;
+        self.parameters.extend(other.parameters);
         for (name, grad) in other.sums {
             self.register(name, grad);
         }
@@ -82,9 +89,16 @@ impl Accumulated {
         self.sums.insert(name, sum);
     }
 
-    /// How many parameters got no gradient: the sign of a missing backward pass.
-    pub fn missing(&self) -> usize {
-        self.parameters - self.sums.len()
+    /// The parameters that got no gradient: the sign of a missing backward pass.
+    pub fn missing(&self) -> Vec<&str> {
+        let missing = self.parameters.iter();
+        let missing = missing.filter(|name| !self.sums.contains_key(*name));
+        missing.map(String::as_str).collect()
+    }
+
+    /// Each gradient by the name of its parameter, flattened to `[count]`.
+    pub fn by_name(&self) -> &BTreeMap<String, Tensor<1>> {
+        &self.sums
     }
 
     /// Multiplies by `1 / batches` and scales down to `clip_norm`; gives the norm before clipping.
@@ -132,7 +146,7 @@ impl ModuleMapper for Update<'_> {
             0.0
         };
         let step = AdamWStep {
-            lr: self.learning_rate as f32,
+            lr: (self.learning_rate * optimizer.groups.factor(&name)) as f32,
             beta1: optimizer.betas[0] as f32,
             beta2: optimizer.betas[1] as f32,
             eps: 1e-8,
@@ -154,14 +168,20 @@ impl ModuleMapper for Update<'_> {
 
 impl Optimizer {
     /// An optimizer before its first step; `weight_decay` is decoupled and acts on matrices, `betas` are the decay
-    /// rates of the moments.
-    pub fn new(weight_decay: f64, betas: [f64; 2]) -> Self {
+    /// rates of the moments, `groups` say which parameters learn more slowly.
+    pub fn new(weight_decay: f64, betas: [f64; 2], groups: Groups) -> Self {
         Self {
             moments: BTreeMap::new(),
             step: 0,
             weight_decay,
             betas,
+            groups,
         }
+    }
+
+    /// Which parameters learn, and how fast.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     /// One update of every parameter that has a gradient.
@@ -205,6 +225,9 @@ impl Optimizer {
     ) -> Result<(), Error> {
         let mut differences = Vec::new();
         for (name, (_, values)) in vlm_nn::weights::collect(module) {
+            if is_statistic(&name) || self.groups.frozen().contains(&name) {
+                continue;
+            }
             let mut moments = Vec::new();
             for suffix in ["m", "v"] {
                 match checkpoint.take(&format!("{name}.{suffix}"), &[values.len()]) {

@@ -2,17 +2,28 @@
 
 use crate::Error;
 use crate::patch_labels::TOKEN_LABEL_CLASSES;
+use crate::set_recipe::SetRecipe;
 use crate::symbols::{EXTRA_TAGS, extra_words};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use vlm_models::families::coca::CocaConfig;
+use vlm_models::families::coca::{CocaConfig, MODEL_TYPE};
 use vlm_tasks::prompt::SPECIALS;
 use vlm_worlds::shapes;
 
 /// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Recipe {
+    /// A contrastive captioner on rendered scenes, with everything that those know of themselves.
+    Shapes(Box<ShapesRecipe>),
+    /// Any family on pictures with texts: sets on disk, or the same scenes.
+    Set(Box<SetRecipe>),
+}
+
+/// A training run of a contrastive captioner on rendered scenes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Recipe {
+pub struct ShapesRecipe {
     /// The name of the model that comes out, and of the run's directory.
     pub name: String,
     /// The data.
@@ -50,6 +61,10 @@ pub struct DataRecipe {
     /// learned by themselves.
     #[serde(default)]
     pub greyscale: f32,
+    /// Share of the pictures whose red, green and blue change places, with the same effect; a shape is then seen in
+    /// colours that it never has.
+    #[serde(default)]
+    pub recolour: f32,
     /// Whether words that never follow in training are left out of the softmax (logit adjustment).
     #[serde(default)]
     pub adjust_text: bool,
@@ -90,6 +105,28 @@ pub struct TrainRecipe {
     pub checkpoint_every: u64,
     /// Number type of the finished model's weights.
     pub output: OutputDtype,
+    /// Parameters that stay as they are, by patterns of names: `*` stands for any part between dots or some letters of
+    /// it, `**` for any number of parts, as in `vision.blocks.0.**`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
+    /// Layer-wise learning rates (Clark et al., "ELECTRA", 2020; Bao et al., "BEiT", 2021): each layer of a tower learns
+    /// by this factor more slowly than the one above it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub layer_decay: f64,
+    /// Decay of a moving average of the weights, which is measured and exported in their place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f64>,
+    /// Whether the batches of a step are one batch of a contrastive loss (gradient caching).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_cache: bool,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
 }
 
 /// Number type of the finished model's weights.
@@ -128,25 +165,66 @@ impl Recipe {
 
     /// Reads and validates the text of a recipe; the error says place, expected and found.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let recipe: Self = toml::from_str(text).map_err(|e| one_line(&e.to_string()))?;
+        /// What tells the kinds apart.
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(default)]
+            data: toml::Table,
+            #[serde(default)]
+            model: toml::Table,
+        }
+        let failed = |e: toml::de::Error| one_line(&e.to_string());
+        let kind: Kind = toml::from_str(text).map_err(failed)?;
+        let coca = kind.model.get("model_type").and_then(|t| t.as_str()) == Some(MODEL_TYPE);
+        if coca && kind.data.contains_key("world") {
+            let recipe: ShapesRecipe = toml::from_str(text).map_err(failed)?;
+            recipe.validate()?;
+            return Ok(Self::Shapes(Box::new(recipe)));
+        }
+        let recipe: SetRecipe = toml::from_str(text).map_err(failed)?;
         recipe.validate()?;
-        Ok(recipe)
+        Ok(Self::Set(Box::new(recipe)))
     }
 
+    /// The name of the model that comes out.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Shapes(r) => &r.name,
+            Self::Set(r) => &r.name,
+        }
+    }
+
+    /// The loop.
+    pub fn train(&self) -> &TrainRecipe {
+        match self {
+            Self::Shapes(r) => &r.train,
+            Self::Set(r) => &r.train,
+        }
+    }
+
+    /// What is measured on the way.
+    pub fn validation(&self) -> &ValidationRecipe {
+        match self {
+            Self::Shapes(r) => &r.validation,
+            Self::Set(r) => &r.validation,
+        }
+    }
+
+    /// The same recipe with another number of steps.
+    pub(crate) fn of_length(&self, steps: u64) -> Self {
+        let mut recipe = self.clone();
+        match &mut recipe {
+            Self::Shapes(r) => r.train.steps = steps,
+            Self::Set(r) => r.train.steps = steps,
+        }
+        recipe
+    }
+}
+
+impl ShapesRecipe {
     fn validate(&self) -> Result<(), String> {
-        let (d, t, v) = (&self.data, &self.train, &self.validation);
-        let name_ok = !self.name.is_empty()
-            && !self.name.starts_with('.')
-            && self
-                .name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        check(
-            name_ok,
-            "name",
-            "letters, digits, -, _ and .",
-            &format!("{:?}", self.name),
-        )?;
+        let (d, t) = (&self.data, &self.train);
+        validate_loop(&self.name, t, &self.validation)?;
         check(
             d.world == "shapes",
             "data.world",
@@ -167,14 +245,6 @@ impl Recipe {
             "[low, high]",
             &format!("[{low}, {high}]"),
         )?;
-        let count = |place, value: u64, most: u64| {
-            check(
-                (1..=most).contains(&value),
-                place,
-                &format!("1 to {most}"),
-                &value.to_string(),
-            )
-        };
         count(
             "data.captions_per_picture",
             d.captions_per_picture as u64,
@@ -185,54 +255,11 @@ impl Recipe {
             d.questions_per_picture as u64,
             64,
         )?;
-        count("train.steps", t.steps, 1_000_000_000)?;
-        let most = t.steps.saturating_sub(t.warmup_steps);
         check(
-            t.decay_steps <= most,
-            "train.decay_steps",
-            &format!("at most steps - warmup_steps = {most}"),
-            &t.decay_steps.to_string(),
-        )?;
-        count("train.batch_size", t.batch_size as u64, 65_536)?;
-        count("train.accumulate", t.accumulate as u64, 65_536)?;
-        count("train.checkpoint_every", t.checkpoint_every, 1_000_000_000)?;
-        count("validation.every", v.every, 1_000_000_000)?;
-        count("validation.pictures", v.pictures as u64, 1_000_000)?;
-        let positive = |place, value: f64| {
-            check(
-                value.is_finite() && value > 0.0,
-                place,
-                "a number above 0",
-                &value.to_string(),
-            )
-        };
-        positive("train.learning_rate", t.learning_rate)?;
-        positive("train.clip_norm", t.clip_norm)?;
-        check(
-            (0.0..=t.learning_rate).contains(&t.min_learning_rate),
-            "train.min_learning_rate",
-            "0 to learning_rate",
-            &t.min_learning_rate.to_string(),
-        )?;
-        check(
-            t.weight_decay.is_finite() && t.weight_decay >= 0.0,
-            "train.weight_decay",
-            "0 or above",
-            &t.weight_decay.to_string(),
-        )?;
-        for beta in t.betas {
-            check(
-                (0.0..1.0).contains(&beta),
-                "train.betas",
-                "0 to below 1",
-                &beta.to_string(),
-            )?;
-        }
-        check(
-            ["auto", "f32", "bf16"].contains(&t.precision.as_str()),
-            "train.precision",
-            "\"auto\", \"f32\" or \"bf16\"",
-            &format!("{:?}", t.precision),
+            !t.gradient_cache,
+            "train.gradient_cache",
+            "false, as this loss has parts that are no contrast",
+            "true",
         )?;
         self.model.validate().map_err(|e| format!("model: {e}"))?;
         check(
@@ -246,6 +273,12 @@ impl Recipe {
             "data.greyscale",
             "0 to 1",
             &d.greyscale.to_string(),
+        )?;
+        check(
+            (0.0..=1.0).contains(&(d.recolour + d.greyscale)) && d.recolour >= 0.0,
+            "data.recolour",
+            "0 to 1 together with data.greyscale",
+            &d.recolour.to_string(),
         )?;
         let substituted = d.symbol_substitution > 0.0;
         let extra = if substituted { EXTRA_TAGS } else { 0 };
@@ -285,6 +318,97 @@ impl Recipe {
     }
 }
 
+/// A count between 1 and `most`.
+pub(crate) fn count(place: &str, value: u64, most: u64) -> Result<(), String> {
+    check(
+        (1..=most).contains(&value),
+        place,
+        &format!("1 to {most}"),
+        &value.to_string(),
+    )
+}
+
+/// What every kind of recipe has.
+pub(crate) fn validate_loop(
+    name: &str,
+    t: &TrainRecipe,
+    v: &ValidationRecipe,
+) -> Result<(), String> {
+    let name_ok = !name.is_empty()
+        && !name.starts_with('.')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    check(
+        name_ok,
+        "name",
+        "letters, digits, -, _ and .",
+        &format!("{name:?}"),
+    )?;
+    count("train.steps", t.steps, 1_000_000_000)?;
+    let most = t.steps.saturating_sub(t.warmup_steps);
+    check(
+        t.decay_steps <= most,
+        "train.decay_steps",
+        &format!("at most steps - warmup_steps = {most}"),
+        &t.decay_steps.to_string(),
+    )?;
+    count("train.batch_size", t.batch_size as u64, 65_536)?;
+    count("train.accumulate", t.accumulate as u64, 65_536)?;
+    count("train.checkpoint_every", t.checkpoint_every, 1_000_000_000)?;
+    count("validation.every", v.every, 1_000_000_000)?;
+    count("validation.pictures", v.pictures as u64, 1_000_000)?;
+    let positive = |place, value: f64| {
+        check(
+            value.is_finite() && value > 0.0,
+            place,
+            "a number above 0",
+            &value.to_string(),
+        )
+    };
+    positive("train.learning_rate", t.learning_rate)?;
+    positive("train.clip_norm", t.clip_norm)?;
+    check(
+        (0.0..=t.learning_rate).contains(&t.min_learning_rate),
+        "train.min_learning_rate",
+        "0 to learning_rate",
+        &t.min_learning_rate.to_string(),
+    )?;
+    check(
+        t.weight_decay.is_finite() && t.weight_decay >= 0.0,
+        "train.weight_decay",
+        "0 or above",
+        &t.weight_decay.to_string(),
+    )?;
+    for beta in t.betas {
+        check(
+            (0.0..1.0).contains(&beta),
+            "train.betas",
+            "0 to below 1",
+            &beta.to_string(),
+        )?;
+    }
+    check(
+        ["auto", "f32", "bf16"].contains(&t.precision.as_str()),
+        "train.precision",
+        "\"auto\", \"f32\" or \"bf16\"",
+        &format!("{:?}", t.precision),
+    )?;
+    check(
+        t.layer_decay > 0.0 && t.layer_decay <= 1.0,
+        "train.layer_decay",
+        "above 0 to 1",
+        &t.layer_decay.to_string(),
+    )?;
+    let decay = t.ema_decay.unwrap_or(0.5);
+    check(
+        (0.0..1.0).contains(&decay),
+        "train.ema_decay",
+        "0 to below 1",
+        &decay.to_string(),
+    )
+}
+
 /// The words that a recipe's texts are made of, those for symbol substitution last.
 pub(crate) fn words(substituted: bool) -> Vec<String> {
     let words = shapes::vocabulary().into_iter().map(str::to_owned);
@@ -296,7 +420,7 @@ pub(crate) fn words(substituted: bool) -> Vec<String> {
     words.chain(extra).collect()
 }
 
-fn check(ok: bool, place: &str, expected: &str, found: &str) -> Result<(), String> {
+pub(crate) fn check(ok: bool, place: &str, expected: &str, found: &str) -> Result<(), String> {
     if ok {
         return Ok(());
     }

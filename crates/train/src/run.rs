@@ -1,32 +1,28 @@
 //! The training loop.
 
 use crate::Error;
-use crate::batches::{Batches, HostBatch};
-use crate::checkpoint::{self, OPTIMIZER, RngState, TRAINER, TrainerState};
+use crate::checkpoint::{self, EMA, OPTIMIZER, RngState, TRAINER, TrainerState};
+use crate::coca_shapes::ShapesLearner;
+use crate::ema::Ema;
+use crate::families;
+use crate::groups::{Groups, is_statistic};
+use crate::learner::Learner;
 use crate::log::{Log, LogWriter};
 use crate::optimizer::Optimizer;
 use crate::plot::{Panel, Plot, Series};
 use crate::progress::{StepReport, Throughput, TrainingProgress};
-use crate::recipe::{OutputDtype, Recipe};
+use crate::recipe::{OutputDtype, Recipe, TrainRecipe};
 use crate::schedule::{last_step_before_decay, learning_rate};
-use crate::workers::Workers;
+use crate::workers::{LossParts, Workers};
 use burn::module::Module;
 use burn::tensor::Device;
-use serde::Serialize;
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use vlm_data::image::{Image, ImageProcessor, PreprocessorConfig, ProcessorKind};
-use vlm_data::text::{Tokenizer, word_level};
-use vlm_models::families::Model;
-use vlm_models::families::coca::{Coca, CocaConfig};
 use vlm_nn::ops::{Precision, set_precision};
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
-use vlm_tasks::evaluate::{Question, Sample};
-use vlm_tasks::prompt::{SPECIALS, SpecialIds};
-use vlm_tasks::{CaptionOptions, Vlm, file};
-use vlm_worlds::shapes::{self, Split};
+use vlm_tasks::file;
 
 /// How a run is started.
 #[derive(Clone, Debug)]
@@ -63,145 +59,111 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-#[derive(Serialize)]
-struct StepRecord {
-    loss: f64,
-    caption_loss: f64,
-    answer_loss: Option<f64>,
-    itc_loss: f64,
-    token_label_loss: Option<f64>,
-    question_loss: Option<f64>,
-    grad_norm: f64,
-    lr: f64,
-    samples_per_s: f64,
-}
-
-#[derive(Serialize)]
-struct ValidationRecord {
-    val: Validation,
-}
-
-#[derive(Serialize)]
-struct Validation {
-    vqa_accuracy: f64,
-    fact_f1: f64,
-}
-
 /// How often a line of the log and a line of plain progress are written.
 const LOG_EVERY: u64 = 10;
 const LINE_INTERVAL: Duration = Duration::from_secs(15);
 
-struct Run<'a> {
-    recipe: Arc<Recipe>,
+struct Run<'a, L> {
+    recipe: &'a Recipe,
+    learner: L,
     options: &'a Options,
-    tokenizer: Arc<Tokenizer>,
-    preprocessor: String,
-    processor: ImageProcessor,
     seconds_before: f64,
     started: Instant,
+}
+
+/// Everything of a run that a step changes.
+pub(crate) struct State<M> {
+    pub model: M,
+    optimizer: Optimizer,
+    ema: Option<Ema>,
+    step: u64,
 }
 
 /// Trains a recipe until its last step, or until `stop` becomes true, which ends it after the current step.
 ///
 /// # Errors
 /// A directory that already holds a run (without `resume`) or holds none (with it), a file that cannot be
-/// written, a loss that is no number.
+/// written, a loss that is no number, data or a model that are not as the recipe says.
 pub fn train(recipe: Recipe, options: &Options, stop: &AtomicBool) -> Result<Outcome, Error> {
-    set_precision(match recipe.train.precision.as_str() {
+    set_precision(match recipe.train().precision.as_str() {
         "f32" => Precision::F32,
         // falls back to f32 without the hardware
         _ => Precision::Bf16,
     });
-    let words = crate::recipe::words(recipe.data.symbol_substitution > 0.0);
-    let tokenizer = Arc::new(word_level(&words, &SPECIALS)?);
-    let preprocessor = preprocessor_config(recipe.data.size);
-    let processor = ImageProcessor::from_config(PreprocessorConfig::from_json(
-        preprocessor.as_bytes(),
-        file::PREPROCESSOR,
-        ProcessorKind::Vit,
-    )?);
+    match &recipe {
+        Recipe::Shapes(shapes) => run(&recipe, ShapesLearner::new(shapes)?, options, stop),
+        Recipe::Set(set) => families::train(&recipe, set, options, stop),
+    }
+}
+
+/// Runs a recipe with what its family brings.
+pub(crate) fn run<L: Learner>(
+    recipe: &Recipe,
+    learner: L,
+    options: &Options,
+    stop: &AtomicBool,
+) -> Result<Outcome, Error> {
     let run = Run {
-        recipe: Arc::new(recipe),
+        recipe,
+        learner,
         options,
-        tokenizer,
-        preprocessor,
-        processor,
         seconds_before: 0.0,
         started: Instant::now(),
     };
     run.train(stop)
 }
 
-/// Pixels from -1 to 1 at the size that the model takes.
-fn preprocessor_config(size: u32) -> String {
-    let config = serde_json::json!({
-        "image_processor_type": "ViTImageProcessor",
-        "do_convert_rgb": true,
-        "do_resize": true,
-        "size": {"height": size, "width": size},
-        "resample": 2,
-        "do_rescale": true,
-        "rescale_factor": 1.0 / 255.0,
-        "do_normalize": true,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    });
-    format!("{config:#}\n")
+fn groups<M: Module>(model: &M, t: &TrainRecipe) -> Result<Groups, Error> {
+    let parameters = collect(model);
+    let names = parameters.keys().map(String::as_str);
+    let names = names.filter(|name| !is_statistic(name));
+    Groups::new(names, &t.freeze, t.layer_decay).map_err(|reason| Error::file("recipe", reason))
 }
 
-impl Run<'_> {
+impl<L: Learner> Run<'_, L> {
     fn train(mut self, stop: &AtomicBool) -> Result<Outcome, Error> {
-        let recipe = self.recipe.clone();
-        let t = &recipe.train;
+        let (recipe, t) = (self.recipe, self.recipe.train());
+        let validation = recipe.validation();
         let device = Device::flex().autodiff();
         let log_path = self.options.directory.join("log.jsonl");
-        let mut optimizer = Optimizer::new(t.weight_decay, t.betas);
-        let (mut model, mut step, mut log) = if self.options.resume {
-            let (model, state) = self.restore(&mut optimizer, &device)?;
-            self.seconds_before = state.seconds;
+        if t.gradient_cache && self.learner.contrastive().is_none() {
+            let reason = "train.gradient_cache: expected a model whose whole loss is a contrast of vectors that each \
+                          depend on one pair, found another";
+            return Err(Error::file("recipe", reason));
+        }
+        let mut note = None;
+        let (mut state, mut log) = if self.options.resume {
+            let (state, seconds) = self.restore(&device)?;
+            self.seconds_before = seconds;
             let log = LogWriter::resume(&log_path, state.step)?;
-            (model, state.step, log)
+            (state, log)
         } else {
+            let (model, of_model) = self.learner.initial(&device)?;
+            note = of_model;
+            let state = State::new(model, t)?;
             self.claim_directory()?;
-            let model = crate::init::model(&recipe, &device)?;
-            (model, 0, LogWriter::create(&log_path)?)
+            (state, LogWriter::create(&log_path)?)
         };
-        let special = SpecialIds::of(&self.tokenizer)?;
-        let batches = Batches::new(
-            recipe.clone(),
-            self.tokenizer.clone(),
-            self.processor.clone(),
-            special,
-        )?;
-        let stream = batches.stream(step * t.accumulate as u64);
+        let stream = self.learner.stream(state.step * t.accumulate as u64);
         let workers = Workers::new(t.accumulate)?;
-        let validation = self.validation_samples()?;
         let mut progress = TrainingProgress::new(t.steps, LINE_INTERVAL, self.options.quiet);
+        if let Some(note) = note {
+            progress.note(&note);
+        }
         let mut throughput = Throughput::default();
         let mut smooth: Option<f64> = None;
-        while step < t.steps && !stop.load(Ordering::Relaxed) {
+        while state.step < t.steps && !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
-            step += 1;
-            let batches: Vec<HostBatch> =
+            let batches: Vec<L::Batch> =
                 stream.iter().take(t.accumulate).collect::<Result<_, _>>()?;
             if batches.len() < t.accumulate {
                 let reason = "the data thread ended early";
                 return Err(Error::file(&self.options.directory, reason));
             }
-            let (parts, mut grads) = workers.gradients(&model, &batches, &device);
-            if step == 1 && grads.missing() > 0 {
-                return Err(Error::file(
-                    &self.options.directory,
-                    format!("{} parameters got no gradient", grads.missing()),
-                ));
-            }
+            let done = state.advanced(&self.learner, &workers, &batches, t, &device)?;
+            state = done.state;
+            let (step, parts, lr) = (state.step, done.parts, done.learning_rate);
             let loss = parts.total;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { step, loss });
-            }
-            let grad_norm = grads.finish(t.accumulate, t.clip_norm);
-            let lr = learning_rate(t, step);
-            model = optimizer.step(model, grads, lr);
 
             throughput.record(t.batch_size * t.accumulate, begun.elapsed());
             smooth = Some(smooth.map_or(loss, |s: f64| 0.98 * s + 0.02 * loss));
@@ -214,40 +176,38 @@ impl Run<'_> {
                 remaining: throughput.remaining(t.steps - step),
             });
             if step.is_multiple_of(LOG_EVERY) || step == t.steps {
-                let record = StepRecord {
-                    loss,
-                    caption_loss: parts.caption,
-                    answer_loss: parts.answer,
-                    question_loss: parts.question,
-                    itc_loss: parts.itc,
-                    token_label_loss: parts.token_label,
-                    grad_norm,
-                    lr,
-                    samples_per_s: throughput.samples_per_second(),
-                };
+                let mut record = Map::new();
+                record.insert("loss".to_owned(), json!(loss));
+                for (name, part) in &parts.parts {
+                    record.insert((*name).to_owned(), json!(part));
+                }
+                record.insert("grad_norm".to_owned(), json!(done.grad_norm));
+                record.insert("lr".to_owned(), json!(lr));
+                let speed = throughput.samples_per_second();
+                record.insert("samples_per_s".to_owned(), json!(speed));
                 log.append(step, &record)?;
             }
             let last = step == t.steps || stop.load(Ordering::Relaxed);
-            if step.is_multiple_of(recipe.validation.every) || step == t.steps {
-                let val = self.validate(&model, &validation)?;
-                progress.note(&format!(
-                    "step {step}: validation VQA accuracy {:.1} %, caption fact F1 {:.3}",
-                    100.0 * val.vqa_accuracy,
-                    val.fact_f1
-                ));
-                log.append(step, &ValidationRecord { val })?;
+            if step.is_multiple_of(validation.every) || step == t.steps {
+                let measured = self.learner.measure(state.averaged())?;
+                progress.note(&format!("step {step}: validation {}", measured.text));
+                let scores = measured.scores.iter();
+                let scores: Map<String, Value> = scores
+                    .map(|(name, score)| ((*name).to_owned(), json!(score)))
+                    .collect();
+                log.append(step, &json!({"val": scores}))?;
             }
             if step.is_multiple_of(t.checkpoint_every) || last {
-                self.save(&model, &optimizer, step)?;
+                self.save(&state)?;
             }
         }
         progress.finish();
         self.plot(&log_path)?;
-        let finished = step >= t.steps;
+        let finished = state.step >= t.steps;
         let model_directory = if finished {
-            self.export(&model)?
+            self.export(&state)?
         } else {
-            checkpoint::directory(&self.options.directory, step)
+            checkpoint::directory(&self.options.directory, state.step)
         };
         Ok(Outcome {
             ended: if finished {
@@ -255,9 +215,9 @@ impl Run<'_> {
             } else {
                 Ended::Interrupted
             },
-            step,
+            step: state.step,
             model: model_directory,
-            parameters: vlm_nn::weights::count(&model),
+            parameters: vlm_nn::weights::count(&state.model),
             seconds: self.seconds(),
         })
     }
@@ -282,23 +242,19 @@ impl Run<'_> {
     }
 
     fn write_recipe(&self, path: &Path) -> Result<(), Error> {
-        let text = toml::to_string(&*self.recipe)
+        let text = toml::to_string(self.recipe)
             .map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
         vlm_data::files::write_atomically(path, |w| w.write_all(text.as_bytes()))?;
         Ok(())
     }
 
-    fn restore(
-        &self,
-        optimizer: &mut Optimizer,
-        device: &Device,
-    ) -> Result<(Coca, TrainerState), Error> {
+    /// The state of the newest checkpoint, and the seconds before it.
+    fn restore(&self, device: &Device) -> Result<(State<L::Model>, f64), Error> {
         let directory = &self.options.directory;
         let recipe_path = directory.join("recipe.toml");
         let begun = Recipe::read(&recipe_path)?;
-        let mut of_this_length = begun.clone();
-        of_this_length.train.steps = self.recipe.train.steps;
-        if of_this_length != *self.recipe {
+        let t = self.recipe.train();
+        if begun.of_length(t.steps) != *self.recipe {
             return Err(Error::file(
                 &recipe_path,
                 "expected the recipe that the run was begun with, found another",
@@ -310,17 +266,19 @@ impl Run<'_> {
                 "expected a checkpoint to resume from, found none",
             )
         })?;
-        let state = checkpoint::read_state(&from)?;
+        let trainer = checkpoint::read_state(&from)?;
         // how long the run goes on may change while no step that was done depends on it
         if begun != *self.recipe {
-            let [old, new] = [&begun, &*self.recipe].map(|r| last_step_before_decay(&r.train));
-            if state.step > old.min(new) {
+            let [old, new] = [&begun, self.recipe].map(|r| last_step_before_decay(r.train()));
+            if trainer.step > old.min(new) {
                 return Err(Error::file(
                     &recipe_path,
                     format!(
                         "expected the {} steps that the run was begun with, found {}: its learning rate would have \
                          decayed otherwise before step {}, which is done",
-                        begun.train.steps, self.recipe.train.steps, state.step
+                        begun.train().steps,
+                        t.steps,
+                        trainer.step
                     ),
                 ));
             }
@@ -333,50 +291,49 @@ impl Run<'_> {
             Ok::<_, Error>(Checkpoint::parse(&bytes, &path.display().to_string())?)
         };
         let mut weights = Weights::from_checkpoint(read(file::WEIGHTS)?, device);
-        let model = Coca::new(&mut weights, &self.recipe.model);
+        let model = self.learner.build(&mut weights);
         weights.finish()?;
         let inner = device.clone().inner();
-        optimizer.restore(&model, read(OPTIMIZER)?, state.step, &inner)?;
-        Ok((model, state))
+        let mut optimizer = Optimizer::new(t.weight_decay, t.betas, groups(&model, t)?);
+        optimizer.restore(&model, read(OPTIMIZER)?, trainer.step, &inner)?;
+        self.learner.take_up(&read)?;
+        let ema = t.ema_decay.map(|decay| {
+            let averages = read(EMA)?;
+            Ema::restore(decay, &model, averages, &inner)
+        });
+        let state = State {
+            ema: ema.transpose()?,
+            model,
+            optimizer,
+            step: trainer.step,
+        };
+        Ok((state, trainer.seconds))
     }
 
-    /// The small files of a model directory.
-    fn model_files(
-        &self,
-        config: &CocaConfig,
-        tokenizer: &Tokenizer,
-    ) -> Result<[(&'static str, Vec<u8>); 3], Error> {
-        let config = serde_json::to_string_pretty(config)
-            .map_err(|e| Error::file(file::CONFIG, format!("cannot be written: {e}")))?;
-        Ok([
-            (file::CONFIG, format!("{config}\n").into_bytes()),
-            (file::TOKENIZER, tokenizer.to_json()?),
-            (file::PREPROCESSOR, self.preprocessor.clone().into_bytes()),
-        ])
-    }
-
-    fn save(&self, model: &Coca, optimizer: &Optimizer, step: u64) -> Result<(), Error> {
-        let state = TrainerState {
-            step,
+    fn save(&self, state: &State<L::Model>) -> Result<(), Error> {
+        let trainer = TrainerState {
+            step: state.step,
             rng: RngState {
-                seed: self.recipe.data.seed,
-                batch: step * self.recipe.train.accumulate as u64,
+                seed: self.learner.data_seed(),
+                batch: state.step * self.recipe.train().accumulate as u64,
             },
             seconds: self.seconds(),
         };
-        let state = serde_json::to_vec_pretty(&state)
+        let trainer = serde_json::to_vec_pretty(&trainer)
             .map_err(|e| Error::file(TRAINER, format!("cannot be written: {e}")))?;
-        let mut files = self
-            .model_files(&self.recipe.model, &self.tokenizer)?
-            .to_vec();
+        let mut files = self.learner.files()?;
         files.push((
             file::WEIGHTS,
-            to_bytes(&collect(model), StoreDtype::F32, None)?,
+            to_bytes(&collect(&state.model), StoreDtype::F32, None)?,
         ));
-        files.push((OPTIMIZER, optimizer.to_bytes()?));
-        files.push((TRAINER, state));
+        files.push((OPTIMIZER, state.optimizer.to_bytes()?));
+        if let Some(ema) = &state.ema {
+            files.push((EMA, ema.to_bytes()?));
+        }
+        files.extend(self.learner.kept()?);
+        files.push((TRAINER, trainer));
         write(
-            &checkpoint::directory(&self.options.directory, step),
+            &checkpoint::directory(&self.options.directory, state.step),
             &files,
         )?;
         checkpoint::prune(&self.options.directory);
@@ -384,89 +341,114 @@ impl Run<'_> {
     }
 
     /// The finished model, in the recipe's number type.
-    fn export(&self, model: &Coca) -> Result<PathBuf, Error> {
-        let dtype = match self.recipe.train.output {
+    fn export(&self, state: &State<L::Model>) -> Result<PathBuf, Error> {
+        let dtype = match self.recipe.train().output {
             OutputDtype::F32 => StoreDtype::F32,
             OutputDtype::Bf16 => StoreDtype::Bf16,
         };
-        // what only training has stays behind
-        let (config, weights) = crate::init::without_extra(&self.recipe.model, collect(model));
-        let tokenizer = word_level(&crate::recipe::words(false), &SPECIALS)?;
-        let mut files = self.model_files(&config, &tokenizer)?.to_vec();
+        let (mut files, weights) = self.learner.finished(collect(&state.averaged()))?;
         files.push((file::WEIGHTS, to_bytes(&weights, dtype, None)?));
         let directory = self.options.directory.join("model");
         write(&directory, &files)?;
         Ok(directory)
     }
 
-    fn validation_samples(&self) -> Result<Vec<Sample>, Error> {
-        let config = shapes::Config {
-            size: self.recipe.data.size,
-            ..shapes::Config::default()
-        };
-        (0..self.recipe.validation.pictures as u64)
-            .map(|index| {
-                let item =
-                    shapes::generate(&config, Split::Validation, self.recipe.data.seed, index);
-                let picture = item.picture;
-                let questions = item.qa.into_iter().map(|q| Question {
-                    question: q.question,
-                    answer: q.answer,
-                    kind: String::new(),
-                });
-                Ok(Sample {
-                    image: Image::from_rgb(picture.width, picture.height, picture.rgb)?,
-                    captions: item.captions,
-                    questions: questions.collect(),
-                    scene: Some(item.scene),
-                })
-            })
-            .collect()
-    }
-
-    fn validate(&self, model: &Coca, samples: &[Sample]) -> Result<Validation, Error> {
-        let vlm = Vlm::from_parts(
-            &self.recipe.name,
-            Model::Coca(model.valid()),
-            (*self.tokenizer).clone(),
-            self.processor.clone(),
-        )?;
-        let vqa = vlm.evaluate_vqa(samples, |_| {})?;
-        let captions = vlm.evaluate_captions(samples, &CaptionOptions::default(), |_| {})?;
-        Ok(Validation {
-            vqa_accuracy: vqa.scores.accuracy.estimate,
-            fact_f1: captions.facts.map_or(0.0, |f| f.f1.estimate),
-        })
-    }
-
     fn plot(&self, log_path: &Path) -> Result<(), Error> {
         let log = Log::read(log_path)?;
-        let series = |name: &str, key: &str| Series::new(name, log.series(key));
+        let mut panels = self.learner.panels(&log);
+        let rate = Series::new("learning rate", log.series("lr"));
+        panels.push(Panel::learning_rate(rate));
         let plot = Plot {
-            title: format!("{}: training", self.recipe.name),
+            title: format!("{}: training", self.recipe.name()),
             x_label: "step".to_owned(),
-            panels: vec![
-                Panel::loss(vec![
-                    series("captions", "caption_loss"),
-                    series("answers", "answer_loss"),
-                    series("contrast", "itc_loss"),
-                    series("patch labels", "token_label_loss"),
-                ])
-                .log_scale(),
-                Panel::percent(
-                    "validation",
-                    vec![
-                        series("VQA accuracy", "val.vqa_accuracy"),
-                        series("caption fact F1", "val.fact_f1"),
-                    ],
-                ),
-                Panel::learning_rate(series("learning rate", "lr")),
-            ],
+            panels,
         };
         let svg = plot.to_svg();
         let path = self.options.directory.join("loss.svg");
         vlm_data::files::write_atomically(&path, |w| w.write_all(svg.as_bytes()))?;
         Ok(())
+    }
+}
+
+/// What a step leaves.
+pub(crate) struct Advanced<M> {
+    pub state: State<M>,
+    pub parts: LossParts,
+    /// Before it was clipped.
+    pub grad_norm: f64,
+    pub learning_rate: f64,
+}
+
+impl<M: Module> State<M> {
+    /// The state before the first step.
+    pub(crate) fn new(model: M, t: &TrainRecipe) -> Result<Self, Error> {
+        let groups = groups(&model, t)?;
+        Ok(Self {
+            optimizer: Optimizer::new(t.weight_decay, t.betas, groups),
+            ema: t.ema_decay.map(|decay| Ema::new(decay, &model)),
+            model,
+            step: 0,
+        })
+    }
+
+    /// The state after one more step, on these batches.
+    pub(crate) fn advanced<L: Learner<Model = M>>(
+        mut self,
+        learner: &L,
+        workers: &Workers,
+        batches: &[L::Batch],
+        t: &TrainRecipe,
+        device: &Device,
+    ) -> Result<Advanced<M>, Error> {
+        self.step += 1;
+        let step = self.step;
+        learner.before(&self.model, step)?;
+        let frozen = self.optimizer.groups().frozen();
+        let cache = learner.contrastive().filter(|_| t.gradient_cache);
+        let (parts, mut grads) = match cache {
+            Some(contrastive) => {
+                workers.cached_gradients::<L>(contrastive, &self.model, frozen, batches, device)?
+            }
+            None => workers.gradients(learner, &self.model, frozen, batches, device)?,
+        };
+        let missing = grads.missing();
+        if step == 1 && !missing.is_empty() {
+            let some: Vec<&str> = missing.iter().copied().take(5).collect();
+            let reason = format!(
+                "{} parameters got no gradient: {}",
+                missing.len(),
+                some.join(", ")
+            );
+            return Err(Error::file("model", reason));
+        }
+        let loss = parts.total;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step, loss });
+        }
+        // a cached loss is a mean over all batches already
+        let summed = if cache.is_some() { 1 } else { batches.len() };
+        let grad_norm = grads.finish(summed, t.clip_norm);
+        let learning_rate = learning_rate(t, step);
+        let model = self.optimizer.step(self.model, grads, learning_rate);
+        self.model = learner.bounded(model);
+        learner.after()?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.model);
+        }
+        Ok(Advanced {
+            state: self,
+            parts,
+            grad_norm,
+            learning_rate,
+        })
+    }
+
+    /// The model to measure and to keep, without gradients.
+    fn averaged(&self) -> M {
+        match &self.ema {
+            Some(ema) => ema.averaged(&self.model),
+            None => self.model.valid(),
+        }
     }
 }
 

@@ -30,7 +30,10 @@ mod tests {
 
     fn recipe(steps: u64, warmup: u64, decay: u64) -> TrainRecipe {
         let text = include_str!("../../../recipes/vlm-tiny.toml");
-        let mut recipe = Recipe::parse(text).expect("the shipped recipe").train;
+        let mut recipe = Recipe::parse(text)
+            .expect("the shipped recipe")
+            .train()
+            .clone();
         (recipe.steps, recipe.warmup_steps, recipe.decay_steps) = (steps, warmup, decay);
         (recipe.learning_rate, recipe.min_learning_rate) = (1.0, 0.1);
         recipe

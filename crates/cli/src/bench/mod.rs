@@ -15,12 +15,14 @@ use clap::{Args, Subcommand};
 use generate::Quantization;
 use measure::{Measured, measure, median};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use vlm_models::capability::{Pictures, Tokens};
 use vlm_models::encoders::VisionTower;
 use vlm_models::families::dual_encoder::DualEncoder;
 use vlm_nn::ops;
 use vlm_nn::weights::Weights;
+use vlm_train::Groups;
 use vlm_train::optimizer::{Accumulated, Optimizer};
 
 /// Time a model of a known architecture with random weights
@@ -205,7 +207,11 @@ impl<'a> Record<'a> {
             ("precision", self.precision.to_owned()),
             ("median", format!("{} ms", self.median_ms)),
             ("min", format!("{} ms", self.min_ms)),
-            ("cpu", self.cpu_ms.map_or("unknown".to_owned(), |ms| format!("{ms} ms"))),
+            (
+                "cpu",
+                self.cpu_ms
+                    .map_or("unknown".to_owned(), |ms| format!("{ms} ms")),
+            ),
             ("peak", peak),
         ];
         if let Some(rates) = &self.rates {
@@ -310,7 +316,7 @@ fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let mut weights = Weights::random(0, &device);
     let mut model = Some(DualEncoder::new(&mut weights, &config));
     weights.finish()?;
-    let mut optimizer = Optimizer::new(0.01, [0.9, 0.999]);
+    let mut optimizer = Optimizer::new(0.01, [0.9, 0.999], Groups::default());
     let (side, text) = architectures::sizes(&config);
     let pixels = Pictures::Fixed(pictures(args.batch, side, &device));
     let (b, t) = (usize::from(args.batch), text.max_position_embeddings);
@@ -324,7 +330,7 @@ fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
             .loss(&pixels, &texts)
             .expect("inputs of the model's sizes");
         let mut grads = Accumulated::default();
-        grads.add(&before, &loss.backward());
+        grads.add(&before, &loss.backward(), &BTreeSet::new());
         model = Some(optimizer.step(before, grads, 1e-4));
     });
     finish(

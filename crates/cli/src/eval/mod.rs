@@ -1,8 +1,11 @@
 //! `vlm eval`
 
 mod retrieval;
+mod set;
+mod statements;
 mod zero_shot;
 
+use self::set::{Chosen, SetArgs};
 use crate::models::ModelArg;
 use crate::output::{Output, complain};
 use crate::world::progress_bar;
@@ -55,15 +58,18 @@ Exit codes: 0 done; 1 some pictures or records failed, the others are measured; 
 Example:
   vlm eval vqa --data data/test --out answers.jsonl")]
     Vqa(DataArgs),
+    Statements(statements::StatementsArgs),
     ZeroShot(zero_shot::ZeroShotArgs),
     Retrieval(retrieval::RetrievalArgs),
 }
 
 #[derive(Args)]
 struct DataArgs {
-    /// Directory with items.jsonl and its pictures, as `vlm world` writes them
-    #[arg(long, value_name = "DIR")]
+    /// Directory with items.jsonl and its pictures, as `vlm world` writes them, or any data set that `vlm train` knows
+    #[arg(long, value_name = "PATH")]
     data: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
     /// Also write what the model said to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -75,6 +81,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
     match &args.task {
         Task::Caption(args) => run_generated(args, Generated::Captions, common),
         Task::Vqa(args) => run_generated(args, Generated::Answers, common),
+        Task::Statements(args) => statements::run(args, common),
         Task::ZeroShot(args) => zero_shot::run(args, common),
         Task::Retrieval(args) => retrieval::run(args, common),
     }
@@ -92,14 +99,22 @@ fn run_generated(args: &DataArgs, what: Generated, common: &Common) -> anyhow::R
         Generated::Captions => "captions",
         Generated::Answers => "questions",
     };
-    let mut data = Data::open(&args.data, |item| match what {
-        Generated::Captions => !item.captions.is_empty(),
-        Generated::Answers => !item.qa.is_empty(),
-    })?;
-    if data.items.as_slice().is_empty() && data.failed == 0 {
+    let has = |captions: &[String], qa: &[QuestionAnswer]| match what {
+        Generated::Captions => !captions.is_empty(),
+        Generated::Answers => !qa.is_empty(),
+    };
+    let mut data = match args.set.open(&args.data)? {
+        Some(chosen) => Data::of_set(chosen, has),
+        None => Data::open(&args.data, |item| has(&item.captions, &item.qa))?,
+    };
+    if data.left() == 0 && data.failed == 0 {
         bail!(
             "{}: expected items with {wanted}, found none",
-            args.data.join(items::FILE_NAME).display()
+            match args.data.is_dir() {
+                true => args.data.join(items::FILE_NAME),
+                false => args.data.clone(),
+            }
+            .display()
         );
     }
     if data.left_out > 0 && !common.quiet {
@@ -110,7 +125,7 @@ fn run_generated(args: &DataArgs, what: Generated, common: &Common) -> anyhow::R
         ));
     }
     let vlm = args.model.load(common)?;
-    let bar = progress_bar(data.items.len() as u64, "pictures", common.quiet);
+    let bar = progress_bar(data.left() as u64, "pictures", common.quiet);
     let advance = |done: usize| bar.set_position(done as u64);
     let evaluated = match what {
         Generated::Captions => vlm
@@ -162,25 +177,53 @@ fn finish(
 /// Pictures that go through the model at once.
 const BATCH: usize = 16;
 
+/// Pictures by their place, with their names for messages.
+trait PicturesByPlace: Sync {
+    fn count(&self) -> usize;
+    fn name(&self, i: usize) -> String;
+    fn read(&self, i: usize) -> Result<Image, vlm_data::Error>;
+}
+
+impl PicturesByPlace for [&Path] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+    fn name(&self, i: usize) -> String {
+        self[i].display().to_string()
+    }
+    fn read(&self, i: usize) -> Result<Image, vlm_data::Error> {
+        image::read(self[i], &Limits::default())
+    }
+}
+
+impl PicturesByPlace for Chosen {
+    fn count(&self) -> usize {
+        self.len()
+    }
+    fn name(&self, i: usize) -> String {
+        Self::name(self, i)
+    }
+    fn read(&self, i: usize) -> Result<Image, vlm_data::Error> {
+        Ok(self.pictures(i, 1)?.remove(0))
+    }
+}
+
 /// A unit vector for each picture that can be read; the others are complained about. Tells the places of those that
 /// could.
-fn embed_files(
+fn embed_pictures<P: PicturesByPlace + ?Sized>(
     vlm: &Vlm,
-    files: &[&Path],
+    pictures: &P,
     common: &Common,
 ) -> anyhow::Result<(Vec<usize>, Vec<Vec<f32>>)> {
-    let bar = progress_bar(files.len() as u64, "pictures", common.quiet);
-    let limits = Limits::default();
+    let bar = progress_bar(pictures.count() as u64, "pictures", common.quiet);
     let (mut read, mut vectors) = (Vec::new(), Vec::new());
-    for (start, batch) in (0..).step_by(BATCH).zip(files.chunks(BATCH)) {
-        let images: Vec<_> = batch
-            .par_iter()
-            .map(|path| image::read(path, &limits))
-            .collect();
+    let places: Vec<usize> = (0..pictures.count()).collect();
+    for batch in places.chunks(BATCH) {
+        let images: Vec<_> = batch.par_iter().map(|&i| pictures.read(i)).collect();
         let mut good: Vec<(usize, &Image)> = Vec::new();
-        for (i, image) in images.iter().enumerate() {
+        for (&i, image) in batch.iter().zip(&images) {
             match image {
-                Ok(image) => good.push((start + i, image)),
+                Ok(image) => good.push((i, image)),
                 Err(error) => complain(format_args!("{error}")),
             }
         }
@@ -198,12 +241,12 @@ fn embed_files(
                             vectors.extend(found);
                             read.push(at);
                         }
-                        Err(error) => complain(format_args!("{}: {error}", files[at].display())),
+                        Err(error) => complain(format_args!("{}: {error}", pictures.name(at))),
                     }
                 }
             }
         }
-        bar.set_position((start + batch.len()) as u64);
+        bar.set_position(batch.last().map_or(0, |last| *last as u64 + 1));
     }
     bar.finish_and_clear();
     Ok((read, vectors))
@@ -221,6 +264,8 @@ fn percent(share: Interval) -> [String; 2] {
 /// The items of a directory as samples, loaded one after another. What fails is complained about and counted.
 struct Data {
     items: std::vec::IntoIter<Item>,
+    /// Records of a set in place of items, and the places of those that are left.
+    set: Option<(Chosen, std::vec::IntoIter<usize>)>,
     left_out: usize,
     failed: usize,
     /// The samples given so far: each picture with its questions.
@@ -244,6 +289,7 @@ impl Data {
         }
         Ok(Self {
             items: items.into_iter(),
+            set: None,
             left_out,
             failed,
             done: Vec::new(),
@@ -251,13 +297,45 @@ impl Data {
         })
     }
 
+    /// The records of a set that `has` what is to be measured.
+    fn of_set(chosen: Chosen, has: impl Fn(&[String], &[QuestionAnswer]) -> bool) -> Self {
+        let places = 0..chosen.len();
+        let useful = |&i: &usize| has(&chosen.record(i).captions, &chosen.questions(i));
+        let places: Vec<usize> = places.filter(useful).collect();
+        Self {
+            items: Vec::new().into_iter(),
+            left_out: chosen.len() - places.len(),
+            set: Some((chosen, places.into_iter())),
+            failed: 0,
+            done: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// How many are left.
+    fn left(&self) -> usize {
+        let of_set = self.set.as_ref().map_or(0, |(_, places)| places.len());
+        self.items.len() + of_set
+    }
+
+    /// The next record of a set, its name, and what is asked about it.
+    fn next_of_set(&mut self) -> Option<(String, Vec<QuestionAnswer>, Result<Sample, String>)> {
+        let (chosen, places) = self.set.as_mut()?;
+        let i = places.next()?;
+        let asked = chosen.questions(i);
+        let sample = chosen.pictures(i, 1).map_err(|e| e.to_string());
+        let sample = sample.map(|mut images| Sample {
+            image: images.remove(0),
+            captions: chosen.record(i).captions.clone(),
+            questions: asked.iter().cloned().map(question).collect(),
+            scene: None,
+        });
+        Some((chosen.name(i), asked, sample))
+    }
+
     fn load(&self, item: Item) -> Result<Sample, String> {
         let image = image::read(&item.image, &self.limits).map_err(|e| e.to_string())?;
-        let questions = item.qa.into_iter().map(|qa| Question {
-            question: qa.question,
-            answer: qa.answer,
-            kind: qa.kind,
-        });
+        let questions = item.qa.into_iter().map(question);
         // records of a world say what the picture shows
         let scene = match item.extra.contains_key("objects") {
             true => {
@@ -276,16 +354,30 @@ impl Data {
     }
 }
 
+fn question(qa: QuestionAnswer) -> Question {
+    Question {
+        question: qa.question,
+        answer: qa.answer,
+        kind: qa.kind,
+    }
+}
+
 impl Iterator for Data {
     type Item = Sample;
 
     fn next(&mut self) -> Option<Sample> {
         loop {
-            let item = self.items.next()?;
-            let seen = (item.image.display().to_string(), item.qa.clone());
-            match self.load(item) {
+            let (name, asked, sample) = match self.next_of_set() {
+                Some(next) => next,
+                None => {
+                    let item = self.items.next()?;
+                    let seen = (item.image.display().to_string(), item.qa.clone());
+                    (seen.0, seen.1, self.load(item))
+                }
+            };
+            match sample {
                 Ok(sample) => {
-                    self.done.push(seen);
+                    self.done.push((name, asked));
                     return Some(sample);
                 }
                 Err(message) => {

@@ -1,6 +1,7 @@
 //! `vlm eval retrieval`
 
-use super::{Results, embed_files, finish, percent};
+use super::set::{Chosen, SetArgs};
+use super::{Results, embed_pictures, finish, percent};
 use crate::models::ModelArg;
 use crate::output::complain;
 use crate::{Common, Outcome};
@@ -28,9 +29,14 @@ Example:
   vlm world shapes --split test --count 500 --seed 7 --out data/test
   vlm eval retrieval --data data/test")]
 pub struct RetrievalArgs {
-    /// Directory with items.jsonl and its pictures, as `vlm world` writes them
-    #[arg(long, value_name = "DIR")]
+    /// Directory with items.jsonl and its pictures, as `vlm world` writes them, or a data set with captions
+    #[arg(long, value_name = "PATH")]
     data: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
+    /// Only the first caption of each picture
+    #[arg(long)]
+    first_caption: bool,
     /// Also write what was found for each query to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -43,7 +49,22 @@ const BEST: usize = 10;
 
 pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
     let (mut records, mut failed): (Vec<Item>, usize) = (Vec::new(), 0);
-    for item in items::open(&args.data)? {
+    let chosen = args.set.open(&args.data)?;
+    for i in 0..chosen.as_ref().map_or(0, Chosen::len) {
+        let Some(chosen) = &chosen else { break };
+        // one for each record of the set, in their order
+        records.push(Item {
+            image: chosen.name(i).into(),
+            captions: chosen.record(i).captions.clone(),
+            qa: Vec::new(),
+            extra: serde_json::Map::new(),
+        });
+    }
+    let of_directory = match &chosen {
+        Some(_) => None,
+        None => Some(items::open(&args.data)?),
+    };
+    for item in of_directory.into_iter().flatten() {
         match item {
             Ok(item) if item.captions.is_empty() => {}
             Ok(item) => records.push(item),
@@ -53,11 +74,18 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
             }
         }
     }
-    if records.is_empty() {
+    if records.iter().all(|r| r.captions.is_empty()) {
+        let place = match args.data.is_dir() {
+            true => args.data.join(items::FILE_NAME),
+            false => args.data.clone(),
+        };
         bail!(
             "{}: expected items with captions, found none",
-            args.data.join(items::FILE_NAME).display()
+            place.display()
         );
+    }
+    if args.first_caption {
+        records.iter_mut().for_each(|r| r.captions.truncate(1));
     }
     let vlm = args.model.load(common)?;
     vlm.model().embed_image()?;
@@ -65,7 +93,10 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
     vlm.text()?;
     vlm.processor()?;
     let files: Vec<&Path> = records.iter().map(|r| r.image.as_path()).collect();
-    let (read, images) = embed_files(&vlm, &files, common)?;
+    let (read, images) = match &chosen {
+        Some(chosen) => embed_pictures(&vlm, chosen, common)?,
+        None => embed_pictures(&vlm, &files[..], common)?,
+    };
     failed += files.len() - read.len();
     if read.is_empty() {
         complain(format_args!(

@@ -1,6 +1,7 @@
 //! `vlm eval zero-shot`
 
-use super::{Results, embed_files, finish, percent};
+use super::set::{Chosen, SetArgs};
+use super::{Results, embed_pictures, finish, percent};
 use crate::input::pictures_in;
 use crate::models::ModelArg;
 use crate::output::complain;
@@ -17,8 +18,9 @@ use vlm_tasks::table::Table;
 /// Accuracy of labels that no one trained for
 #[derive(Args)]
 #[command(after_help = "\
-The data are a directory with a directory of pictures for each class, whose name is the label, or one with items.jsonl, \
-whose records have `label` or, as those of `vlm world`, a single object.
+The data are a directory with a directory of pictures for each class, whose name is the label, one with items.jsonl, \
+whose records have `label` or, as those of `vlm world`, a single object, or a directory or tar with labels.jsonl, \
+whose records have `label` or a `class_id` of the German traffic signs.
 
 With --json the line on stdout has task, n, classes, top1, top1_ci95 (the 95 % interval), top5, top5_ci95, \
 mean_per_class, failed, model and data.
@@ -28,9 +30,11 @@ Exit codes: 0 done; 1 some pictures failed, the others are measured; 2 wrong usa
 Example:
   vlm eval zero-shot --data pets --model clip-vit-base-patch32 --template 'a photo of a {}, a type of pet.'")]
 pub struct ZeroShotArgs {
-    /// Directory of pictures by class
-    #[arg(long, value_name = "DIR")]
+    /// Directory of pictures by class, or a data set with labels
+    #[arg(long, value_name = "PATH")]
     data: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
     /// Labels to use instead of the names of the classes, one a line, in the order of those names
     #[arg(long, value_name = "FILE")]
     labels_file: Option<PathBuf>,
@@ -48,10 +52,11 @@ pub struct ZeroShotArgs {
 type Classes = BTreeMap<String, Vec<PathBuf>>;
 
 pub fn run(args: &ZeroShotArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let (classes, mut failed) = if args.data.join(items::FILE_NAME).is_file() {
-        from_items(&args.data, common)?
-    } else {
-        from_directories(&args.data)?
+    let chosen = args.set.open(&args.data)?;
+    let (classes, mut failed) = match &chosen {
+        Some(chosen) => (of_set(chosen), 0),
+        None if args.data.join(items::FILE_NAME).is_file() => from_items(&args.data, common)?,
+        None => from_directories(&args.data)?,
     };
     if classes.is_empty() {
         bail!(
@@ -61,7 +66,11 @@ pub fn run(args: &ZeroShotArgs, common: &Common) -> anyhow::Result<Outcome> {
     }
     let labels = labels(args, &classes)?;
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-    let templates: Vec<&str> = args.template.iter().map(String::as_str).collect();
+    let own = chosen.as_ref().map_or(&[][..], |c| c.set().templates());
+    let templates: Vec<&str> = match args.template.is_empty() {
+        true => own.to_vec(),
+        false => args.template.iter().map(String::as_str).collect(),
+    };
     let vlm = args.model.load(common)?;
     vlm.model().embed_image()?;
     vlm.model().embed_text()?;
@@ -74,8 +83,16 @@ pub fn run(args: &ZeroShotArgs, common: &Common) -> anyhow::Result<Outcome> {
         .flat_map(|(class, files)| files.iter().map(move |f| (f.as_path(), class)))
         .collect();
     let files: Vec<&Path> = pictures.iter().map(|(file, _)| *file).collect();
-    let (read, vectors) = embed_files(&vlm, &files, common)?;
-    failed += files.len() - read.len();
+    let (read, vectors) = match &chosen {
+        // in the order of the records, and each class's place is looked up below
+        Some(chosen) => embed_pictures(&vlm, chosen, common)?,
+        None => embed_pictures(&vlm, &files[..], common)?,
+    };
+    failed += match &chosen {
+        Some(chosen) => chosen.len() - read.len(),
+        None => files.len() - read.len(),
+    };
+    let place = |label: &str| classes.keys().position(|known| known == label);
     if read.is_empty() {
         complain(format_args!(
             "{}: expected at least one readable picture, found none",
@@ -86,13 +103,22 @@ pub fn run(args: &ZeroShotArgs, common: &Common) -> anyhow::Result<Outcome> {
     let mut predictions = Vec::with_capacity(read.len());
     let mut scored = Vec::with_capacity(read.len());
     for (&at, vector) in read.iter().zip(&vectors) {
-        let (file, class) = pictures[at];
+        let (file, class) = match &chosen {
+            Some(chosen) => {
+                let label = chosen.record(at).label.as_deref();
+                let Some(class) = label.and_then(place) else {
+                    continue;
+                };
+                (chosen.name(at), class)
+            }
+            None => (pictures[at].0.display().to_string(), pictures[at].1),
+        };
         let cosines = candidates.cosines(vector);
         let best = (0..labels.len())
             .max_by(|&a, &b| cosines[a].total_cmp(&cosines[b]))
             .expect("at least one label");
         predictions.push(json!({
-            "image": file.display().to_string(),
+            "image": file,
             "label": labels[best],
             "probability": candidates.probabilities(&cosines)[best],
             "expected": labels[class],
@@ -148,6 +174,12 @@ fn labels(args: &ZeroShotArgs, classes: &Classes) -> anyhow::Result<Vec<String>>
         );
     }
     Ok(labels)
+}
+
+/// The labels of a set; its pictures are not files.
+fn of_set(chosen: &Chosen) -> Classes {
+    let labels = chosen.set().labels().into_iter();
+    labels.map(|l| (l.to_owned(), Vec::new())).collect()
 }
 
 fn from_directories(data: &Path) -> anyhow::Result<(Classes, usize)> {

@@ -1,9 +1,12 @@
 //! The binary, as a person or a script meets it: what it prints, where, and with which exit code.
 
+mod albef;
+mod detect;
 mod evaluation;
 mod general;
 mod models;
 mod pictures;
+mod sets;
 mod speed;
 mod support;
 mod training;

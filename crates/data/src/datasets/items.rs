@@ -10,11 +10,12 @@
 //! `captions` and `qa` may be absent. Further fields are kept as they are.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Component, Path, PathBuf};
+use std::io::{BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::archive::Archive;
 use crate::Error;
 use crate::error::one_line;
 
@@ -57,13 +58,13 @@ pub struct QuestionAnswer {
 pub fn open(directory: &Path) -> Result<Items, Error> {
     let path = directory.join(FILE_NAME);
     let file = File::open(&path).map_err(|e| Error::io(&path, "read", e))?;
-    Ok(Items {
-        directory: directory.to_owned(),
-        path,
-        lines: BufReader::new(file),
-        line: 0,
-        done: false,
-    })
+    Ok(Items::of(directory, Box::new(BufReader::new(file))))
+}
+
+/// All items of a data set, whose pictures lie under its path.
+pub(super) fn read_from(archive: &Archive) -> Result<Vec<Item>, Error> {
+    let bytes = archive.description(FILE_NAME)?;
+    Items::of(archive.path(), Box::new(Cursor::new(bytes))).collect()
 }
 
 /// All items of a data directory.
@@ -75,13 +76,20 @@ pub fn read(directory: &Path) -> Result<Vec<Item>, Error> {
 }
 
 /// Iterator over the items of a directory, made by [`open`].
-#[derive(Debug)]
 pub struct Items {
     directory: PathBuf,
     path: PathBuf,
-    lines: BufReader<File>,
+    lines: Box<dyn BufRead + Send>,
     line: usize,
     done: bool,
+}
+
+impl std::fmt::Debug for Items {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut items = f.debug_struct("Items");
+        items.field("path", &self.path).field("line", &self.line);
+        items.finish_non_exhaustive()
+    }
 }
 
 impl Iterator for Items {
@@ -116,6 +124,16 @@ impl Iterator for Items {
 }
 
 impl Items {
+    fn of(directory: &Path, lines: Box<dyn BufRead + Send>) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            path: directory.join(FILE_NAME),
+            lines,
+            line: 0,
+            done: false,
+        }
+    }
+
     fn wrong(&self, field: &str, expected: &str, found: String) -> Error {
         Error::Record {
             name: self.path.display().to_string(),
@@ -188,22 +206,13 @@ impl Items {
         }
     }
 
-    /// A path of the record under the data directory: a data set that someone else wrote must not
-    /// make the program open any other file. Links inside the directory are its owner's business.
+    /// A path of the record under the data directory.
     fn inside(&self, field: &str, relative: &str) -> Result<PathBuf, Error> {
-        // Both separators everywhere: a data set must mean the same on every system.
-        let portable = relative.replace('\\', "/");
-        let drive = portable.as_bytes().get(1) == Some(&b':');
-        let names = Path::new(&portable)
-            .components()
-            .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        if relative.is_empty() || drive || !names || relative.contains('\0') {
-            return Err(self.wrong(
-                field,
-                "a path inside the data directory",
-                format!("{relative:?}"),
-            ));
-        }
-        Ok(self.directory.join(portable))
+        let name = Archive::name_inside(relative);
+        let name = name.map_err(|_| {
+            let found = format!("{relative:?}");
+            self.wrong(field, "a path inside the data directory", found)
+        })?;
+        Ok(self.directory.join(name))
     }
 }

@@ -33,10 +33,18 @@ pub enum ProcessorKind {
     /// torchvision's `ImageClassification` preset: shortest edge 256, centre crop 224, bilinear,
     /// ImageNet's mean and deviation, on Pillow pictures.
     TorchvisionClassification,
+    /// torchvision's `ObjectDetection` preset: the picture as it is, its levels from 0 to 1; the
+    /// detector does the rest.
+    TorchvisionDetection,
+    /// VinVL's detector: shortest edge 600, longest at most 1000, bilinear, levels from 0 to 255 minus
+    /// their mean, blue first, on Pillow pictures.
+    Vinvl,
 }
 
 const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+/// Of levels from 0 to 255, red first.
+const VINVL_MEAN: [f64; 3] = [123.675, 116.28, 103.53];
 const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
@@ -110,6 +118,8 @@ pub struct PreprocessorConfig {
     pub pad: Option<(u32, u32)>,
     /// Cut into patches, for models of variable resolution.
     pub patches: Option<PatchLimit>,
+    /// Whether the channels are blue, green, red, as Caffe's models have them.
+    pub bgr: bool,
 }
 
 impl PreprocessorConfig {
@@ -123,6 +133,15 @@ impl PreprocessorConfig {
         let (resize, center_crop) = match kind {
             K::Clip | K::Bit | K::OpenClip => (Size::ShortestEdge(224), Some((224, 224))),
             K::TorchvisionClassification => (Size::ShortestEdge(256), Some((224, 224))),
+            // Not used.
+            K::TorchvisionDetection => (square(1), None),
+            K::Vinvl => (
+                Size::EdgeRangeRounded {
+                    shortest: 600,
+                    longest: 1000,
+                },
+                None,
+            ),
             K::Siglip | K::Vit => (square(224), None),
             K::Deit => (square(256), Some((224, 224))),
             K::Blip => (square(384), None),
@@ -133,11 +152,16 @@ impl PreprocessorConfig {
         let mean_std = match kind {
             K::Clip | K::Bit | K::Blip | K::OpenClip | K::SquareTransforms => (CLIP_MEAN, CLIP_STD),
             K::Siglip | K::Siglip2 | K::Vit | K::Deit => ([0.5; 3], [0.5; 3]),
-            K::TorchvisionClassification => (IMAGENET_MEAN, IMAGENET_STD),
+            K::TorchvisionClassification | K::TorchvisionDetection => (IMAGENET_MEAN, IMAGENET_STD),
+            K::Vinvl => (VINVL_MEAN, [1.0; 3]),
         };
         let transforms = matches!(
             kind,
-            K::OpenClip | K::SquareTransforms | K::TorchvisionClassification
+            K::OpenClip
+                | K::SquareTransforms
+                | K::TorchvisionClassification
+                | K::TorchvisionDetection
+                | K::Vinvl
         );
         let (resampler, crop_rounding, arithmetic) = if transforms {
             (
@@ -153,23 +177,24 @@ impl PreprocessorConfig {
             )
         };
         Self {
-            resize: Some(resize),
+            resize: (kind != K::TorchvisionDetection).then_some(resize),
             filter: match kind {
-                K::Vit | K::Siglip2 | K::TorchvisionClassification => Filter::Bilinear,
+                K::Vit | K::Siglip2 | K::TorchvisionClassification | K::Vinvl => Filter::Bilinear,
                 _ => Filter::Bicubic,
             },
             resampler,
             center_crop,
             crop_rounding,
             fill: 0,
-            rescale: Some(1.0 / 255.0),
-            normalize: Some(mean_std),
+            rescale: (kind != K::Vinvl).then_some(1.0 / 255.0),
+            normalize: (kind != K::TorchvisionDetection).then_some(mean_std),
             arithmetic,
             pad: None,
             patches: (kind == K::Siglip2).then_some(PatchLimit {
                 patch_size: 16,
                 max_num_patches: 256,
             }),
+            bgr: kind == K::Vinvl,
         }
     }
 

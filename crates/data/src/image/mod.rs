@@ -8,6 +8,7 @@
 //! torchvision transforms, given a picture that still has a palette or alpha, would resize it so:
 //! their references are such that convert first.
 
+mod adjust;
 mod config;
 mod crop;
 mod decode;
@@ -21,6 +22,7 @@ mod resize;
 mod size;
 mod tiff;
 
+pub use adjust::FILL;
 pub use config::{PatchLimit, PreprocessorConfig, ProcessorKind};
 pub use crop::{CropRounding, center_crop_offset};
 pub use decode::{Limits, decode, read};

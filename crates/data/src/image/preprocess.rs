@@ -18,7 +18,7 @@ const OPEN_CLIP: &str = "open_clip_config.json";
 /// One picture as a model takes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PixelValues {
-    /// Always 3: red, green, blue.
+    /// Always 3: red, green, blue, or the reverse where the configuration says so.
     pub channels: usize,
     /// Pixels.
     pub height: usize,
@@ -271,7 +271,8 @@ impl ImageProcessor {
         let (plane, out_width) = (plane as usize, out_w as usize);
         // Padding by pad_size comes after normalisation and is 0; the crop's comes before it.
         let mut data = vec![0.0; plane * 3];
-        for (channel, plane) in data.chunks_exact_mut(plane).enumerate() {
+        for (place, plane) in data.chunks_exact_mut(plane).enumerate() {
+            let channel = if self.config.bgr { 2 - place } else { place };
             let outside = self.normalize.apply(channel, self.config.fill);
             let rows = plane.chunks_exact_mut(out_width).take(crop_h as usize);
             for (y, row) in rows.enumerate() {

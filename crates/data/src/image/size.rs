@@ -19,6 +19,13 @@ pub enum Size {
         /// Pixels.
         longest: u32,
     },
+    /// The same as maskrcnn-benchmark computes it: the longer side in proportion to the rounded shorter one.
+    EdgeRangeRounded {
+        /// Pixels.
+        shortest: u32,
+        /// Pixels.
+        longest: u32,
+    },
     /// As large as fits, in proportion, truncated.
     Within {
         /// Pixels.
@@ -73,6 +80,20 @@ impl Size {
                     (size as u64, (exact * h / w) as u64)
                 } else {
                     ((exact * w / h) as u64, size as u64)
+                }
+            }
+            // maskrcnn_benchmark's Resize.get_size
+            Self::EdgeRangeRounded { shortest, longest } => {
+                let (mut size, longest) = (f64::from(shortest), f64::from(longest));
+                if long / short * size > longest {
+                    size = (longest * short / long).round_ties_even();
+                }
+                if short == size {
+                    (width.into(), height.into())
+                } else if width < height {
+                    (size as u64, (size * h / w) as u64)
+                } else {
+                    ((size * w / h) as u64, size as u64)
                 }
             }
             // open_clip's ResizeKeepRatio

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use tokenizers::{ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::processors::bert::BertProcessing;
+use tokenizers::{
+    AddedToken, ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+};
 
 use crate::Error;
 use crate::error::one_line;
@@ -61,6 +65,32 @@ impl Tokenizer {
             inner,
             name: name.to_owned(),
         }
+    }
+
+    /// The same vocabulary with the tokens `begin` and `end` around texts in
+    /// [`encode_with_special_tokens`](Self::encode_with_special_tokens).
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for a token that it lacks.
+    pub fn between(mut self, begin: &str, end: &str) -> Result<Self, Error> {
+        let id = |token: &str| {
+            let id = self.token_to_id(token);
+            let id =
+                id.ok_or_else(|| self.failure(&format!("expected a token {token}, found none")));
+            id.map(|id| (token.to_owned(), id))
+        };
+        let processor = BertProcessing::new(id(end)?, id(begin)?);
+        self.inner
+            .with_post_processor(Some(PostProcessorWrapper::from(processor)));
+        Ok(self)
+    }
+
+    /// The same vocabulary with further special tokens, whose ids follow the others; those that it has stay.
+    #[must_use]
+    pub fn with_special_tokens(mut self, tokens: &[&str]) -> Self {
+        let tokens: Vec<AddedToken> = tokens.iter().map(|t| AddedToken::from(*t, true)).collect();
+        self.inner.add_special_tokens(&tokens);
+        self
     }
 
     /// Token ids of `text`, without the special tokens that a model puts around it, whole whatever

@@ -78,3 +78,22 @@ pub fn word_level(words: &[String], specials: &[&str]) -> Result<Tokenizer, Erro
     }
     Ok(tokenizer)
 }
+
+/// The words that [`word_level`] splits texts into, each once, in the order of the alphabet.
+///
+/// # Errors
+/// [`Error::Tokenizer`] where a text cannot be split.
+///
+/// ```
+/// use vlm_data::text::words_of;
+/// assert_eq!(words_of(["A red circle.", "a dog's bone"])?, ["'", ".", "a", "bone", "circle", "dog", "red", "s"]);
+/// # Ok::<(), vlm_data::Error>(())
+/// ```
+pub fn words_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>, Error> {
+    let none = word_level(&[], &["[UNK]"])?;
+    let mut words = std::collections::BTreeSet::new();
+    for text in texts {
+        words.extend(none.unknown_words(text)?);
+    }
+    Ok(words.into_iter().collect())
+}

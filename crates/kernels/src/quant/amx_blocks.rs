@@ -197,7 +197,15 @@ unsafe fn many_rows_kernel<T: GroupProducts, S: Lanes, F: Source>(
                     for b in 0..blocks {
                         let block = unpacked.add(b * <Unpacked<F> as Source>::BYTES);
                         let codes = a.codes(row).add((first + b) * block_len);
-                        add_block::<T, S, F>(tiles, s, product, block, (codes, k), (row, first + b), acc);
+                        add_block::<T, S, F>(
+                            tiles,
+                            s,
+                            product,
+                            block,
+                            (codes, k),
+                            (row, first + b),
+                            acc,
+                        );
                     }
                     if last {
                         for i in 0..ROWS.min(product.m.saturating_sub(row)) {
@@ -240,7 +248,8 @@ unsafe fn add_block<T: GroupProducts, S: Lanes, F: Source>(
                 let sum = *a.sums(row + i).add(b * groups + g);
                 if !F::FORMAT.has_mins() {
                     let start = sum.to_bits().cast_signed();
-                    dots.iter_mut().for_each(|dot| *dot = dot.wrapping_add(start));
+                    dots.iter_mut()
+                        .for_each(|dot| *dot = dot.wrapping_add(start));
                 }
                 let dots = s.to_floats(s.load_ints(dots.as_ptr()));
                 let mut total = s.mul_add(dots, scale, s.load_floats(partial.as_ptr()));
@@ -263,7 +272,8 @@ unsafe fn add_block<T: GroupProducts, S: Lanes, F: Source>(
 /// Compares one product of a group with its definition, the extremes of both operands among its numbers.
 fn multiplies_exactly<T: GroupProducts>(tiles: T, group: usize) -> bool {
     const STRIDE: usize = 40;
-    let value = |i: usize, seed: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) as u8;
+    let value =
+        |i: usize, seed: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) as u8;
     let mut a: [u8; ROWS * STRIDE] = std::array::from_fn(|i| value(i, 1));
     let mut b: [u8; 8 * 64] = std::array::from_fn(|i| value(i, 2));
     a[..group].fill(127);

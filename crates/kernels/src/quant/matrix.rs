@@ -1,9 +1,9 @@
 //! Matrices in block formats.
 
 use super::activations::{Activations, Rounding, Sums, with_rounded};
+use super::aligned::AlignedBytes;
 #[cfg(target_arch = "x86_64")]
 use super::amx_blocks;
-use super::aligned::AlignedBytes;
 use super::format::BlockFormat;
 use super::int8::MOST_ROWS_WITHOUT_AMX;
 use super::lanes::{PANEL, byte_zero};

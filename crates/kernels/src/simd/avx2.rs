@@ -186,7 +186,13 @@ impl Simd for Avx2 {
             for r in (0..whole_rows).step_by(8) {
                 for c in (0..whole_cols).step_by(8) {
                     let src = src.add(r * src_stride + c);
-                    transpose8(self, src, src_stride, dst.add(c * dst_stride + r), dst_stride);
+                    transpose8(
+                        self,
+                        src,
+                        src_stride,
+                        dst.add(c * dst_stride + r),
+                        dst_stride,
+                    );
                 }
             }
             let copy = |rows: Range<usize>, cols: Range<usize>| {
@@ -213,7 +219,13 @@ impl Simd for Avx2 {
 /// # Safety
 /// 8 rows of 8 are readable at `src` and writable at `dst`.
 #[inline(always)]
-unsafe fn transpose8(_: Avx2, src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
+unsafe fn transpose8(
+    _: Avx2,
+    src: *const f32,
+    src_stride: usize,
+    dst: *mut f32,
+    dst_stride: usize,
+) {
     // SAFETY: the token proves the feature, the caller the extents.
     unsafe {
         for half in [0, 4] {

@@ -167,3 +167,55 @@ fn convolution_does_not_depend_on_threads() {
         });
     }
 }
+
+#[test]
+fn regions_and_grouped_convolutions_do_not_depend_on_threads() {
+    let mut random = Random::new(49);
+    let dims = [2, 20, 30, 24];
+    let x = random.floats(dims.iter().product(), 1.0);
+    let rois: Vec<Roi> = (0..50)
+        .map(|i| {
+            let f = random.floats(4, 30.0);
+            Roi {
+                picture: i % 2,
+                corners: [f[0], f[1], f[0] + f[2].abs(), f[1] + f[3].abs()],
+            }
+        })
+        .collect();
+    let s = RoiAlignShape {
+        output: [7, 7],
+        scale: 1.0,
+        sampling_ratio: 2,
+        aligned: false,
+    };
+    let dy = random.floats(rois.len() * 49 * 24, 1.0);
+    assert_repeats(|| {
+        let mut out = vec![0.0; dy.len()];
+        roi_align(&x, dims, &rois, s, &mut out);
+        out
+    });
+    assert_repeats(|| {
+        let mut dx = vec![0.0; x.len()];
+        roi_align_backward(&dy, dims, &rois, s, &mut dx);
+        dx
+    });
+    let conv = ConvShape {
+        batch: 2,
+        height: 20,
+        width: 30,
+        channels: 24,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1, 1],
+    };
+    let weight = random.floats(24 * 9 * 6, 1.0);
+    let packed: Vec<PackedWeights> = weight
+        .chunks_exact(weight.len() / 4)
+        .map(|w| PackedWeights::new(Precision::F32, w, 6, 54))
+        .collect();
+    assert_repeats(|| {
+        let mut out = vec![0.0; x.len()];
+        conv2d_grouped(&x, &packed, conv, Epilogue::NONE, &mut out);
+        out
+    });
+}

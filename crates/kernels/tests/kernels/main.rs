@@ -7,6 +7,7 @@ mod elementwise;
 mod gemm;
 mod layout;
 mod quant;
+mod regions;
 mod rope;
 mod support;
 

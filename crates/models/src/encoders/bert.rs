@@ -16,7 +16,7 @@
 //! the memory, `D` width, `M` memory width, `V` vocabulary.
 
 use super::vit::{check_heads, check_size};
-use crate::error::Error;
+use crate::error::{Error, expect};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::ops::Range;
@@ -32,7 +32,7 @@ use vlm_nn::{CrossAttention, Embedding, KeyMask, KvCache, LayerNorm, Linear, Mlp
 /// | BLIP, every text model | 0 | from layer 0 | only in the contrastive `BlipModel` |
 /// | ALBEF, encoder of 12 layers | 2 | from layer 6 | false |
 /// | ALBEF, answer decoder of 6 layers | 2 | from layer 0 | false |
-/// | ALBEF, NLVR2: 18 layers, two memories in turn | 2 | from layer 6 | false |
+/// | ALBEF, NLVR2: 18 layers, two memories in turn | 2 | from layer 6, paired | false |
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertConfig {
     /// Tokens `V`.
@@ -68,6 +68,9 @@ pub struct BertCrossAttention {
     pub from_layer: usize,
     /// Width `M` of the memory.
     pub memory_width: usize,
+    /// Whether these layers come in pairs that share keys and values, as ALBEF's two-image model has them: the first of
+    /// a pair reads the second's.
+    pub paired: bool,
 }
 
 impl BertConfig {
@@ -97,6 +100,19 @@ impl BertConfig {
         if let Some(cross) = &self.cross_attention {
             let name = format!("{place}.encoder_width");
             check_size(&name, cross.memory_width, 16384)?;
+            let last = self.num_hidden_layers;
+            expect(
+                cross.from_layer < last,
+                &format!("{place}.fusion_layer"),
+                format!("below num_hidden_layers {last}"),
+                cross.from_layer,
+            )?;
+            expect(
+                !cross.paired || (last - cross.from_layer).is_multiple_of(2),
+                &format!("{place}.num_hidden_layers"),
+                "pairs of layers with cross-attention",
+                last - cross.from_layer,
+            )?;
         }
         check_heads(
             &format!("{place}.num_attention_heads"),
@@ -118,15 +134,21 @@ struct BertLayer {
 }
 
 impl BertLayer {
-    fn new(w: &mut Weights, c: &BertConfig, memory_width: Option<usize>) -> Self {
+    fn new(w: &mut Weights, c: &BertConfig, layer: usize) -> Self {
+        let cross = c.cross_attention.filter(|cross| layer >= cross.from_layer);
         let (d, heads, init) = (c.hidden_size, c.num_attention_heads, Init::NORMAL);
         let norm = |w: &mut Weights| LayerNorm::new(w, d, c.layer_norm_eps);
         Self {
             attn: w.scope("attn", |w| SelfAttention::new(w, d, heads, false, init)),
             attn_norm: w.scope("attn_norm", norm),
-            cross: memory_width
-                .map(|m| w.scope("cross", |w| CrossAttention::new(w, d, m, heads, init))),
-            cross_norm: memory_width.map(|_| w.scope("cross_norm", norm)),
+            cross: cross.map(|cross| {
+                let reads = cross.paired && (layer - cross.from_layer).is_multiple_of(2);
+                w.scope("cross", |w| match reads {
+                    true => CrossAttention::reading(w, d, heads, init),
+                    false => CrossAttention::new(w, d, cross.memory_width, heads, init),
+                })
+            }),
+            cross_norm: cross.map(|_| w.scope("cross_norm", norm)),
             mlp: w.scope("mlp", |w| {
                 Mlp::new(w, d, c.intermediate_size, c.hidden_act, init)
             }),
@@ -198,10 +220,6 @@ impl Bert {
     pub fn new(w: &mut Weights, c: &BertConfig) -> Self {
         let (d, init) = (c.hidden_size, Init::NORMAL);
         let table = |w: &mut Weights, rows: usize| Embedding::new(w, rows, d, init);
-        let memory_width = |layer: usize| {
-            let cross = c.cross_attention.filter(|cross| layer >= cross.from_layer);
-            cross.map(|cross| cross.memory_width)
-        };
         Self {
             token: w.scope("token", |w| table(w, c.vocab_size)),
             position: w.scope("position", |w| table(w, c.max_position_embeddings)),
@@ -209,11 +227,7 @@ impl Bert {
                 .then(|| w.scope("token_type", |w| table(w, c.type_vocab_size))),
             norm: w.scope("norm", |w| LayerNorm::new(w, d, c.layer_norm_eps)),
             layers: (0..c.num_hidden_layers)
-                .map(|i| {
-                    w.scope(&format!("layers.{i}"), |w| {
-                        BertLayer::new(w, c, memory_width(i))
-                    })
-                })
+                .map(|i| w.scope(&format!("layers.{i}"), |w| BertLayer::new(w, c, i)))
                 .collect(),
             pooler: c
                 .pooler
@@ -252,6 +266,23 @@ impl Bert {
         self.embedded(self.words(ids) + self.position.forward(positions))
     }
 
+    /// The same with the position and the segment of each token.
+    ///
+    /// # Shapes
+    /// `ids, positions, segments: [R, T]`; gives `[R, T, D]`.
+    pub fn embed_segments(
+        &self,
+        ids: Tensor<2, Int>,
+        positions: Tensor<2, Int>,
+        segments: Tensor<2, Int>,
+    ) -> Tensor<3> {
+        let x = self.words(ids) + self.position.forward(positions);
+        self.norm.forward(match &self.token_type {
+            Some(token_type) => x + token_type.forward(segments),
+            None => x,
+        })
+    }
+
     fn words(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let words = self.token.forward(ids.clone());
         match self.config.padding_idx {
@@ -279,7 +310,10 @@ impl Bert {
     /// `memories: [B, N, M]` each, with which of its positions are no padding.
     pub fn memory(&self, memories: &[(Tensor<3>, KeyMask)]) -> BertMemory {
         let layers = self.layers.iter().filter_map(|layer| layer.cross.as_ref());
-        let layers = layers.zip(memories.iter().cycle());
+        let layers: Vec<_> = layers.collect();
+        // the first of a pair reads the second's keys and values
+        let owner = |i: usize| layers[i + usize::from(!layers[i].has_keys_values())];
+        let layers = (0..layers.len()).map(owner).zip(memories.iter().cycle());
         let device = memories.first().map(|(memory, _)| memory.device());
         BertMemory {
             device: device.unwrap_or_default(),

@@ -2,7 +2,9 @@
 
 pub(crate) mod bert;
 pub(crate) mod published;
+pub mod region_detector;
 mod resnet;
+mod resnet_stages;
 mod text_tower;
 mod text_transformer;
 mod vision_tower;
@@ -10,7 +12,9 @@ mod vit;
 
 pub use bert::{Bert, BertConfig, BertCrossAttention, BertMemory, BertPass, first_token};
 pub(crate) use bert::{bert_head_rules, bert_rules};
+pub(crate) use published::timm_vision_rules;
 pub use resnet::{ModifiedResNet, ModifiedResNetConfig};
+pub use resnet_stages::{Bottleneck, ResNetStages, ResNetStagesConfig, stage};
 pub use text_tower::{TextPooling, TextStates, TextTower, TextTowerConfig};
 pub(crate) use text_transformer::last_tokens;
 pub use text_transformer::{TextConfig, TextTransformer};

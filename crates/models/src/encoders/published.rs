@@ -377,6 +377,33 @@ pub const TOWERS: &[Rule] = &[
     ),
 ];
 
+/// The rules that translate timm's names of a vision transformer under one prefix (with its dot), which ALBEF and BLIP
+/// have, to those of a [`super::VisionTower`] under another, as a `&[Rule]`.
+macro_rules! timm_vision_rules {
+    ($from:literal, $to:literal) => {
+        &[
+            Rule::Squeeze(concat!($from, "cls_token"), concat!($to, "class")),
+            Rule::Squeeze(concat!($from, "pos_embed"), concat!($to, "position")),
+            Rule::Flatten(
+                concat!($from, "patch_embed.proj.weight"),
+                concat!($to, "patch.weight"),
+            ),
+            Rule::Name(
+                concat!($from, "patch_embed.proj.bias"),
+                concat!($to, "patch.bias"),
+            ),
+            Rule::Name(
+                concat!($from, "blocks.*.attn.proj.*"),
+                concat!($to, "blocks.*.attn.out.*"),
+            ),
+            Rule::Name(concat!($from, "blocks.**"), concat!($to, "blocks.**")),
+            Rule::Name(concat!($from, "norm.*"), concat!($to, "post_norm.*")),
+        ]
+    };
+}
+
+pub(crate) use timm_vision_rules;
+
 #[cfg(test)]
 mod tests {
     use crate::families::{clip, siglip};

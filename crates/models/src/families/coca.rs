@@ -62,10 +62,25 @@ pub struct CocaConfig {
     pub token_label_loss_weight: f32,
     /// What the decoder reads of the picture.
     pub decoder_memory: DecoderMemory,
+    /// Groups of patch labels that do not depend on colour. The decoder reads them averaged over the picture with its
+    /// colours in every order ([`ORDERS_OF_COLOURS`]), so that a shape is recognised in a colour that it never had in
+    /// training.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub colour_invariant_groups: Vec<usize>,
     /// Object tags beyond the classes, which only training has ([`Batch::substitution`]).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub extra_tags: usize,
 }
+
+/// The orders that red, green and blue can stand in; the first is their own.
+pub const ORDERS_OF_COLOURS: [[usize; 3]; 6] = [
+    [0, 1, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [0, 2, 1],
+    [1, 0, 2],
+    [2, 1, 0],
+];
 
 fn is_zero(n: &usize) -> bool {
     *n == 0
@@ -123,6 +138,22 @@ impl CocaConfig {
             "token_label_classes",
             "classes, for the decoder reads tags",
             "none",
+        )?;
+        let invariant = &self.colour_invariant_groups;
+        expect(
+            invariant.is_empty() || tags && invariant.iter().all(|&group| group < classes.len()),
+            "colour_invariant_groups",
+            format!(
+                "numbers below {}, and none unless the decoder reads tags",
+                classes.len()
+            ),
+            format!("{invariant:?}"),
+        )?;
+        expect(
+            invariant.is_empty() || self.vision_config.num_channels == 3,
+            "colour_invariant_groups",
+            "none unless pictures have 3 channels",
+            format!("{} channels", self.vision_config.num_channels),
         )?;
         expect(
             self.extra_tags <= if tags { 4096 } else { 0 },
@@ -272,7 +303,7 @@ impl Coca {
         Some(head.forward(patches.clone()))
     }
 
-    /// What the decoder reads.
+    /// What the decoder reads in training, when a picture is seen in one order of its colours.
     ///
     /// # Shapes
     /// `patches: [B, N, D]`, `logits: [B, N, C]`; gives `[B, N, D]`.
@@ -282,16 +313,37 @@ impl Coca {
         logits: Option<Tensor<3>>,
         substitution: Option<Tensor<3>>,
     ) -> Tensor<3> {
-        let (Some(embedding), Some(logits)) = (&self.tag_embedding, logits) else {
-            return patches.clone();
-        };
+        match (&self.tag_embedding, logits) {
+            (Some(embedding), Some(logits)) => {
+                let tags = Tensor::cat(self.probabilities(logits), 2); // [B, N, C]
+                self.read_tags(embedding, tags, substitution)
+            }
+            _ => patches.clone(),
+        }
+    }
+
+    /// A softmax over each group of classes.
+    ///
+    /// # Shapes
+    /// `[B, N, C]`; gives `[B, N, classes of the group]` for each group.
+    fn probabilities(&self, logits: Tensor<3>) -> Vec<Tensor<3>> {
         let mut first = 0;
         let groups = self.config.token_label_classes.iter().map(|&count| {
             let group = logits.clone().narrow(2, first, count);
             first += count;
             softmax(group, 2)
         });
-        let mut tags = Tensor::cat(groups.collect(), 2); // [B, N, C]
+        groups.collect()
+    }
+
+    /// # Shapes
+    /// `tags: [B, N, C]`; gives `[B, N, D]`.
+    fn read_tags(
+        &self,
+        embedding: &Linear,
+        mut tags: Tensor<3>,
+        substitution: Option<Tensor<3>>,
+    ) -> Tensor<3> {
         let [b, n, _] = tags.dims();
         if let Some(substitution) = substitution {
             tags = tags.matmul(substitution); // [B, N, C + extra]
@@ -388,9 +440,28 @@ impl Coca {
 
     /// What the decoder reads of pictures `[B, C, H, W]`: `[B, N, D]`.
     fn read(&self, pixel_values: Tensor<4>) -> Tensor<3> {
-        let patches = self.vision.forward(pixel_values);
+        let invariant = &self.config.colour_invariant_groups;
+        let patches = self.vision.forward(pixel_values.clone());
         let logits = self.token_logits(&patches);
-        self.memory(&patches, logits, None)
+        let (Some(embedding), Some(logits), false) =
+            (&self.tag_embedding, &logits, invariant.is_empty())
+        else {
+            return self.memory(&patches, logits, None);
+        };
+        let mut tags = self.probabilities(logits.clone());
+        for order in &ORDERS_OF_COLOURS[1..] {
+            let channels = order.map(|c| pixel_values.clone().narrow(1, c, 1));
+            let view = self.vision.forward(Tensor::cat(channels.to_vec(), 1));
+            let view = self.token_logits(&view).map(|l| self.probabilities(l));
+            let view = view.expect("a model with tags has their head");
+            for &group in invariant {
+                tags[group] = tags[group].clone() + view[group].clone();
+            }
+        }
+        for &group in invariant {
+            tags[group] = tags[group].clone() / ORDERS_OF_COLOURS.len() as f32;
+        }
+        self.read_tags(embedding, Tensor::cat(tags, 2), None)
     }
 }
 

@@ -176,6 +176,17 @@ impl DualEncoder {
         self
     }
 
+    /// The same model in training, with a logarithm of the inverse temperature of at most `most`.
+    #[must_use]
+    pub fn with_scale_at_most(mut self, most: f32) -> Self {
+        self.logit_scale = self.logit_scale.map(|scale| {
+            let (id, scale, mapper) = scale.consume();
+            let scale = Tensor::from_inner(scale.inner().clamp_max(most));
+            Param::from_mapped_value(id, scale.require_grad(), mapper)
+        });
+        self
+    }
+
     /// The config that the model was built from.
     pub fn config(&self) -> &DualEncoderConfig {
         &self.config

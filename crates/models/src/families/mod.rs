@@ -1,14 +1,20 @@
 //! One file per family: its config, composition, weight names and loss.
 
+pub mod albef;
 pub mod blip;
 pub mod clip;
 pub mod coca;
 pub mod dual_encoder;
+pub mod faster_rcnn;
 pub mod open_clip;
+pub mod oscar;
 pub mod qwen2;
 pub mod siglip;
+pub mod vinvl;
 
-use crate::capability::{AnswerQuestion, EmbedImage, EmbedText, Generate, ScorePair};
+use crate::capability::{
+    AnswerQuestion, Detect, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers, ScorePair,
+};
 use crate::error::Error;
 use crate::reference::Reference;
 use burn::module::Module;
@@ -19,6 +25,8 @@ use vlm_nn::weights::{Checkpoint, Rule, Weights};
 /// A model of any family.
 #[derive(Debug)]
 pub enum Model {
+    /// Aligned before it is fused: retrieval, question answering, statements about one picture or two.
+    Albef(Box<albef::Albef>),
     /// Captioning, question answering and retrieval with one kind of text model.
     Blip(Box<blip::Blip>),
     /// Contrastive captioner.
@@ -27,6 +35,12 @@ pub enum Model {
     Clip(DualEncoder),
     /// CLIP with a sigmoid loss (SigLIP, SigLIP 2), or half of it.
     Siglip(DualEncoder),
+    /// A detector of torchvision.
+    FasterRcnn(Box<faster_rcnn::FasterRcnn>),
+    /// VinVL's detector of objects and attributes.
+    Vinvl(Box<vinvl::Vinvl>),
+    /// Words, tags and regions in one stream (Oscar, Oscar+).
+    Oscar(Box<oscar::Oscar>),
 }
 
 /// What a picture must be for a model.
@@ -90,11 +104,28 @@ impl Model {
     pub fn load(config: &str, checkpoint: Checkpoint, device: &Device) -> Result<Self, Error> {
         let value: serde_json::Value = serde_json::from_str(config)?;
         let model_type = value.get("model_type").and_then(|t| t.as_str());
+        let architecture = value.get("architecture").and_then(|t| t.as_str());
         match model_type {
+            None if architecture.is_some_and(|a| a.starts_with("fasterrcnn")) => {
+                let model = faster_rcnn::FasterRcnn::load(config, checkpoint, device)?;
+                Ok(Self::FasterRcnn(Box::new(model)))
+            }
+            Some(vinvl::MODEL_TYPE) => {
+                let model = vinvl::Vinvl::load(Some(config), checkpoint, device)?;
+                Ok(Self::Vinvl(Box::new(model)))
+            }
+            None if oscar::is_config(&value) => {
+                let model = oscar::Oscar::load(config, checkpoint, device)?;
+                Ok(Self::Oscar(Box::new(model)))
+            }
             Some(coca::MODEL_TYPE) => {
                 let config = coca::CocaConfig::parse(config)?;
                 let build = |w: &mut Weights| coca::Coca::new(w, &config);
                 Ok(Self::Coca(filled(checkpoint, device, build)?))
+            }
+            Some(albef::MODEL_TYPE) => {
+                let model = albef::Albef::load(config, checkpoint, device)?;
+                Ok(Self::Albef(Box::new(model)))
             }
             Some(blip::MODEL_TYPE) => {
                 let model = blip::Blip::load(config, checkpoint, device)?;
@@ -121,7 +152,7 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
+                expected: "\"albef\", \"blip\", \"clip\", \"coca\", \"siglip\", \"siglip2\", or open_clip's model_cfg"
                     .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),
             }),
@@ -138,15 +169,25 @@ impl Model {
             let config = clip::openai_config(&checkpoint)?;
             return Self::dual_encoder(&config, clip::openai_translated(checkpoint), device);
         }
+        // before BLIP, whose decoders have names like ALBEF's
+        if albef::recognised(&checkpoint) {
+            let model = albef::Albef::from_original(checkpoint, device)?;
+            return Ok(Self::Albef(Box::new(model)));
+        }
         if blip::recognised(&checkpoint) {
             let model = blip::Blip::from_original(checkpoint, device)?;
             return Ok(Self::Blip(Box::new(model)));
+        }
+        if vinvl::recognised(&checkpoint) {
+            let model = vinvl::Vinvl::load(None, checkpoint, device)?;
+            return Ok(Self::Vinvl(Box::new(model)));
         }
         let some: Vec<&str> = checkpoint.tensors().map(|t| t.name).take(3).collect();
         Err(Error::Config {
             place: checkpoint.name().to_owned(),
             expected:
-                "a config.json beside it, or the tensor names of OpenAI's CLIP or the authors' BLIP"
+                "a config.json beside it, or the tensor names of OpenAI's CLIP or the authors' ALBEF or \
+                 BLIP"
                     .to_owned(),
             found: format!("{} ...", some.join(", ")),
         })
@@ -172,15 +213,23 @@ impl Model {
     /// The family's name, as in `model_type`.
     pub fn family(&self) -> &'static str {
         match self {
+            Self::Albef(_) => albef::MODEL_TYPE,
             Self::Blip(_) => blip::MODEL_TYPE,
             Self::Coca(_) => coca::MODEL_TYPE,
             Self::Clip(m) | Self::Siglip(m) => m.config().model_type,
+            Self::FasterRcnn(_) => faster_rcnn::FAMILY,
+            Self::Vinvl(_) => vinvl::MODEL_TYPE,
+            Self::Oscar(_) => oscar::FAMILY,
         }
     }
 
     /// What pictures must be.
     pub fn pictures(&self) -> PictureSize {
         match self {
+            Self::Albef(m) => PictureSize {
+                num_channels: m.config().vision.num_channels,
+                image_size: Some(m.config().vision.image_size),
+            },
             Self::Blip(m) => PictureSize {
                 num_channels: m.config().vision.num_channels,
                 image_size: Some(m.config().vision.image_size),
@@ -206,12 +255,26 @@ impl Model {
                     image_size: None,
                 },
             },
+            Self::FasterRcnn(_) | Self::Vinvl(_) => PictureSize {
+                num_channels: 3,
+                image_size: None,
+            },
+            // it reads regions
+            Self::Oscar(_) => PictureSize {
+                num_channels: 0,
+                image_size: None,
+            },
         }
     }
 
     /// What texts must be; a model of pictures alone knows no tokens.
     pub fn texts(&self) -> TextSize {
         match self {
+            Self::Albef(m) => TextSize {
+                vocab_size: m.config().text.vocab_size,
+                max_positions: m.config().text.max_position_embeddings,
+                fixed_length: false,
+            },
             Self::Blip(m) => TextSize {
                 vocab_size: m.config().text.vocab_size,
                 max_positions: m.config().text.max_position_embeddings,
@@ -233,15 +296,29 @@ impl Model {
                     fixed_length: text.is_some_and(|c| c.fixed_length()),
                 }
             }
+            Self::FasterRcnn(_) | Self::Vinvl(_) => TextSize {
+                vocab_size: 0,
+                max_positions: 0,
+                fixed_length: false,
+            },
+            Self::Oscar(m) => TextSize {
+                vocab_size: m.config().bert.vocab_size,
+                max_positions: m.config().bert.max_position_embeddings,
+                fixed_length: false,
+            },
         }
     }
 
     /// The number of parameters.
     pub fn parameters(&self) -> usize {
         match self {
+            Self::Albef(m) => m.num_params(),
             Self::Blip(m) => m.num_params(),
             Self::Coca(m) => m.num_params(),
             Self::Clip(m) | Self::Siglip(m) => m.parameters(),
+            Self::FasterRcnn(m) => m.num_params(),
+            Self::Vinvl(m) => m.num_params(),
+            Self::Oscar(m) => m.num_params(),
         }
     }
 
@@ -267,8 +344,9 @@ impl Model {
     /// A family that does not read questions before it answers.
     pub fn answer_question(&self) -> Result<&dyn AnswerQuestion, Error> {
         match self {
+            Self::Albef(m) => m.can_answer().map(|()| &**m as _),
             Self::Blip(m) => m.can_answer().map(|()| &**m as _),
-            _ => self.unsupported("answer questions", "blip and coca"),
+            _ => self.unsupported("answer questions", "albef, blip and coca"),
         }
     }
 
@@ -276,8 +354,27 @@ impl Model {
     /// A family without an image-text matching head.
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {
         match self {
+            Self::Albef(m) => m.can_judge_pairs().map(|()| &**m as _),
             Self::Blip(m) => m.can_judge().map(|()| &**m as _),
-            _ => self.unsupported("judge pairs", "blip"),
+            _ => self.unsupported("judge pairs", "albef and blip"),
+        }
+    }
+
+    /// # Errors
+    /// A family without classes of texts about pictures.
+    pub fn judge_text(&self) -> Result<&dyn JudgeText, Error> {
+        match self {
+            Self::Albef(m) => m.can_judge_texts().map(|()| &**m as _),
+            _ => self.unsupported("judge statements", "albef"),
+        }
+    }
+
+    /// # Errors
+    /// A family that has no way of its own to choose answers from a list.
+    pub fn rank_answers(&self) -> Result<&dyn RankAnswers, Error> {
+        match self {
+            Self::Albef(m) => m.can_answer().map(|()| &**m as _),
+            _ => self.unsupported("rank answers as a whole", "albef"),
         }
     }
 
@@ -285,10 +382,11 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_image(&self) -> Result<&dyn EmbedImage, Error> {
         match self {
+            Self::Albef(m) => m.can_embed().map(|()| &**m as _),
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
-            _ => self.unsupported("embed pictures", "blip, coca, clip and siglip"),
+            _ => self.unsupported("embed pictures", "albef, blip, coca, clip and siglip"),
         }
     }
 
@@ -296,10 +394,24 @@ impl Model {
     /// A family without a contrastive space.
     pub fn embed_text(&self) -> Result<&dyn EmbedText, Error> {
         match self {
+            Self::Albef(m) => m.can_embed().map(|()| &**m as _),
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
-            _ => self.unsupported("embed text", "blip, coca, clip and siglip"),
+            _ => self.unsupported("embed text", "albef, blip, coca, clip and siglip"),
+        }
+    }
+
+    /// # Errors
+    /// A family that finds no objects.
+    pub fn detect(&self) -> Result<&dyn Detect, Error> {
+        match self {
+            Self::FasterRcnn(m) => Ok(&**m),
+            Self::Vinvl(m) => Ok(&**m),
+            _ => self.unsupported(
+                "detect objects",
+                "faster_rcnn (torchvision's fasterrcnn_resnet50_fpn) and vinvl",
+            ),
         }
     }
 
@@ -307,11 +419,16 @@ impl Model {
     /// A family of ours, which has no reference implementation.
     pub fn reference(&self) -> Result<&dyn Reference, Error> {
         match self {
-            Self::Coca(_) => {
-                self.unsupported("be compared with a reference", "blip, clip and siglip")
-            }
+            Self::Coca(_) => self.unsupported(
+                "be compared with a reference",
+                "albef, blip, clip and siglip",
+            ),
+            Self::Albef(m) => Ok(&**m),
             Self::Blip(m) => Ok(&**m),
             Self::Clip(m) | Self::Siglip(m) => Ok(m),
+            Self::FasterRcnn(m) => Ok(&**m),
+            Self::Vinvl(m) => Ok(&**m),
+            Self::Oscar(m) => Ok(&**m),
         }
     }
 }

@@ -173,10 +173,12 @@ impl Case {
             let found = found.get(&name);
             let found = found.unwrap_or_else(|| panic!("{name} is not given"));
             assert_eq!(found.shape, expected.shape, "{name}");
-            let (Numbers::Floats(found), Numbers::Floats(expected)) =
-                (&found.numbers, &expected.numbers)
-            else {
-                panic!("{name}: floats");
+            let (found, expected) = match (&found.numbers, &expected.numbers) {
+                (Numbers::Floats(found), Numbers::Floats(expected)) => (found, expected),
+                (found, expected) => {
+                    assert_eq!(found, expected, "{name}");
+                    continue;
+                }
             };
             let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
             let error = found.iter().zip(expected);

@@ -1,8 +1,7 @@
 //! Hand-written backward passes: each fused operation as one node of Burn's autodiff graph.
 
 use super::backend::{
-    AdamWStep, AttentionOptions, ConvOptions, LinearGrads, LinearOptions, Maybe, RopeOptions,
-    VlmGrad, VlmOps, Window,
+    AdamWStep, AttentionOptions, LinearOptions, Maybe, RopeOptions, VlmGrad, VlmOps, Window,
 };
 use burn::backend::autodiff::{
     NodeId,
@@ -15,18 +14,12 @@ use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::Shape;
 use vlm_kernels::Activation;
 
-fn inner<B: Backend, C: CheckpointStrategy>(t: &Maybe<Autodiff<B, C>>) -> Maybe<B> {
-    match t {
-        Maybe::Some(t) => Maybe::Some(t.primitive().clone()),
-        Maybe::None => Maybe::None,
-    }
-}
-
-/// Hands the gradients of a product to its operands, weights and bias.
-fn register<B: Backend>(grads: &mut Gradients, nodes: [Option<NodeId>; 3], d: LinearGrads<B>) {
-    for (node, grad) in nodes.into_iter().zip([d.x, d.w, d.bias]) {
-        if let (Some(node), Some(grad)) = (node, grad) {
-            grads.register::<B>(node, grad);
+impl<B: Backend, C: CheckpointStrategy> Maybe<Autodiff<B, C>> {
+    /// Without its graph.
+    pub(super) fn inner(&self) -> Maybe<B> {
+        match self {
+            Self::Some(t) => Maybe::Some(t.primitive().clone()),
+            Self::None => Maybe::None,
         }
     }
 }
@@ -69,8 +62,11 @@ impl<B: VlmGrad> Backward<B, 4> for Linear {
             state.has_bias && bias_node.is_some(),
         ];
         let d = B::linear_backward(dy, x, w, state.pre_activation, state.options, wanted);
-        let nodes = [x_node, w_node, bias_node].map(|node| node.map(|node| node.id));
-        register(grads, nodes, d);
+        for (node, grad) in [(x_node, d.x), (w_node, d.w), (bias_node, d.bias)] {
+            if let (Some(node), Some(grad)) = (node, grad) {
+                grads.register::<B>(node.id, grad);
+            }
+        }
     }
 }
 
@@ -244,32 +240,6 @@ impl<B: VlmGrad> Backward<B, 1> for Gated {
 }
 
 #[derive(Debug)]
-struct Conv2d;
-
-impl<B: VlmGrad> Backward<B, 3> for Conv2d {
-    /// As in [`LinearState`], `x` stands in for a bias that is not there.
-    type State = (NodeId, NodeId, ConvOptions, bool);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let dy = grads.consume::<B>(&ops.node);
-        let (x, w, options, has_bias) = ops.state;
-        let x = checkpointer.retrieve_node_output(x);
-        let w = checkpointer.retrieve_node_output(w);
-        let [x_node, w_node, bias_node] = ops.parents;
-        let bias_node = bias_node.filter(|_| has_bias);
-        let wanted = [x_node.is_some(), w_node.is_some(), bias_node.is_some()];
-        let d = B::conv2d_backward(dy, x, w, options, wanted);
-        let nodes = [x_node, w_node, bias_node].map(|node| node.map(|node| node.id));
-        register(grads, nodes, d);
-    }
-}
-
-#[derive(Debug)]
 struct Unfold;
 
 impl<B: VlmGrad> Backward<B, 1> for Unfold {
@@ -307,7 +277,7 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
         residual: Maybe<Self>,
         options: LinearOptions,
     ) -> FloatTensor<Self> {
-        let (bias_inner, residual_inner) = (inner(&bias), inner(&residual));
+        let (bias_inner, residual_inner) = (bias.inner(), residual.inner());
         let node_or_x = |t: &Maybe<Self>| match t {
             Maybe::Some(t) => t.node(),
             Maybe::None => x.node(),
@@ -453,11 +423,7 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
         }
     }
 
-    fn vlm_rms_norm(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        eps: f32,
-    ) -> FloatTensor<Self> {
+    fn vlm_rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
         let parents = [x.node(), gamma.node()];
         match RmsNorm.prepare::<C>(parents).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
@@ -494,31 +460,6 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
             }
             OpsKind::UnTracked(prep) => {
                 prep.finish(B::vlm_gated(gate_up.into_primitive(), activation))
-            }
-        }
-    }
-
-    fn vlm_conv2d(
-        x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        bias: Maybe<Self>,
-        options: ConvOptions,
-    ) -> FloatTensor<Self> {
-        let bias_inner = inner(&bias);
-        let (bias_node, has_bias) = match &bias {
-            Maybe::Some(bias) => (bias.node(), true),
-            Maybe::None => (x.node(), false),
-        };
-        let parents = [x.node(), w.node(), bias_node];
-        match Conv2d.prepare::<C>(parents).compute_bound().stateful() {
-            OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&x), prep.checkpoint(&w), options, has_bias);
-                let (x, w) = (x.into_primitive(), w.into_primitive());
-                prep.finish(state, B::vlm_conv2d(x, w, bias_inner, options))
-            }
-            OpsKind::UnTracked(prep) => {
-                let (x, w) = (x.into_primitive(), w.into_primitive());
-                prep.finish(B::vlm_conv2d(x, w, bias_inner, options))
             }
         }
     }

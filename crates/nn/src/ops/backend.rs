@@ -43,8 +43,8 @@ pub struct AttentionOptions {
     pub scale: f32,
     /// Per batch row the number of valid keys; keys beyond it are not seen.
     pub key_lengths: Option<Arc<[u32]>>,
-    /// `[B, Tk]` row by row: whether a key is seen at all. For padding in front or between; padding behind needs only
-    /// `key_lengths`. A query that sees no key gives zeros.
+    /// `[B, Tk]` row by row: whether a key is seen at all; or `[B, Tq, Tk]`: whether a query sees a key. For padding in
+    /// front or between; padding behind needs only `key_lengths`. A query that sees no key gives zeros.
     pub key_mask: Option<Arc<[bool]>>,
 }
 
@@ -57,15 +57,6 @@ pub struct RopeOptions {
     pub layout: RopeLayout,
     /// The angles, of `B * T` tokens or of `T` that all sequences share.
     pub rotation: Arc<Rotation>,
-}
-
-/// What [`conv2d`](super::conv2d) does besides the product.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvOptions {
-    /// The window and its steps.
-    pub window: Window,
-    /// Arithmetic of the products; sums are always f32.
-    pub precision: Precision,
 }
 
 /// One fused AdamW update; see [`vlm_kernels::AdamW`].
@@ -106,22 +97,11 @@ pub trait VlmOps: Backend {
     /// Rows of `table: [V, D]` at `ids: [B, T]`, giving `[B, T, D]`.
     fn vlm_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self>;
     /// RMSNorm over the last dimension.
-    fn vlm_rms_norm(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        eps: f32,
-    ) -> FloatTensor<Self>;
+    fn vlm_rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
     /// The heads of `x: [B, T, D]`, turned.
     fn vlm_rope(x: FloatTensor<Self>, options: RopeOptions) -> FloatTensor<Self>;
     /// `activation(gate) * up` of rows `[gate, up]`: `[.., 2 W]` to `[.., W]`.
     fn vlm_gated(gate_up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
-    /// Convolution of `x: [B, H, W, C]` with `w: [O, KH * KW * C]`, giving `[B, OH, OW, O]`.
-    fn vlm_conv2d(
-        x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        #[extension_type] bias: Maybe<Self>,
-        options: ConvOptions,
-    ) -> FloatTensor<Self>;
     /// Windows of `x: [B, H, W, C]` as rows: `[B, OH, OW, KH * KW * C]` (im2col, channels last).
     fn vlm_unfold(x: FloatTensor<Self>, window: Window) -> FloatTensor<Self>;
     /// Non-overlapping patches of `x: [B, C, H, W]`: `[B, H/p * W/p, C * p * p]`.
@@ -161,7 +141,7 @@ impl Window {
     }
 }
 
-/// Gradients of a linear layer or a convolution; absent where nobody asked.
+/// Gradients of a linear layer; absent where nobody asked.
 pub struct LinearGrads<B: Backend> {
     pub x: Option<FloatTensor<B>>,
     pub w: Option<FloatTensor<B>>,
@@ -230,13 +210,6 @@ pub trait VlmGrad: VlmOps {
         gate_up: FloatTensor<Self>,
         activation: Activation,
     ) -> FloatTensor<Self>;
-    fn conv2d_backward(
-        dy: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        options: ConvOptions,
-        wanted: [bool; 3],
-    ) -> LinearGrads<Self>;
     fn cross_entropy_backward(
         dlosses: FloatTensor<Self>,
         logits: FloatTensor<Self>,

@@ -1,7 +1,9 @@
 //! The same operations composed of Burn's own: the path of devices without our kernels, and the reference
 //! of the fused path in tests. Shapes are those of the functions in [`super`].
 
-use super::{Activation, AdamWStep, AttentionOptions, RopeLayout, RopeOptions, Window};
+use super::{
+    Activation, AdamWStep, AttentionOptions, Roi, RoiAlignShape, RopeLayout, RopeOptions, Window,
+};
 use burn::tensor::{Int, Tensor, TensorData, activation as act};
 
 fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
@@ -98,16 +100,6 @@ pub fn gated<const D: usize>(gate_up: Tensor<D>, activation: Activation) -> Tens
     activate(gate, activation) * gate_up.narrow(D - 1, width, width)
 }
 
-/// See [`super::conv2d`].
-pub fn conv2d(
-    x: Tensor<4>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    window: Window,
-) -> Tensor<4> {
-    linear(unfold(x, window), weight, bias, None, Activation::None)
-}
-
 fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     let [b, t, d] = x.dims();
     x.reshape([b, t, heads, d / heads]).swap_dims(1, 2) // [B, H, T, D/H]
@@ -141,7 +133,13 @@ pub fn cross_attention(q: Tensor<3>, kv: Tensor<3>, options: AttentionOptions) -
             let seen = seen.min(lengths.map_or(tk, |l| l[batch] as usize));
             values[seen.min(tk)..].fill(-1e30);
             if let Some(mask) = options.key_mask.as_deref() {
-                let hidden = mask[batch * tk..][..tk].iter().map(|seen| !seen);
+                // of each key, or of each pair of query and key
+                let of = if mask.len() == b * tq * tk {
+                    row
+                } else {
+                    batch
+                };
+                let hidden = mask[of * tk..][..tk].iter().map(|seen| !seen);
                 for (value, _) in values.iter_mut().zip(hidden).filter(|(_, hidden)| *hidden) {
                     *value = -1e30;
                 }
@@ -199,6 +197,56 @@ pub fn unfold(x: Tensor<4>, window: Window) -> Tensor<4> {
         }
     }
     Tensor::cat(columns, 3)
+}
+
+/// See [`super::conv2d`].
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<4>>,
+    window: Window,
+    groups: usize,
+    activation: Activation,
+) -> Tensor<4> {
+    let (inputs, outputs) = (x.dims()[3] / groups, weight.dims()[0] / groups);
+    let parts = (0..groups).map(|g| {
+        let x = unfold(x.clone().narrow(3, g * inputs, inputs), window); // [B, OH, OW, K * K * C / G]
+        let weight = weight.clone().narrow(0, g * outputs, outputs);
+        let bias = bias.clone().map(|b| b.narrow(0, g * outputs, outputs));
+        linear(x, weight, bias, None, activation)
+    });
+    let y = Tensor::cat(parts.collect(), 3); // [B, OH, OW, O]
+    match residual {
+        Some(residual) => y + residual,
+        None => y,
+    }
+}
+
+/// See [`super::roi_align`]: a sparse matrix, the same number of terms in every row, times the pixels.
+pub fn roi_align(x: Tensor<4>, rois: &[Roi], shape: RoiAlignShape) -> Tensor<4> {
+    let dims = x.dims();
+    let [b, h, w, c] = dims;
+    let device = x.device();
+    let cells = vlm_kernels::roi_align_terms(dims, rois, shape);
+    let most = cells.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let mut places = vec![0i64; cells.len() * most];
+    let mut weights = vec![0f32; cells.len() * most];
+    for (i, terms) in cells.iter().enumerate() {
+        for (j, &(place, weight)) in terms.iter().enumerate() {
+            places[i * most + j] = place as i64;
+            weights[i * most + j] = weight;
+        }
+    }
+    let n = cells.len();
+    let output = [rois.len(), shape.output[0], shape.output[1], c];
+    if n * c == 0 {
+        return Tensor::zeros(output, &device);
+    }
+    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [n * most]), &device);
+    let weights = Tensor::<3>::from_data(TensorData::new(weights, [n, 1, most]), &device);
+    let pixels = x.reshape([b * h * w, c]).select(0, places); // [N * terms, C]
+    weights.matmul(pixels.reshape([n, most, c])).reshape(output)
 }
 
 /// See [`super::patchify`].

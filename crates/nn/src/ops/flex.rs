@@ -1,8 +1,8 @@
 //! The fused operations on Burn's Flex (CPU) backend, by `vlm-kernels`.
 
 use super::backend::{
-    AdamWStep, AttentionOptions, ConvOptions, LinearGrads, LinearOptions, Maybe, RopeOptions,
-    VlmGrad, VlmOps, Window,
+    AdamWStep, AttentionOptions, LinearGrads, LinearOptions, Maybe, RopeOptions, VlmGrad, VlmOps,
+    Window,
 };
 use super::packed::{Kept, WeightFormat};
 use super::precision;
@@ -15,7 +15,7 @@ use vlm_kernels::{
     Activation, AttentionShape, Epilogue, HeadsMut, HeadsRef, Mask, MatRef, PackedWeights, Saved,
 };
 
-fn f32s(t: &FlexTensor) -> &[f32] {
+pub(super) fn f32s(t: &FlexTensor) -> &[f32] {
     t.as_slice().expect("contiguous f32 tensor")
 }
 
@@ -34,7 +34,7 @@ fn ids(t: &FlexTensor) -> Vec<i64> {
     }
 }
 
-fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+pub(super) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let shape = shape.into();
     debug_assert_eq!(data.len(), shape.num_elements());
     FlexTensor::new(
@@ -54,14 +54,14 @@ fn with_last(shape: &Shape, last: usize) -> Shape {
     Shape::from(dims)
 }
 
-fn dims<const D: usize>(t: &FlexTensor) -> [usize; D] {
+pub(super) fn dims<const D: usize>(t: &FlexTensor) -> [usize; D] {
     t.shape()
         .to_vec()
         .try_into()
         .expect("rank checked by the tensor-level wrapper")
 }
 
-fn contiguous(t: Maybe<Flex>) -> Option<FlexTensor> {
+pub(super) fn contiguous(t: Maybe<Flex>) -> Option<FlexTensor> {
     match t {
         Maybe::Some(t) => Some(t.to_contiguous()),
         Maybe::None => None,
@@ -126,10 +126,10 @@ impl AttentionOptions {
     /// What is added to the scores of `[B, Tq, Tk]`, where keys are hidden one by one.
     fn added(&self, batch: usize, q_len: usize, k_len: usize) -> Option<Vec<f32>> {
         let seen = self.key_mask.as_deref()?;
-        assert_eq!(
-            seen.len(),
-            batch * k_len,
-            "attention: key_mask is not [{batch}, {k_len}]"
+        let by_pair = seen.len() == batch * q_len * k_len;
+        assert!(
+            by_pair || seen.len() == batch * k_len,
+            "attention: key_mask is neither [{batch}, {k_len}] nor [{batch}, {q_len}, {k_len}]"
         );
         let mut values = vec![f32::NEG_INFINITY; batch * q_len * k_len];
         for (row, values) in values.chunks_mut(k_len.max(1)).enumerate() {
@@ -139,7 +139,8 @@ impl AttentionOptions {
             } else {
                 k_len
             };
-            let seen = &seen[b * k_len..][..until];
+            let of = if by_pair { row } else { b };
+            let seen = &seen[of * k_len..][..until];
             for (value, _) in values.iter_mut().zip(seen).filter(|(_, seen)| **seen) {
                 *value = 0.0;
             }
@@ -189,7 +190,9 @@ fn attend(
     let (products, scale) = (precision(), options.scale);
     let log_sum_exp = if save {
         let mut logs = unfilled(b * shape.heads * tq);
-        kernels::attention_saving(products, shape, q, k, v, mask, lengths, scale, to, &mut logs);
+        kernels::attention_saving(
+            products, shape, q, k, v, mask, lengths, scale, to, &mut logs,
+        );
         Some(tensor(logs, [b, shape.heads, tq]))
     } else {
         kernels::attention(products, shape, q, k, v, mask, lengths, scale, to);
@@ -311,26 +314,6 @@ impl VlmOps for Flex {
         let mut y = unfilled(shape.num_elements() / 2);
         kernels::gated(activation, f32s(&gate_up), width, &mut y);
         tensor(y, with_last(&shape, width))
-    }
-
-    fn vlm_conv2d(
-        x: FlexTensor,
-        w: FlexTensor,
-        bias: Maybe<Self>,
-        options: ConvOptions,
-    ) -> FlexTensor {
-        let (x, w, bias) = (x.to_contiguous(), w.to_contiguous(), contiguous(bias));
-        let shape = options.window.over(dims(&x));
-        let [outputs, inputs] = dims(&w);
-        let out = [shape.batch, shape.out_height(), shape.out_width(), outputs];
-        let mut y = unfilled(out.iter().product());
-        let packed = PackedWeights::new(options.precision, f32s(&w), outputs, inputs);
-        let epilogue = Epilogue {
-            bias: bias.as_ref().map(f32s),
-            ..Epilogue::NONE
-        };
-        kernels::conv2d(f32s(&x), &packed, shape, epilogue, &mut y);
-        tensor(y, out)
     }
 
     fn vlm_cross_entropy(
@@ -556,14 +539,7 @@ impl VlmGrad for Flex {
         let (dy, x, gamma) = (dy.to_contiguous(), x.to_contiguous(), gamma.to_contiguous());
         let [d] = dims(&gamma);
         let (mut dx, mut dgamma) = (unfilled(x.shape().num_elements()), unfilled(d));
-        kernels::rms_norm_backward(
-            f32s(&dy),
-            f32s(&x),
-            f32s(&gamma),
-            eps,
-            &mut dx,
-            &mut dgamma,
-        );
+        kernels::rms_norm_backward(f32s(&dy), f32s(&x), f32s(&gamma), eps, &mut dx, &mut dgamma);
         [tensor(dx, x.shape()), tensor(dgamma, [d])]
     }
 
@@ -578,32 +554,6 @@ impl VlmGrad for Flex {
         let mut d = unfilled(shape.num_elements());
         kernels::gated_backward(activation, f32s(&gate_up), f32s(&dy), width, &mut d);
         tensor(d, shape)
-    }
-
-    fn conv2d_backward(
-        dy: FlexTensor,
-        x: FlexTensor,
-        w: FlexTensor,
-        options: ConvOptions,
-        [want_x, want_w, want_bias]: [bool; 3],
-    ) -> LinearGrads<Self> {
-        let (dy, x, w) = (dy.to_contiguous(), x.to_contiguous(), w.to_contiguous());
-        let shape = options.window.over(dims(&x));
-        let [outputs, inputs] = dims(&w);
-        let products = options.precision;
-        LinearGrads {
-            x: want_x.then(|| {
-                let mut dx = unfilled(x.shape().num_elements());
-                kernels::conv2d_input_gradient(products, f32s(&dy), f32s(&w), shape, &mut dx);
-                tensor(dx, x.shape())
-            }),
-            w: want_w.then(|| {
-                let mut dw = unfilled(outputs * inputs);
-                kernels::conv2d_weight_gradient(products, f32s(&dy), f32s(&x), shape, &mut dw);
-                tensor(dw, [outputs, inputs])
-            }),
-            bias: want_bias.then(|| bias_gradient(&dy, outputs)),
-        }
     }
 
     fn cross_entropy_backward(

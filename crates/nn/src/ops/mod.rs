@@ -11,17 +11,21 @@ mod backend;
 pub mod composed;
 mod flex;
 mod packed;
+mod vision;
 
 use backend::{Maybe, VlmOps};
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{Device, Int, Tensor};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use vision::{ConvOptions, RoiAlignOptions, VisionOps};
 
-pub use backend::{
-    AdamWStep, AttentionOptions, ConvOptions, LinearOptions, RopeOptions, Window,
-};
+pub use backend::{AdamWStep, AttentionOptions, LinearOptions, RopeOptions, Window};
 pub use packed::{PackedWeight, WeightFormat};
-pub use vlm_kernels::{Activation, Precision, RopeLayout, Rotation, inverse_frequencies};
+pub use vlm_kernels::{
+    Activation, BoxExtent, Precision, Roi, RoiAlignShape, RopeLayout, Rotation,
+    inverse_frequencies, nms,
+};
 
 static PRECISION: AtomicU8 = AtomicU8::new(0);
 
@@ -270,7 +274,12 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f32) -> Ten
 /// `x: [B, T, D]`, heads side by side; `options.rotation` has `B * T` tokens or `T`; gives `[B, T, D]`.
 pub fn rope(x: Tensor<3>, options: RopeOptions) -> Tensor<3> {
     let [b, t, d] = x.dims();
-    assert_eq!(d % options.heads, 0, "rope: width {d}, {} heads", options.heads);
+    assert_eq!(
+        d % options.heads,
+        0,
+        "rope: width {d}, {} heads",
+        options.heads
+    );
     let (head, turned) = (d / options.heads, options.rotation.rotary_dim());
     assert!(
         turned <= head,
@@ -300,44 +309,6 @@ pub fn gated<const D: usize>(gate_up: Tensor<D>, activation: Activation) -> Tens
     Tensor::from_dispatch(Dispatch::vlm_gated(gate_up.into_dispatch(), activation))
 }
 
-/// Convolution, channels last. On the CPU windows are unfolded band by band, in the backward pass again, so that working
-/// memory does not grow with the batch; elsewhere it is [`unfold`] and [`linear`].
-///
-/// # Shapes
-/// `x: [B, H, W, C]`, `weight: [O, KH * KW * C]`, `bias: [O]`; gives `[B, OH, OW, O]`.
-pub fn conv2d(
-    x: Tensor<4>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    window: Window,
-) -> Tensor<4> {
-    let ([_, h, w, c], [_, inputs]) = (x.dims(), weight.dims());
-    let [kh, kw] = window.kernel;
-    assert_eq!(
-        inputs,
-        kh * kw * c,
-        "conv2d: expected a weight for windows of {kh} x {kw} x {c}"
-    );
-    let [ph, pw] = window.padding;
-    assert!(
-        h + 2 * ph >= kh && w + 2 * pw >= kw,
-        "conv2d: pictures of {h} x {w} are smaller than the window of {kh} x {kw}"
-    );
-    if !fused(&x.device()) {
-        return composed::conv2d(x, weight, bias, window);
-    }
-    let options = ConvOptions {
-        window,
-        precision: precision(),
-    };
-    Tensor::from_dispatch(Dispatch::vlm_conv2d(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        maybe(bias),
-        options,
-    ))
-}
-
 /// Sliding windows as rows (im2col), channels last: with [`linear`] this is a convolution.
 ///
 /// # Shapes
@@ -347,6 +318,64 @@ pub fn unfold(x: Tensor<4>, window: Window) -> Tensor<4> {
         return composed::unfold(x, window);
     }
     Tensor::from_dispatch(Dispatch::vlm_unfold(x.into_dispatch(), window))
+}
+
+/// Convolution in `groups` groups of channels, channels last: `activation(conv(x, weight) + bias) + residual`.
+///
+/// # Shapes
+/// `x: [B, H, W, C]`, `weight: [O, KH * KW * C / groups]` with the channel last, `bias: [O]`, `residual: [B, OH, OW, O]`;
+/// gives `[B, OH, OW, O]`.
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    residual: Option<Tensor<4>>,
+    window: Window,
+    groups: usize,
+    activation: Activation,
+) -> Tensor<4> {
+    let ([_, _, _, c], [o, k]) = (x.dims(), weight.dims());
+    assert!(
+        groups > 0 && c.is_multiple_of(groups) && o.is_multiple_of(groups),
+        "convolution: {c} channels to {o} are no {groups} groups"
+    );
+    assert_eq!(
+        k,
+        window.kernel[0] * window.kernel[1] * c / groups,
+        "convolution: the weight does not fit {c} channels in {groups} groups"
+    );
+    if !fused(&x.device()) {
+        return composed::conv2d(x, weight, bias, residual, window, groups, activation);
+    }
+    let options = ConvOptions {
+        window,
+        groups,
+        activation,
+        precision: precision(),
+    };
+    Tensor::from_dispatch(Dispatch::vlm_conv2d(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        maybe(bias),
+        maybe(residual),
+        options,
+    ))
+}
+
+/// RoIAlign (He et al., "Mask R-CNN", 2017): a grid of features for each box, each cell the mean of bilinear samples.
+/// Differentiable by the features, not by the boxes.
+///
+/// # Shapes
+/// `x: [B, H, W, C]`; gives `[R, PH, PW, C]` for `R` boxes.
+pub fn roi_align(x: Tensor<4>, rois: &[Roi], shape: RoiAlignShape) -> Tensor<4> {
+    if !fused(&x.device()) {
+        return composed::roi_align(x, rois, shape);
+    }
+    let options = RoiAlignOptions {
+        rois: Arc::from(rois),
+        shape,
+    };
+    Tensor::from_dispatch(Dispatch::vlm_roi_align(x.into_dispatch(), options))
 }
 
 /// Non-overlapping patches in the order of a flattened convolution weight: channel, row, column.

@@ -11,7 +11,7 @@ mod zip;
 
 pub use self::checkpoint::{Checkpoint, Format, TensorInfo};
 pub use self::files::weights_file;
-pub use self::names::Rule;
+pub use self::names::{Rule, name_fits};
 pub use self::safetensors::{StoreDtype, to_bytes};
 pub use self::tensor::Dtype;
 

@@ -133,6 +133,12 @@ impl Rule {
     }
 }
 
+/// Whether a name fits a pattern: `*` stands for any one part between dots or for some letters of it, `**` for any number
+/// of parts, none included.
+pub fn name_fits(pattern: &str, name: &str) -> bool {
+    captures(pattern, name).is_some()
+}
+
 /// What the stars of a pattern stand for in a name that fits it.
 pub(super) fn captures<'a>(pattern: &str, name: &'a str) -> Option<Vec<&'a str>> {
     let mut found = Vec::new();

@@ -287,7 +287,13 @@ mod tests {
         for (quads, extremes) in [(1, false), (2, false), (4, false), (7, false), (2, true)] {
             let largest = ((1_u32 << BITS) - 1) as u8;
             let w: Vec<u8> = (0..quads * 256)
-                .map(|i| if extremes { largest } else { random(i, 1) & largest })
+                .map(|i| {
+                    if extremes {
+                        largest
+                    } else {
+                        random(i, 1) & largest
+                    }
+                })
                 .collect();
             let a: Vec<u8> = (0..quads * 16 * ROWS)
                 .map(|i| match (extremes, i / 4 % ROWS) {

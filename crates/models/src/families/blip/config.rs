@@ -221,6 +221,7 @@ impl BlipConfig {
                 cross_attention: decoder.then_some(BertCrossAttention {
                     from_layer: 0,
                     memory_width: vision_sizes.hidden_size,
+                    paired: false,
                 }),
                 padding_idx: Some(pad_token_id as usize),
                 pooler: task == BlipTask::Contrastive,
@@ -291,6 +292,7 @@ impl BlipConfig {
             cross_attention: Some(BertCrossAttention {
                 from_layer: 0,
                 memory_width,
+                paired: false,
             }),
             ..self.text.clone()
         }
@@ -367,6 +369,7 @@ impl BlipConfig {
             cross_attention: Some(BertCrossAttention {
                 from_layer: 0,
                 memory_width: width,
+                paired: false,
             }),
             padding_idx: Some(0),
             pooler: false,

@@ -1,7 +1,7 @@
 //! Published names of BLIP's parameters to ours, in both layouts.
 
 use super::BlipConfig;
-use crate::encoders::{bert_head_rules, bert_rules};
+use crate::encoders::{bert_head_rules, bert_rules, timm_vision_rules};
 use vlm_nn::weights::{Checkpoint, Rule};
 
 /// What both layouts share.
@@ -52,28 +52,9 @@ const PUBLISHED: &[Rule] = &[
     Rule::Flatten("logit_scale", "logit_scale"),
 ];
 
-/// The authors' names of the picture encoder, which are timm's, and of what only training needs: copies of the encoders
-/// that follow them with momentum, and queues of their outputs.
+/// The authors' names of what only training needs: copies of the encoders that follow them with momentum, and queues of
+/// their outputs. Those of the picture encoder are timm's.
 const ORIGINAL: &[Rule] = &[
-    Rule::Squeeze("visual_encoder.cls_token", "vision.class"),
-    Rule::Squeeze("visual_encoder.pos_embed", "vision.position"),
-    Rule::Flatten(
-        "visual_encoder.patch_embed.proj.weight",
-        "vision.patch.weight",
-    ),
-    Rule::Name("visual_encoder.patch_embed.proj.bias", "vision.patch.bias"),
-    Rule::Name("visual_encoder.blocks.*.norm1.*", "vision.blocks.*.norm1.*"),
-    Rule::Name(
-        "visual_encoder.blocks.*.attn.qkv.*",
-        "vision.blocks.*.attn.qkv.*",
-    ),
-    Rule::Name(
-        "visual_encoder.blocks.*.attn.proj.*",
-        "vision.blocks.*.attn.out.*",
-    ),
-    Rule::Name("visual_encoder.blocks.*.norm2.*", "vision.blocks.*.norm2.*"),
-    Rule::Name("visual_encoder.blocks.*.mlp.*.*", "vision.blocks.*.mlp.*.*"),
-    Rule::Name("visual_encoder.norm.*", "vision.post_norm.*"),
     Rule::Flatten("temp", "temperature"),
     Rule::Ignore("visual_encoder_m.**"),
     Rule::Ignore("text_encoder_m.**"),
@@ -110,6 +91,7 @@ pub fn translated(checkpoint: Checkpoint, config: &BlipConfig) -> (Checkpoint, b
     };
     let rules = [
         vision,
+        timm_vision_rules!("visual_encoder.", "vision."),
         HEADS,
         bert_rules!("text_encoder.", "text."),
         // of `BlipModel`

@@ -19,47 +19,18 @@ use crate::capability::{Pictures, Tokens};
 use crate::decoders::BertDecoder;
 use crate::error::{Error, expect};
 use crate::generate::{Options, Strategy, generate};
-use crate::reference::{Inputs, Numbers, Outputs, Reference, Value};
+use crate::reference::{Inputs, Numbers, Outputs, Reference, Value, put};
 use burn::tensor::Tensor;
 use vlm_nn::KeyMask;
-
-fn put<const D: usize>(outputs: &mut Outputs, name: &str, tensor: Tensor<D>) {
-    outputs.insert(name.to_owned(), Value::floats(tensor));
-}
-
-fn rows(shape: [usize; 2], ids: Vec<i64>) -> Vec<Vec<i64>> {
-    let rows = ids.chunks(shape[1].max(1)).map(<[i64]>::to_vec);
-    rows.collect()
-}
 
 impl Blip {
     /// Texts with their mask, checked.
     fn tokens(&self, inputs: &Inputs, name: &str, mask: &str) -> Result<Option<Tokens>, Error> {
-        let Some((shape, ids)) = inputs.integers::<2>(name)? else {
-            return Ok(None);
-        };
-        let known =
-            |id: &i64| usize::try_from(*id).is_ok_and(|id| id < self.config.text.vocab_size);
-        let bad = ids.iter().find(|id| !known(id));
-        let expected = format!("ids below {}", self.config.text.vocab_size);
-        expect(bad.is_none(), name, expected, bad.unwrap_or(&0))?;
-        let ids = rows(shape, ids);
-        let ids = ids
-            .iter()
-            .map(|row| row.iter().map(|&id| id as u32).collect());
-        let mask = inputs.integers::<2>(mask)?.map(|(shape, mask)| {
-            let mask = rows(shape, mask);
-            let seen = |row: &Vec<i64>| row.iter().map(|&x| x != 0).collect();
-            mask.iter().map(seen).collect()
-        });
-        Tokens::new(ids.collect(), mask).map(Some)
+        inputs.tokens(name, mask, self.config.text.vocab_size)
     }
 
     fn labels(&self, inputs: &Inputs) -> Result<Option<Labels>, Error> {
-        let labels = inputs.integers::<2>("labels")?;
-        Ok(labels.map(|(shape, ids)| Labels {
-            ids: rows(shape, ids),
-        }))
+        Ok(inputs.rows("labels")?.map(|ids| Labels { ids }))
     }
 
     /// Logits, and the loss if there are labels.

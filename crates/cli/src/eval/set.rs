@@ -1,0 +1,156 @@
+//! Data sets of other descriptions than `items.jsonl`: which records are measured, and how their pictures are read.
+
+use clap::{Args, ValueEnum};
+use std::path::Path;
+use vlm_data::datasets::items::{self, QuestionAnswer};
+use vlm_data::datasets::{Part, Record, Set, Split};
+use vlm_data::image::{Image, Limits};
+
+/// Which records of a data set, and what is done to their pictures
+#[derive(Args, Clone, Debug)]
+pub struct SetArgs {
+    /// Only what a recipe with this data.held_out holds out
+    #[arg(long, value_name = "SHARE")]
+    held_out: Option<f64>,
+    /// The recipe's data.split_seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    split_seed: u64,
+    /// Only this part, where the data have parts, such as test
+    #[arg(long, value_name = "NAME")]
+    part: Option<String>,
+    /// Change pictures before they are prepared, to see how much the model depends on their style
+    #[arg(long, value_enum)]
+    style: Option<Style>,
+}
+
+/// A change of pictures that keeps what they show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Style {
+    /// Gaussian blur, its deviation a fortieth of the picture's width
+    Blurred,
+    /// Every hue a third of the circle further
+    Recoloured,
+    /// Turned by 20 degrees on white
+    Rotated,
+    /// Grey in place of colours
+    Grey,
+}
+
+impl Style {
+    fn of(self, image: Image) -> Image {
+        match self {
+            Self::Blurred => {
+                let deviation = image.width() as f32 / 40.0;
+                image.blurred(deviation)
+            }
+            Self::Recoloured => image.with_hue(1.0 / 3.0),
+            Self::Rotated => image.rotated(20.0, [255; 3]),
+            Self::Grey => image.greyscale(),
+        }
+    }
+}
+
+/// Records to measure on.
+pub struct Chosen {
+    set: Set,
+    places: Vec<usize>,
+    style: Option<Style>,
+    limits: Limits,
+}
+
+impl SetArgs {
+    /// Opens a data set that is not a directory with `items.jsonl`, or one of directories for classes; `None` for those.
+    ///
+    /// # Errors
+    /// A set that cannot be read, or has none of the records asked for.
+    pub fn open(&self, path: &Path) -> anyhow::Result<Option<Chosen>> {
+        let asked = self.held_out.is_some() || self.part.is_some() || self.style.is_some();
+        // what is not there is reported by what reads directories
+        let plain = !path.is_file()
+            && (!path.exists()
+                || path.join(items::FILE_NAME).is_file()
+                || matches!(Set::open(path), Err(vlm_data::Error::Missing { .. })));
+        if plain && !asked {
+            return Ok(None);
+        }
+        let set = Set::open(path)?;
+        let records = set.records();
+        let of_part = |i: &usize| match &self.part {
+            Some(part) => records[*i].part == *part,
+            None => true,
+        };
+        let mut places: Vec<usize> = (0..records.len()).filter(of_part).collect();
+        if let Some(fraction) = self.held_out {
+            if !(fraction > 0.0 && fraction < 1.0) {
+                anyhow::bail!("--held-out: expected a share between 0 and 1, found {fraction}");
+            }
+            let some: Vec<Record> = places.iter().map(|&i| records[i].clone()).collect();
+            let seed = self.split_seed;
+            let held_out = Split { fraction, seed }.part(&some, Part::HeldOut);
+            places = held_out.into_iter().map(|i| places[i]).collect();
+        }
+        if places.is_empty() {
+            anyhow::bail!(
+                "{}: expected records of the part, found none",
+                path.display()
+            );
+        }
+        Ok(Some(Chosen {
+            set,
+            places,
+            style: self.style,
+            limits: Limits::default(),
+        }))
+    }
+}
+
+impl Chosen {
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// A record by its place among those chosen.
+    pub fn record(&self, i: usize) -> &Record {
+        &self.set.records()[self.places[i]]
+    }
+
+    /// The set.
+    pub fn set(&self) -> &Set {
+        &self.set
+    }
+
+    /// The name of a record's first picture.
+    pub fn name(&self, i: usize) -> String {
+        let name = self.record(i).pictures.first();
+        self.set.archive().place(name.map_or("", String::as_str))
+    }
+
+    /// The first pictures of a record, again from the first where it has fewer.
+    ///
+    /// # Errors
+    /// A file that is missing or no picture.
+    pub fn pictures(&self, i: usize, count: usize) -> Result<Vec<Image>, vlm_data::Error> {
+        let names = &self.record(i).pictures;
+        let names = names.iter().cycle().take(count);
+        let read = names.map(|name| {
+            let image = self.set.picture(name, &self.limits)?;
+            Ok(match self.style {
+                Some(style) => style.of(image),
+                None => image,
+            })
+        });
+        read.collect()
+    }
+
+    /// What is asked about a record; a statement is answered with `true` or `false`.
+    pub fn questions(&self, i: usize) -> Vec<QuestionAnswer> {
+        let record = self.record(i);
+        let statement = record.statement.iter().map(|s| QuestionAnswer {
+            question: s.text.clone(),
+            answer: s.truth.to_string(),
+            kind: "statement".to_owned(),
+        });
+        record.questions.iter().cloned().chain(statement).collect()
+    }
+}

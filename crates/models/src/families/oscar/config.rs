@@ -1,0 +1,229 @@
+//! What an Oscar+ is: read from a released `config.json` and told by the parts of its checkpoint.
+
+use crate::encoders::published::Fields;
+use crate::encoders::{BertConfig, check_size};
+use crate::error::{Error, expect};
+use serde_json::Value;
+use vlm_nn::ops::Activation;
+use vlm_nn::weights::Checkpoint;
+
+/// What a checkpoint was trained for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OscarTask {
+    /// `BertImgForPreTraining`: masked tokens, and whether words, tags and picture belong together.
+    Pretraining,
+    /// `BertForImageCaptioning`.
+    Captioning,
+    /// `ImageBertForSequenceClassification`: VQA with its answers, retrieval with two classes.
+    Classification,
+    /// `ImageBertForMultipleChoice`: several triplets, one answer (NLVR2).
+    Choice,
+}
+
+/// The loss of a classification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OscarLoss {
+    /// Binary cross-entropy of each class, times the number of classes (VQA).
+    Binary,
+    /// Cross-entropy of classes.
+    Classes,
+}
+
+/// Layers on the pooled state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OscarClassifier {
+    /// One layer.
+    Linear,
+    /// Two layers with a ReLU between them, and a norm behind it if `norm`.
+    Mlp {
+        /// Width of the hidden layer, in hidden sizes.
+        scale: usize,
+        /// Whether there is a norm.
+        norm: bool,
+    },
+}
+
+/// Sizes and variant of the family; field names as in released files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OscarConfig {
+    /// What it is made of.
+    pub task: OscarTask,
+    /// The fusion encoder.
+    pub bert: BertConfig,
+    /// Numbers of a region: features, and six of its place where there are 2,054.
+    pub img_feature_dim: usize,
+    /// What is added to the variance in the norm of regions, if there is one.
+    pub img_layer_norm_eps: Option<f64>,
+    /// Classes of a classification.
+    pub num_labels: usize,
+    /// Triplets to one answer.
+    pub num_choice: usize,
+    /// Layers of a classification.
+    pub classifier: OscarClassifier,
+    /// Its loss.
+    pub loss: OscarLoss,
+    /// Classes of the contrastive loss of pre-training: together, other tags, other words.
+    pub num_contrast_classes: usize,
+    /// Label smoothing of the captioning loss.
+    pub label_smoothing: f32,
+    /// Whether the captioner's output layer is the table of word embeddings.
+    pub tie_weights: bool,
+}
+
+/// What a released config says of training and of other kinds of models.
+const WITHOUT_EFFECT: &[&str] = &[
+    "adapt",
+    "attention_probs_dropout_prob",
+    "code_dim",
+    "code_level",
+    "code_size",
+    "code_voc",
+    "drop_out",
+    "drop_worst_after",
+    "drop_worst_ratio",
+    "freeze_embedding",
+    "hidden_dropout_prob",
+    "initializer_range",
+    "max_img_seq_length",
+    "num_classes",
+    "od_label_conf",
+    "output_past",
+    "stack_layer",
+    "use_b",
+];
+
+/// A flag that some releases write as a number and some as null.
+fn loose_flag(fields: &Fields, name: &str) -> Result<bool, Error> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(Value::Number(n)) => Ok(n.as_f64() != Some(0.0)),
+        Some(_) => fields.flag(name, false),
+    }
+}
+
+/// Whether a config without `model_type` is of this family: it tells the width of regions.
+pub fn is_config(config: &Value) -> bool {
+    config.get("img_feature_dim").is_some() && config.get("img_feature_type").is_some()
+}
+
+impl OscarConfig {
+    /// Reads and validates a released `config.json`; the parts of the checkpoint say what the model is made of.
+    ///
+    /// # Errors
+    /// A field of the wrong type, out of range, that does not fit another, or that is not understood; a checkpoint
+    /// without a head.
+    pub fn parse(json: &str, checkpoint: &Checkpoint) -> Result<Self, Error> {
+        let json: Value = serde_json::from_str(json)?;
+        let fields = Fields::of(&json)?;
+        let kind = fields.text("img_feature_type", "")?;
+        expect(
+            !kind.starts_with("dis_code"),
+            "img_feature_type",
+            "features of a region detector, such as \"faster_r-cnn\"",
+            format!("{kind:?}"),
+        )?;
+        let has = |part: &str| checkpoint.tensors().any(|t| t.name.starts_with(part));
+        let mlp = has("classifier.0.");
+        let classifies = mlp || has("classifier.");
+        let hidden_size = fields.size("hidden_size", 768)?;
+        let num_choice = fields.size("num_choice", 2)?;
+        // how many pooled states the classifier reads
+        let first = if mlp {
+            "classifier.0.weight"
+        } else {
+            "classifier.weight"
+        };
+        let read = checkpoint.shape(first).and_then(|s| s.get(1)).copied();
+        let several = read.is_some_and(|inputs| inputs > hidden_size);
+        let task = if classifies && several {
+            OscarTask::Choice
+        } else if classifies {
+            OscarTask::Classification
+        } else if has("cls.seq_relationship.") {
+            OscarTask::Pretraining
+        } else if has("cls.predictions.") {
+            OscarTask::Captioning
+        } else {
+            return Err(Error::Config {
+                place: checkpoint.name().to_owned(),
+                expected: "tensors named classifier, cls.predictions or cls.seq_relationship"
+                    .to_owned(),
+                found: "none".to_owned(),
+            });
+        };
+        let norm = loose_flag(&fields, "use_img_layernorm")?;
+        let img_eps = fields.number("img_layer_norm_eps", 1e-12)?;
+        let scale = fields.size("cls_hidden_scale", 2)?;
+        let config = Self {
+            task,
+            bert: BertConfig {
+                vocab_size: fields.size("vocab_size", 30522)?,
+                max_position_embeddings: fields.size("max_position_embeddings", 512)?,
+                type_vocab_size: fields.size("type_vocab_size", 2)?,
+                hidden_size,
+                intermediate_size: fields.size("intermediate_size", 3072)?,
+                num_hidden_layers: fields.size("num_hidden_layers", 12)?,
+                num_attention_heads: fields.size("num_attention_heads", 12)?,
+                hidden_act: fields.activation(Activation::Gelu)?,
+                layer_norm_eps: fields.number("layer_norm_eps", 1e-12)?,
+                cross_attention: None,
+                padding_idx: Some(0),
+                pooler: true,
+            },
+            img_feature_dim: fields.size("img_feature_dim", 2054)?,
+            img_layer_norm_eps: norm.then_some(img_eps),
+            num_labels: fields.size("num_labels", 2)?,
+            num_choice: if task == OscarTask::Choice {
+                num_choice
+            } else {
+                1
+            },
+            classifier: if mlp {
+                OscarClassifier::Mlp {
+                    scale,
+                    norm: norm && task == OscarTask::Choice,
+                }
+            } else {
+                OscarClassifier::Linear
+            },
+            loss: match fields.get("loss_type").and_then(Value::as_str) {
+                Some("bce") => OscarLoss::Binary,
+                Some("kl") => {
+                    return Err(Error::Config {
+                        place: "loss_type".to_owned(),
+                        expected: "\"bce\", \"xe\" or \"sfmx\"".to_owned(),
+                        found: "\"kl\"".to_owned(),
+                    });
+                }
+                _ => OscarLoss::Classes,
+            },
+            num_contrast_classes: fields.size("num_contrast_classes", 2)?,
+            label_smoothing: fields.number("label_smoothing", 0.0)? as f32,
+            tie_weights: task == OscarTask::Pretraining || loose_flag(&fields, "tie_weights")?,
+        };
+        fields.skip(WITHOUT_EFFECT);
+        fields.finish()?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// # Errors
+    /// The first field that is out of range or does not fit another.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.bert.validate("config")?;
+        check_size("img_feature_dim", self.img_feature_dim, 16384)?;
+        check_size("num_labels", self.num_labels, 1 << 20)?;
+        check_size("num_choice", self.num_choice, 64)?;
+        check_size("num_contrast_classes", self.num_contrast_classes, 64)?;
+        if let OscarClassifier::Mlp { scale, .. } = self.classifier {
+            check_size("cls_hidden_scale", scale, 64)?;
+        }
+        expect(
+            (0.0..1.0).contains(&self.label_smoothing),
+            "label_smoothing",
+            "0 to 1",
+            self.label_smoothing,
+        )
+    }
+}

@@ -1,0 +1,206 @@
+//! torchvision's Faster R-CNN (reference/models_detector.py).
+
+// what the other families' tests need of it
+#[allow(dead_code)]
+mod common;
+
+use burn::tensor::{Device, Tensor};
+use common::{Case, Shapes};
+use std::collections::BTreeMap;
+use vlm_models::capability::{DetectOptions, Pictures};
+use vlm_models::families::Model;
+use vlm_models::reference::{Inputs, Numbers};
+use vlm_nn::weights::{Checkpoint, StoreDtype, to_bytes};
+
+fn case(name: &str) -> Case {
+    Case::open(&format!("faster_rcnn/{name}"))
+}
+
+#[test]
+fn detectors_match_torchvision_at_every_named_tensor() {
+    for (name, least) in [("frozen", 12), ("batch_norm", 2)] {
+        let case = case(name);
+        let model = case.load(&Device::flex());
+        let inputs = Inputs::new(case.inputs());
+        let found = model.reference().unwrap().outputs(&inputs).unwrap();
+        assert_eq!(inputs.unread(), [""; 0]);
+        let expected = case.numbers("out.");
+        assert!(
+            expected["boxes"].shape[0] >= least,
+            "the reference finds objects"
+        );
+        for (output, expected) in expected {
+            let what = format!("{name}: {output}");
+            let found = found
+                .get(&output)
+                .unwrap_or_else(|| panic!("{what}: not given"));
+            assert_eq!(found.shape, expected.shape, "{what}");
+            match (&found.numbers, &expected.numbers) {
+                (Numbers::Floats(found), Numbers::Floats(expected)) => {
+                    let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+                    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+                        // sums of a few dozen terms through a dozen layers
+                        let error = (a - b).abs();
+                        assert!(error <= 3e-5 * largest, "{what}, {i}: {a} is not {b}");
+                    }
+                }
+                (found, expected) => assert_eq!(found, expected, "{what}"),
+            }
+        }
+    }
+}
+
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+fn tensors(case: &Case) -> Tensors {
+    let mut stored = case.checkpoint();
+    let shapes: Shapes = case.shapes();
+    let take = |name: String| {
+        let tensor = stored.take_any(&name).unwrap();
+        (name, tensor)
+    };
+    shapes.into_keys().map(take).collect()
+}
+
+fn checkpoint(tensors: &Tensors) -> Checkpoint {
+    let bytes = to_bytes(tensors, StoreDtype::F32, None).unwrap();
+    Checkpoint::parse(&bytes, "weights").unwrap()
+}
+
+fn objects(model: &Model, options: &DetectOptions) -> Vec<vlm_models::capability::Detection> {
+    let case = case("frozen");
+    let device = Device::flex();
+    let pixels: Tensor<4> = Inputs::new(case.inputs())
+        .floats("pixel_values", &device)
+        .unwrap()
+        .unwrap();
+    let found = model.detect().unwrap();
+    let mut found = found.detect(&Pictures::Fixed(pixels), options).unwrap();
+    assert_eq!(found.len(), 1);
+    found.remove(0).objects
+}
+
+#[test]
+fn weights_of_older_versions_have_other_names_and_do_the_same() {
+    let case = case("frozen");
+    let renamed: Tensors = tensors(&case)
+        .into_iter()
+        .map(|(name, tensor)| {
+            let mut name = name.replace("rpn.head.conv.0.0.", "rpn.head.conv.");
+            for part in ["inner_blocks", "layer_blocks"] {
+                for i in 0..4 {
+                    name = name.replace(&format!("{part}.{i}.0."), &format!("{part}.{i}."));
+                }
+            }
+            (name, tensor)
+        })
+        .collect();
+    assert!(renamed.contains_key("backbone.fpn.inner_blocks.0.weight"));
+    assert!(renamed.contains_key("rpn.head.conv.weight"));
+    let device = Device::flex();
+    let old = Model::load(&case.config().unwrap(), checkpoint(&renamed), &device).unwrap();
+    let options = DetectOptions::default();
+    assert_eq!(
+        objects(&old, &options),
+        objects(&case.load(&device), &options)
+    );
+}
+
+#[test]
+fn thresholds_and_numbers_of_objects_are_obeyed() {
+    let model = case("frozen").load(&Device::flex());
+    let all = objects(&model, &DetectOptions::default());
+    assert_eq!(all.len(), 12);
+    let some = |threshold, most| objects(&model, &DetectOptions { threshold, most });
+    assert_eq!(some(Some(0.5), None), all[..8]);
+    assert_eq!(some(None, Some(3)), all[..3]);
+    assert!(some(Some(1.0), None).is_empty());
+    assert!(some(Some(0.0), Some(1000)).len() > 12);
+    let scores: Vec<f32> = all.iter().map(|o| o.score).collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+}
+
+#[test]
+fn pictures_of_every_shape_are_taken() {
+    let model = case("frozen").load(&Device::flex());
+    let detector = model.detect().unwrap();
+    let device = Device::flex();
+    for shape in [[1, 3, 1, 1], [2, 3, 5, 300], [1, 3, 200, 2]] {
+        let pictures = Pictures::Fixed(Tensor::ones(shape, &device));
+        let found = detector
+            .detect(&pictures, &DetectOptions::default())
+            .unwrap();
+        assert_eq!(found.len(), shape[0]);
+        for object in found.iter().flat_map(|f| &f.objects) {
+            let [x1, y1, x2, y2] = object.corners;
+            let (w, h) = (shape[3] as f32 + 1e-3, shape[2] as f32 + 1e-3);
+            assert!(0.0 <= x1 && x1 < x2 && x2 <= w, "{object:?}");
+            assert!(0.0 <= y1 && y1 < y2 && y2 <= h, "{object:?}");
+        }
+    }
+    let grey = Pictures::Fixed(Tensor::ones([1, 1, 8, 8], &device));
+    let error = detector.detect(&grey, &DetectOptions::default());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("3 channels, found 1"), "{error}");
+}
+
+#[test]
+fn other_class_counts_architectures_and_unknown_fields_are_refused_by_name() {
+    let case = case("frozen");
+    let config = case.config().unwrap();
+    for (from, to, expected) in [
+        (
+            "\"num_classes\": 5",
+            "\"num_classes\": 91",
+            "num_classes: expected 5",
+        ),
+        (
+            "resnet50_fpn",
+            "resnet50_fpn_v2",
+            "architecture: expected fasterrcnn_resnet50_fpn",
+        ),
+        ("\"min_size\": 64", "\"min_size\": 0", "min_size"),
+        (
+            "\"min_size\"",
+            "\"mini_size\"",
+            "mini_size: expected no such field",
+        ),
+        (
+            "\"box_nms_thresh\": 0.5",
+            "\"box_nms_thresh\": 1.5",
+            "box_nms_thresh: expected 0 to 1",
+        ),
+        (
+            "\"torchvision\"",
+            "\"timm\"",
+            "library_name: expected \"torchvision\"",
+        ),
+        (
+            "\"stem_width\": 2",
+            "\"stem_width\": 4",
+            "body.conv1.weight: expected [4, 3, 7, 7]",
+        ),
+    ] {
+        let config = config.replace(from, to);
+        let error = Model::load(&config, case.checkpoint(), &Device::flex());
+        let error = error.expect_err(to).to_string();
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+    let mut lacking = tensors(&case);
+    lacking.remove("roi_heads.box_head.fc7.bias");
+    let error = Model::load(&config, checkpoint(&lacking), &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("- fc7.bias [12]"), "{error}");
+}
+
+#[test]
+fn other_families_name_what_can_detect() {
+    let model = Case::open("clip/first_end").load(&Device::flex());
+    let error = model.detect().err().expect("no detector").to_string();
+    assert!(
+        error.contains("clip cannot detect objects; faster_rcnn"),
+        "{error}"
+    );
+    let detector = case("frozen").load(&Device::flex());
+    assert!(detector.generate().is_err() && detector.embed_image().is_err());
+    assert_eq!(detector.family(), "faster_rcnn");
+}

@@ -1,0 +1,213 @@
+//! Objects in pictures, by their names.
+
+use crate::{Error, Vlm};
+use std::path::Path;
+use vlm_data::image::Image;
+use vlm_models::capability::{DetectOptions, Detection};
+use vlm_models::families::Model;
+
+/// Names of the files of a model's directory that name classes and attributes, one a line.
+pub const LABELS: &str = "labels.txt";
+/// See [`LABELS`].
+pub const ATTRIBUTES: &str = "attributes.txt";
+
+/// The categories of torchvision's published detectors, those of COCO with gaps, from 1 on.
+const COCO: &str = "person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant - stop_sign \
+    parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe - backpack umbrella - - handbag tie \
+    suitcase frisbee skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket \
+    bottle - wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake \
+    chair couch potted_plant bed - dining_table - - toilet - tv laptop mouse remote keyboard cell_phone microwave oven \
+    toaster sink refrigerator - book clock vase scissors teddy_bear hair_drier toothbrush";
+
+/// What a detector's classes and attributes are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassNames {
+    classes: Vec<String>,
+    attributes: Vec<String>,
+}
+
+/// The lines of a file of names, if there is one; of `count` things the first may be left out, which stands for none.
+fn names(path: &Path, count: usize) -> Result<Option<Vec<String>>, Error> {
+    let place = || path.display().to_string();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => {
+            return Err(Error::Model {
+                place: place(),
+                expected: "names, one a line".to_owned(),
+                found: e.to_string(),
+            });
+        }
+    };
+    let mut names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    if names.len() + 1 == count {
+        names.insert(0, "background".to_owned());
+    }
+    if names.len() != count {
+        return Err(Error::Model {
+            place: place(),
+            expected: format!(
+                "{count} names, as the model has classes, or {} without background",
+                count.saturating_sub(1)
+            ),
+            found: names.len().to_string(),
+        });
+    }
+    Ok(Some(names))
+}
+
+/// `id2label` of a config, for `count` classes.
+fn of_config(config: &str, count: usize) -> Option<Vec<String>> {
+    let config: serde_json::Value = serde_json::from_str(config).ok()?;
+    let labels = config.get("id2label")?.as_object()?;
+    let name = |i: usize| labels.get(&i.to_string())?.as_str().map(str::to_owned);
+    (0..count).map(name).collect()
+}
+
+impl ClassNames {
+    /// The names in a model's directory: `labels.txt` and `attributes.txt`, or `id2label` of its config; for a detector
+    /// with the classes of COCO theirs. A model that finds no objects has none.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds another number of names.
+    pub(crate) fn of(directory: &Path, config: Option<&str>, model: &Model) -> Result<Self, Error> {
+        let Ok(detector) = model.detect() else {
+            return Ok(Self::default());
+        };
+        let count = detector.num_classes();
+        let mut classes = names(&directory.join(LABELS), count)?
+            .or_else(|| config.and_then(|config| of_config(config, count)));
+        if classes.is_none() && count == 91 {
+            let coco = std::iter::once("background").chain(COCO.split_whitespace());
+            classes = Some(coco.map(|name| name.replace('_', " ")).collect());
+        }
+        let attributes = match detector.num_attributes() {
+            0 => None,
+            count => names(&directory.join(ATTRIBUTES), count)?,
+        };
+        Ok(Self {
+            classes: classes.unwrap_or_default(),
+            attributes: attributes.unwrap_or_default(),
+        })
+    }
+
+    /// What a class is called, by its number if nobody told.
+    pub fn class(&self, class: usize) -> String {
+        let name = self.classes.get(class).filter(|name| !name.is_empty());
+        name.cloned().unwrap_or_else(|| format!("class {class}"))
+    }
+
+    /// What an attribute is called, by its number if nobody told.
+    pub fn attribute(&self, attribute: usize) -> String {
+        let name = self
+            .attributes
+            .get(attribute)
+            .filter(|name| !name.is_empty());
+        name.cloned()
+            .unwrap_or_else(|| format!("attribute {attribute}"))
+    }
+}
+
+/// An object in a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// `x1, y1, x2, y2` in pixels of the picture, within it.
+    pub corners: [f32; 4],
+    /// What it is called.
+    pub class: String,
+    /// The number of its class.
+    pub label: usize,
+    /// The probability of the class.
+    pub score: f32,
+    /// Its attributes with their probabilities, best first.
+    pub attributes: Vec<(String, f32)>,
+}
+
+impl Vlm {
+    /// The objects in a picture, best first.
+    ///
+    /// # Errors
+    /// A model that finds no objects, or a picture that its processor refuses.
+    pub fn detect(&self, image: &Image, options: &DetectOptions) -> Result<Vec<Object>, Error> {
+        let detector = self.model().detect()?;
+        let pictures = self.pictures(&[image])?;
+        let [_, _, height, width] = pictures.fixed(3)?.dims();
+        let found = detector.detect(&pictures, options)?;
+        // the processor may have resized the picture
+        let scale = [
+            image.width() as f32 / width as f32,
+            image.height() as f32 / height as f32,
+        ];
+        let objects = found.into_iter().flat_map(|picture| picture.objects);
+        Ok(objects.map(|o| self.named(&o, scale, image)).collect())
+    }
+
+    fn named(&self, object: &Detection, scale: [f32; 2], image: &Image) -> Object {
+        let size = [image.width() as f32, image.height() as f32];
+        let corner = |i: usize| (object.corners[i] * scale[i % 2]).clamp(0.0, size[i % 2]);
+        let names = self.class_names();
+        let attributes = object.attributes.iter();
+        Object {
+            corners: std::array::from_fn(corner),
+            class: names.class(object.class),
+            label: object.class,
+            score: object.score,
+            attributes: attributes.map(|&(i, p)| (names.attribute(i), p)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coco_has_ninety_names_with_the_gaps_of_the_published_labels() {
+        let names: Vec<&str> = COCO.split_whitespace().collect();
+        assert_eq!(names.len(), 90);
+        for (label, name) in [
+            (1, "person"),
+            (12, "-"),
+            (18, "dog"),
+            (44, "bottle"),
+            (90, "toothbrush"),
+        ] {
+            assert_eq!(names[label - 1], name);
+        }
+        assert_eq!(names.iter().filter(|name| **name != "-").count(), 80);
+    }
+
+    #[test]
+    fn files_of_names_may_leave_out_background_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(LABELS);
+        assert_eq!(names(&path, 3).unwrap(), None);
+        std::fs::write(&path, "cat\ndog\n").unwrap();
+        let found = names(&path, 3).unwrap().unwrap();
+        assert_eq!(found, ["background", "cat", "dog"]);
+        assert_eq!(names(&path, 2).unwrap().unwrap(), ["cat", "dog"]);
+        let error = names(&path, 5).unwrap_err().to_string();
+        assert!(error.contains("labels.txt: expected 5 names"), "{error}");
+        assert!(error.ends_with("found 2"), "{error}");
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(names(&path, 5).is_err());
+    }
+
+    #[test]
+    fn names_of_a_config_count_only_if_all_are_there() {
+        let config = r#"{"id2label": {"0": "none", "1": "cat"}}"#;
+        assert_eq!(of_config(config, 2).unwrap(), ["none", "cat"]);
+        assert_eq!(of_config(config, 3), None);
+        assert_eq!(of_config("[]", 2), None);
+        let names = ClassNames {
+            classes: of_config(config, 2).unwrap(),
+            attributes: Vec::new(),
+        };
+        assert_eq!(
+            (names.class(1), names.class(7)),
+            ("cat".into(), "class 7".into())
+        );
+        assert_eq!(names.attribute(3), "attribute 3");
+    }
+}

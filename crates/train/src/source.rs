@@ -1,0 +1,548 @@
+//! Pictures with texts for any family: batches to learn from, and what is held out to measure on.
+//!
+//! What a batch contains depends on the recipe and the batch's number only, so a resumed run sees what the
+//! uninterrupted one would have seen.
+
+use crate::Error;
+use crate::augment::below;
+use crate::recipe::TrainRecipe;
+use crate::set_recipe::SetData;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+use vlm_data::datasets::items::QuestionAnswer;
+use vlm_data::datasets::{Part, Record, Set, Split};
+use vlm_data::image::{Image, ImageProcessor, Limits};
+use vlm_nn::random::SplitMix64;
+use vlm_tasks::similarity::PLACEHOLDER;
+use vlm_worlds::shapes;
+
+/// What a family learns of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A text that belongs to it: a caption, or a label in a template.
+    Texts,
+    /// Questions with answers; a statement is a question that is answered with `true` or `false`.
+    Answers,
+    /// Whether a statement is true of so many pictures of the record.
+    Statements(usize),
+}
+
+/// A batch in host memory.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SetBatch {
+    /// All pictures, one after the other.
+    pub pixels: Vec<f32>,
+    /// `[B, C, H, W]`, or twice as many where a statement is about two, all first ones before all second ones.
+    pub shape: [usize; 4],
+    /// Texts or questions.
+    pub texts: Vec<String>,
+    /// An answer to each question; empty for texts.
+    pub answers: Vec<String>,
+    /// The place of each text's picture.
+    pub pictures: Vec<usize>,
+    /// The same number for records of which the same is said.
+    pub ids: Vec<i64>,
+    /// Whether each statement is true.
+    pub truths: Vec<bool>,
+    /// For what a loss draws at random.
+    pub seed: u64,
+}
+
+impl SetBatch {
+    /// The random stream of a loss.
+    pub(crate) fn rng(&self) -> SplitMix64 {
+        SplitMix64::new(self.seed)
+    }
+}
+
+/// Something to measure on.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldOut {
+    pub image: Image,
+    /// Further pictures of the record, where a statement is about them too.
+    pub more: Vec<Image>,
+    pub record: Record,
+}
+
+/// The place of a record: its set, and its place there.
+type Place = (usize, usize);
+
+/// Decoded pictures that are kept, in bytes.
+const KEPT: usize = 256 << 20;
+
+#[derive(Default)]
+struct Kept {
+    pictures: HashMap<(usize, String), Arc<Image>>,
+    bytes: usize,
+}
+
+/// Records to learn from and to measure on.
+pub(crate) struct Source {
+    data: SetData,
+    wanted: Wanted,
+    sets: Vec<Set>,
+    train: Vec<Place>,
+    held_out: Vec<Place>,
+    /// The places in `train` of each label.
+    labels: Vec<Vec<usize>>,
+    templates: Vec<String>,
+    /// Every label, in the order of the alphabet.
+    known_labels: Vec<String>,
+    limits: Limits,
+    kept: Mutex<Kept>,
+    /// The order of an epoch.
+    order: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
+}
+
+/// The records of a world measured on.
+const WORLD_PICTURE: u32 = 128;
+
+fn of_world(item: shapes::Item) -> Result<HeldOut, Error> {
+    let questions = item.qa.into_iter().map(|qa| QuestionAnswer {
+        question: qa.question,
+        answer: qa.answer,
+        kind: format!("{:?}", qa.kind).to_lowercase(),
+    });
+    let picture = item.picture;
+    Ok(HeldOut {
+        image: Image::from_rgb(picture.width, picture.height, picture.rgb)?,
+        more: Vec::new(),
+        record: Record {
+            captions: item.captions,
+            questions: questions.collect(),
+            ..Record::default()
+        },
+    })
+}
+
+/// What is asked about a picture.
+pub(crate) fn questions(record: &Record) -> Vec<QuestionAnswer> {
+    let statement = record.statement.iter().map(|s| QuestionAnswer {
+        question: s.text.clone(),
+        answer: s.truth.to_string(),
+        kind: "statement".to_owned(),
+    });
+    record.questions.iter().cloned().chain(statement).collect()
+}
+
+impl Source {
+    /// Opens the data of a recipe; `usual` is the template of the family.
+    ///
+    /// # Errors
+    /// A set that cannot be opened, or has nothing of what is wanted.
+    pub(crate) fn open(
+        data: &SetData,
+        train: &TrainRecipe,
+        wanted: Wanted,
+        usual: &str,
+    ) -> Result<Self, Error> {
+        let mut source = Self {
+            data: data.clone(),
+            wanted,
+            sets: Vec::new(),
+            train: Vec::new(),
+            held_out: Vec::new(),
+            labels: Vec::new(),
+            templates: data.templates.clone(),
+            known_labels: Vec::new(),
+            limits: Limits::default(),
+            kept: Mutex::default(),
+            order: Mutex::default(),
+        };
+        for (number, path) in data.sets.iter().enumerate() {
+            let set = Set::open(path)?;
+            let of_set = source.of_set(&set);
+            let (train, held_out) = of_set.map_err(|reason| Error::file(path, reason))?;
+            source.train.extend(train.into_iter().map(|i| (number, i)));
+            let held_out = held_out.into_iter().map(|i| (number, i));
+            source.held_out.extend(held_out);
+            source.sets.push(set);
+        }
+        let labels = source.sets.iter().flat_map(Set::labels);
+        let labels: std::collections::BTreeSet<&str> = labels.collect();
+        source.known_labels = labels.into_iter().map(str::to_owned).collect();
+        if source.templates.is_empty() {
+            let own = source.sets.iter().flat_map(|s| s.templates());
+            source.templates = own.map(|t| (*t).to_owned()).collect();
+        }
+        if source.templates.is_empty() {
+            source.templates = vec![usual.to_owned()];
+        }
+        if data.distinct_labels {
+            let mut labels: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+            for (i, place) in source.train.iter().enumerate() {
+                let label = source.record(*place).label.as_deref();
+                labels.entry(label.unwrap_or_default()).or_default().push(i);
+            }
+            let (found, needed) = (labels.len(), train.batch_size * train.accumulate);
+            if found < needed {
+                let place = data.sets.first().cloned().unwrap_or_default();
+                let reason = format!(
+                    "data.distinct_labels: expected at most {found} pairs a step, the number of labels, found {needed}"
+                );
+                return Err(Error::file(place, reason));
+            }
+            source.labels = labels.into_values().collect();
+        }
+        Ok(source)
+    }
+
+    /// The places of a set to learn from and to measure on.
+    fn of_set(&self, set: &Set) -> Result<(Vec<usize>, Vec<usize>), String> {
+        let records = set.records();
+        let has_parts = records.iter().any(|r| !r.part.is_empty());
+        let part = self.data.part.as_deref();
+        let part = part.unwrap_or(if has_parts { "train" } else { "" });
+        let of_part: Vec<usize> = (0..records.len())
+            .filter(|&i| records[i].part == part)
+            .collect();
+        let useful = |&i: &usize| match self.wanted {
+            Wanted::Texts => !records[i].captions.is_empty() || records[i].label.is_some(),
+            Wanted::Answers => !questions(&records[i]).is_empty(),
+            Wanted::Statements(_) => records[i].statement.is_some(),
+        };
+        let (mut train, mut held_out) = match self.data.held_out {
+            Some(fraction) => {
+                let some: Vec<Record> = of_part.iter().map(|&i| records[i].clone()).collect();
+                let seed = self.data.split_seed;
+                let split = Split { fraction, seed };
+                let side = |part| {
+                    let places = split.part(&some, part).into_iter();
+                    places.map(|i| of_part[i]).collect::<Vec<_>>()
+                };
+                (side(Part::Train), side(Part::HeldOut))
+            }
+            None => {
+                let others = (0..records.len()).filter(|i| records[*i].part != part);
+                (of_part, others.collect())
+            }
+        };
+        train.retain(useful);
+        held_out.retain(useful);
+        if train.is_empty() {
+            let wanted = match self.wanted {
+                Wanted::Texts => "captions or labels",
+                Wanted::Answers => "questions",
+                Wanted::Statements(_) => "statements",
+            };
+            let part = match part.is_empty() {
+                true => String::new(),
+                false => format!(" in the part {part:?}"),
+            };
+            return Err(format!("expected records with {wanted}{part}, found none"));
+        }
+        Ok((train, held_out))
+    }
+
+    /// How many records are learned from; none for a world, which has no end.
+    pub(crate) fn len(&self) -> usize {
+        self.train.len()
+    }
+
+    fn record(&self, (set, record): Place) -> &Record {
+        &self.sets[set].records()[record]
+    }
+
+    /// Sentences that labels are put into.
+    pub(crate) fn templates(&self) -> &[String] {
+        &self.templates
+    }
+
+    /// Every text that training may see, for a vocabulary of words.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        if self.data.world.is_some() {
+            return vec![shapes::vocabulary().join(" ")];
+        }
+        let mut texts = Vec::new();
+        for record in self.train.iter().map(|&place| self.record(place)) {
+            match self.wanted {
+                Wanted::Texts => {
+                    texts.extend(record.captions.iter().cloned());
+                    let label = record.label.as_deref();
+                    texts.extend(label.map(str::to_owned));
+                }
+                Wanted::Answers => {
+                    for qa in questions(record) {
+                        texts.push(qa.question);
+                        texts.push(qa.answer);
+                    }
+                }
+                Wanted::Statements(_) => {
+                    texts.extend(record.statement.iter().map(|s| s.text.clone()));
+                }
+            }
+        }
+        if self.wanted == Wanted::Texts {
+            let templates = self.templates.iter();
+            texts.extend(templates.map(|t| t.replace(PLACEHOLDER, " ")));
+        }
+        texts
+    }
+
+    /// The first pictures to measure on, in an order drawn from the split's seed.
+    ///
+    /// # Errors
+    /// A picture that cannot be read.
+    pub(crate) fn held_out(&self, count: usize) -> Result<Vec<HeldOut>, Error> {
+        if self.data.world.is_some() {
+            let config = shapes::Config {
+                size: WORLD_PICTURE,
+                ..shapes::Config::default()
+            };
+            let indices = 0..count as u64;
+            let items = indices
+                .map(|i| shapes::generate(&config, shapes::Split::Validation, self.data.seed, i));
+            return items.map(of_world).collect();
+        }
+        // without anything held out, what is learned from tells at least whether it is learned
+        let places = match self.held_out.is_empty() {
+            true => &self.train,
+            false => &self.held_out,
+        };
+        let order = shuffled(places.len(), self.data.split_seed);
+        let some = order.iter().take(count).map(|&i| places[i]);
+        let some = some.map(|place| {
+            let record = self.record(place).clone();
+            let pictures = match self.wanted {
+                Wanted::Statements(pictures) => pictures,
+                _ => 1,
+            };
+            let names = (0..pictures).map(|i| &record.pictures[i % record.pictures.len()]);
+            let read = names.map(|name| self.sets[place.0].picture(name, &self.limits));
+            let mut more: Vec<Image> = read.collect::<Result<_, _>>()?;
+            let image = more.remove(0);
+            Ok(HeldOut {
+                image,
+                more,
+                record,
+            })
+        });
+        some.collect()
+    }
+
+    /// Every label of the sets.
+    pub(crate) fn labels(&self) -> &[String] {
+        &self.known_labels
+    }
+
+    fn picture(&self, set: usize, name: &str) -> Result<Image, Error> {
+        let key = (set, name.to_owned());
+        let lock = || {
+            let kept = self.kept.lock();
+            kept.unwrap_or_else(|broken| broken.into_inner())
+        };
+        if let Some(image) = lock().pictures.get(&key) {
+            return Ok((**image).clone());
+        }
+        let image = self.sets[set].picture(name, &self.limits)?;
+        let mut kept = lock();
+        if kept.bytes + image.rgb().len() <= KEPT {
+            kept.bytes += image.rgb().len();
+            kept.pictures.insert(key, Arc::new(image.clone()));
+        }
+        Ok(image)
+    }
+
+    /// The record that is learned from at a position of the run, and its pictures.
+    fn example(&self, place: Place, rng: &mut SplitMix64) -> Result<(Vec<Image>, Record), Error> {
+        let record = self.record(place);
+        let wanted = match self.wanted {
+            Wanted::Statements(pictures) => pictures,
+            _ => 1,
+        };
+        let first = below(rng, record.pictures.len());
+        let pictures = (0..wanted).map(|i| {
+            let name = &record.pictures[(first + i) % record.pictures.len()];
+            self.picture(place.0, name)
+        });
+        Ok((pictures.collect::<Result<_, _>>()?, record.clone()))
+    }
+
+    /// A number that records with the same label share.
+    fn id(&self, place: Place) -> i64 {
+        let record = self.record(place);
+        let known = |label: &String| self.known_labels.binary_search(label).ok();
+        let label = record.label.as_ref().and_then(known);
+        // what has no label is by itself
+        let own = || self.known_labels.len() + (place.0 << 32) + place.1;
+        label.unwrap_or_else(own) as i64
+    }
+
+    fn scene(&self, position: u64, rng: &mut SplitMix64) -> Result<(Vec<Image>, Record), Error> {
+        let [low, high] = self.data.difficulty;
+        let config = shapes::Config {
+            size: WORLD_PICTURE,
+            difficulty: low + (high - low) * rng.uniform_f32(),
+        };
+        let split = shapes::Split::Train;
+        let made = of_world(shapes::generate(&config, split, self.data.seed, position))?;
+        Ok((vec![made.image], made.record))
+    }
+
+    /// The places of the records of a step, in an order that is a function of the seed and the step alone.
+    fn places(&self, step: u64, count: usize) -> Vec<Place> {
+        if !self.labels.is_empty() {
+            let mut rng =
+                SplitMix64::new(self.data.seed ^ step.wrapping_mul(0xa076_1d64_78bd_642f));
+            let labels = shuffled(self.labels.len(), rng.bits());
+            let chosen = labels.iter().take(count);
+            return chosen
+                .map(|&label| {
+                    let of_label = &self.labels[label];
+                    self.train[of_label[below(&mut rng, of_label.len())]]
+                })
+                .collect();
+        }
+        let whole = self.train.len() as u64;
+        let positions = step * count as u64..(step + 1) * count as u64;
+        positions
+            .map(|position| {
+                let order = self.epoch(position / whole);
+                self.train[order[(position % whole) as usize]]
+            })
+            .collect()
+    }
+
+    fn epoch(&self, epoch: u64) -> Arc<Vec<usize>> {
+        let lock = self.order.lock();
+        let mut order = lock.unwrap_or_else(|broken| broken.into_inner());
+        match &*order {
+            Some((known, order)) if *known == epoch => order.clone(),
+            _ => {
+                let seed = self.data.seed ^ epoch.wrapping_mul(0xe703_7ed1_a0b4_28db);
+                let new = Arc::new(shuffled(self.train.len(), seed));
+                *order = Some((epoch, new.clone()));
+                new
+            }
+        }
+    }
+
+    /// Batch number `number`, from 0.
+    ///
+    /// # Errors
+    /// A picture that cannot be read or prepared.
+    pub(crate) fn batch(
+        &self,
+        number: u64,
+        train: &TrainRecipe,
+        processor: &ImageProcessor,
+    ) -> Result<SetBatch, Error> {
+        let (size, batches) = (train.batch_size, train.accumulate as u64);
+        let (step, part) = (number / batches, (number % batches) as usize);
+        let places = match self.data.world {
+            Some(_) => Vec::new(),
+            None => self.places(step, size * batches as usize),
+        };
+        let mut batch = SetBatch {
+            pixels: Vec::new(),
+            shape: [0; 4],
+            texts: Vec::new(),
+            answers: Vec::new(),
+            pictures: Vec::new(),
+            ids: Vec::new(),
+            truths: Vec::new(),
+            seed: self.data.seed ^ number.wrapping_mul(0x8ebc_6af0_9c88_c6e3),
+        };
+        let mut seconds = Vec::new();
+        for i in 0..size {
+            let position = number * size as u64 + i as u64;
+            let seed = self.data.seed ^ position.wrapping_mul(0xd6e8_feb8_6659_fd93);
+            let mut rng = SplitMix64::new(seed);
+            let (images, record) = match self.data.world {
+                Some(_) => self.scene(position, &mut rng)?,
+                None => self.example(places[part * size + i], &mut rng)?,
+            };
+            self.add(&mut batch, i, &record, &mut rng);
+            batch.ids.push(match self.data.world {
+                Some(_) => position as i64,
+                None => self.id(places[part * size + i]),
+            });
+            for (k, image) in images.into_iter().enumerate() {
+                let image = self.data.augment.picture(image, &mut rng)?;
+                let values = processor.process(&image)?;
+                batch.shape[1..].copy_from_slice(&[values.channels, values.height, values.width]);
+                batch.shape[0] += 1;
+                match k {
+                    0 => batch.pixels.extend(values.data),
+                    _ => seconds.extend(values.data),
+                }
+            }
+        }
+        batch.pixels.extend(seconds);
+        if batch.pixels.len() != batch.shape.iter().product::<usize>() {
+            let reason = "expected pictures that the processor brings to one size, found others";
+            return Err(Error::file("preprocessor_config.json", reason));
+        }
+        Ok(batch)
+    }
+
+    /// Adds what is learned of picture `i`.
+    fn add(&self, batch: &mut SetBatch, i: usize, record: &Record, rng: &mut SplitMix64) {
+        match self.wanted {
+            Wanted::Texts => {
+                let text = match &record.label {
+                    // a caption where there are some
+                    Some(label) if record.captions.is_empty() => {
+                        let template = &self.templates[below(rng, self.templates.len())];
+                        template.replace(PLACEHOLDER, label)
+                    }
+                    _ => record.captions[below(rng, record.captions.len())].clone(),
+                };
+                batch.texts.push(self.data.augment.text(&text, rng));
+                batch.pictures.push(i);
+            }
+            Wanted::Statements(_) => {
+                // only records with one are learned from
+                if let Some(statement) = &record.statement {
+                    batch
+                        .texts
+                        .push(self.data.augment.text(&statement.text, rng));
+                    batch.truths.push(statement.truth);
+                    batch.pictures.push(i);
+                }
+            }
+            Wanted::Answers => {
+                let all = questions(record);
+                let order = shuffled(all.len(), rng.bits());
+                for k in 0..self.data.questions_per_picture {
+                    let qa = &all[order[k % order.len()]];
+                    batch.texts.push(self.data.augment.text(&qa.question, rng));
+                    batch.answers.push(qa.answer.clone());
+                    batch.pictures.push(i);
+                }
+            }
+        }
+    }
+
+    /// Batches from number `first` on, made ahead by another thread until the receiver is dropped.
+    pub(crate) fn stream(
+        self: &Arc<Self>,
+        first: u64,
+        train: &TrainRecipe,
+        processor: &ImageProcessor,
+    ) -> Receiver<Result<SetBatch, Error>> {
+        let (sender, receiver) = sync_channel(4);
+        let (source, train, processor) = (self.clone(), train.clone(), processor.clone());
+        std::thread::spawn(move || {
+            for number in first.. {
+                let batch = source.batch(number, &train, &processor);
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+/// `0..count` in an order that the seed draws.
+fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+    let mut rng = SplitMix64::new(seed);
+    let mut order: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last, below(&mut rng, last + 1));
+    }
+    order
+}

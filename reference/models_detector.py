@@ -1,0 +1,195 @@
+"""Writes testdata/models/faster_rcnn: a tiny detector with what torchvision makes of a picture.
+
+    python -m venv VENV && VENV/bin/pip install torch torchvision safetensors
+    OMP_NUM_THREADS=1 VENV/bin/python reference/models_detector.py [--full DIR]
+
+Made with torchvision 0.29 and torch 2.15 on a CPU. It is torchvision's `FasterRCNN` with a backbone made of torchvision's
+own bottlenecks, few of them and narrow, under the names of `fasterrcnn_resnet50_fpn`. `config.json` has the constructor's
+arguments, `model.safetensors` the weights, `golden.safetensors` arguments and results: `in.pixel_values`, `out.boxes`,
+`out.scores`, `out.labels`, and what is on the way.
+
+With --full the published architecture is written to DIR with random weights, with the names of the released file, and a
+golden file, to be compared with `vlm verify DIR --golden DIR/golden.safetensors`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.resnet import Bottleneck
+from torchvision.ops import FrozenBatchNorm2d
+
+OUT = Path(__file__).resolve().parent.parent / "testdata" / "models" / "faster_rcnn"
+
+
+GAINS = {"rpn.head.bbox_pred": 0.15, "box_predictor.bbox_pred": 0.7, "box_predictor.cls_score": 1.0}
+
+
+class Body(nn.Module):
+    """A ResNet with the names of torchvision's and any widths."""
+
+    def __init__(self, layers, stem, norm):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
+        self.bn1 = norm(stem)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inputs = stem
+        for i, blocks in enumerate(layers):
+            planes, modules = stem << i, []
+            for j in range(blocks):
+                stride = 2 if i > 0 and j == 0 else 1
+                downsample = None
+                if stride != 1 or inputs != 4 * planes:
+                    downsample = nn.Sequential(nn.Conv2d(inputs, 4 * planes, 1, stride, bias=False), norm(4 * planes))
+                modules.append(Bottleneck(inputs, planes, stride, downsample, norm_layer=norm))
+                inputs = 4 * planes
+            setattr(self, f"layer{i + 1}", nn.Sequential(*modules))
+
+
+def spread(model, seed):
+    """Random weights with which objects differ in class, place and score."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.state_dict().items():
+            if not p.is_floating_point():
+                continue
+            noise = torch.randn(p.shape, generator=generator)
+            if p.dim() > 1:
+                gain = next((g for part, g in GAINS.items() if part in name), 1.4)
+                p.copy_(noise * gain * p[0].numel() ** -0.5)
+            elif name.endswith("running_var") or name.endswith("bn.weight"):
+                p.copy_(1 + 0.5 * torch.rand(p.shape, generator=generator))
+            elif "bn" in name or "downsample.1" in name:
+                p.copy_((1.0 if name.endswith("weight") else 0.0) + 0.1 * noise)
+            else:
+                p.copy_(0.1 * noise)
+    model.eval()
+
+
+def results(model, pixels):
+    """Everything by name."""
+    found = {}
+
+    def keep(name):
+        def hook(_, __, out):
+            found[name] = out
+        return hook
+
+    hooks = [
+        model.backbone.register_forward_hook(keep("features")),
+        model.rpn.head.register_forward_hook(keep("rpn")),
+        model.rpn.register_forward_hook(keep("proposals")),
+        model.roi_heads.box_predictor.register_forward_hook(keep("head")),
+    ]
+    with torch.no_grad():
+        detections = model(list(pixels))[0]
+    for hook in hooks:
+        hook.remove()
+    out = {"boxes": detections["boxes"], "scores": detections["scores"], "labels": detections["labels"]}
+    for i, x in enumerate(found["features"].values()):
+        out[f"features.{i}"] = x
+    for i, (score, change) in enumerate(zip(*found["rpn"])):
+        out[f"objectness.{i}"] = score
+        out[f"rpn_deltas.{i}"] = change
+    out["proposals"] = found["proposals"][0][0]
+    out["class_logits"], out["box_regression"] = found["head"]
+    return out
+
+
+def golden(path, pixels, out, note):
+    tensors = {"in.pixel_values": pixels.contiguous()}
+    tensors |= {f"out.{k}": v.contiguous().clone() for k, v in out.items()}
+    about = {"reference": "torchvision.models.detection", "versions": f"torchvision {torchvision.__version__}", "note": note}
+    save_file(tensors, path, metadata={"golden": json.dumps(about)})
+    n = len(out["boxes"])
+    print(path, n, "objects of", len(out["proposals"]), "proposals; labels", out["labels"].tolist()[:12],
+          "scores", [round(s, 3) for s in out["scores"].tolist()[:12]])
+    if n > 1:
+        # where two are as near as rounding, their order is none
+        print("  least difference of scores:", (out["scores"][:-1] - out["scores"][1:]).min().item())
+
+
+def small(name, layers, stem, fpn, norm, height, width, seed, settings, classes):
+    backbone = BackboneWithFPN(
+        Body(layers, stem, norm),
+        {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)},
+        [4 * stem << i for i in range(4)],
+        fpn,
+    )
+    head = torchvision.models.detection.faster_rcnn.TwoMLPHead(fpn * 49, settings["representation_size"])
+    arguments = {k: v for k, v in settings.items() if k != "representation_size"}
+    predictor = torchvision.models.detection.faster_rcnn.FastRCNNPredictor(settings["representation_size"], classes)
+    model = FasterRCNN(backbone, box_head=head, box_predictor=predictor, **arguments)
+    spread(model, seed)
+    directory = OUT / name
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {"library_name": "torchvision", "architecture": "fasterrcnn_resnet50_fpn", "num_classes": classes,
+              "layers": layers, "stem_width": stem, "fpn_channels": fpn} | settings
+    if norm is nn.BatchNorm2d:
+        config["norm_eps"] = 1e-5
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, directory / "model.safetensors")
+    pixels = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(seed))
+    pixels = torch.nn.functional.interpolate(pixels, size=(height, width), mode="bicubic").clamp(0, 1)
+    golden(directory / "golden.safetensors", pixels, results(model, pixels), "random weights")
+
+
+def full(directory):
+    torch.manual_seed(1)
+    directory.mkdir(parents=True, exist_ok=True)
+    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
+    # published weights have norms that stay as they are and add nothing to the variance
+    generator = torch.Generator().manual_seed(2)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(module.num_features, eps=0.0)
+            frozen.weight.uniform_(0.5, 1.0, generator=generator)
+            frozen.bias.normal_(0, 0.1, generator=generator)
+            frozen.running_mean.normal_(0, 0.1, generator=generator)
+            frozen.running_var.uniform_(0.5, 1.5, generator=generator)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, frozen)
+    with torch.no_grad():
+        # apart from each other, and not all background
+        model.roi_heads.box_predictor.cls_score.weight.mul_(60)
+        model.roi_heads.box_predictor.bbox_pred.weight.mul_(5)
+        model.rpn.head.bbox_pred.weight.mul_(2)
+        model.rpn.head.cls_logits.weight.mul_(20)
+    model.eval()
+    # as the released file of 2018 names them
+    state = {}
+    for name, value in model.state_dict().items():
+        name = name.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+        for part in ("inner_blocks", "layer_blocks"):
+            for i in range(4):
+                name = name.replace(f"{part}.{i}.0.", f"{part}.{i}.")
+        state[name] = value.contiguous()
+    save_file(state, directory / "model.safetensors")
+    (directory / "config.json").write_text(json.dumps(
+        {"library_name": "torchvision", "architecture": "fasterrcnn_resnet50_fpn", "num_classes": 91}) + "\n")
+    pixels = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(3))
+    pixels = torch.nn.functional.interpolate(pixels, size=(480, 640), mode="bicubic").clamp(0, 1)
+    golden(directory / "golden.safetensors", pixels, results(model, pixels), "random weights")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--full", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.full:
+        full(args.full)
+    else:
+        settings = dict(min_size=64, max_size=100, rpn_pre_nms_top_n_test=40, rpn_post_nms_top_n_test=24,
+                        box_score_thresh=0.05, box_nms_thresh=0.5, box_detections_per_img=12, representation_size=12)
+        small("frozen", [1, 2, 1, 1], 2, 4, lambda n: FrozenBatchNorm2d(n, eps=0.0), 40, 61, 1, settings, 5)
+        settings |= dict(min_size=48, max_size=70, rpn_nms_thresh=0.6, rpn_score_thresh=0.4, box_nms_thresh=0.45,
+                         image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4], box_detections_per_img=100)
+        small("batch_norm", [1, 1, 1, 1], 2, 3, nn.BatchNorm2d, 90, 33, 2, settings, 3)

@@ -1,0 +1,243 @@
+"""Writes testdata/models/vinvl: tiny detectors of VinVL's kind with what a plain PyTorch script makes of a picture.
+
+    python -m venv VENV && VENV/bin/pip install torch torchvision safetensors
+    OMP_NUM_THREADS=1 VENV/bin/python reference/models_vinvl.py
+
+maskrcnn-benchmark and the authors' code are packaged nowhere. This follows the papers (Ren et al., "Faster R-CNN", 2015;
+Zhang et al., "VinVL", 2021), the names of the released checkpoint and the settings of the released commands; RoIAlign is
+torchvision's. One folder per model: config.json (thresholds), model.safetensors, golden.safetensors with `in.*`, `out.*`.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.ops import roi_align
+
+OUT = Path(__file__).resolve().parent.parent / "testdata" / "models" / "vinvl"
+
+
+class FrozenNorm(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.zeros(n))
+
+    def forward(self, x):
+        scale = self.weight * self.running_var.rsqrt()
+        return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, inner, outputs, groups, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, inner, 1, bias=False), FrozenNorm(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = FrozenNorm(inner)
+        self.conv3, self.bn3 = nn.Conv2d(inner, outputs, 1, bias=False), FrozenNorm(outputs)
+        if inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), FrozenNorm(outputs))
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (self.downsample(x) if hasattr(self, "downsample") else x))
+
+
+def stage(i, blocks, stem, width, groups, per_group):
+    inputs = stem if i == 0 else width << (i - 1)
+    inner, outputs = (groups * per_group) << i, width << i
+    layers = [Block(inputs if j == 0 else outputs, inner, outputs, groups, 2 if i > 0 and j == 0 else 1)
+              for j in range(blocks)]
+    return nn.Sequential(*layers)
+
+
+class Part(nn.Module):
+    pass
+
+
+def decode(change, boxes, weights):
+    w, h = boxes[:, 2] - boxes[:, 0] + 1, boxes[:, 3] - boxes[:, 1] + 1
+    x, y = boxes[:, 0] + 0.5 * w, boxes[:, 1] + 0.5 * h
+    dx, dy, dw, dh = (change[..., i] / weights[i] for i in range(4))
+    dw, dh = dw.clamp(max=math.log(1000 / 16)), dh.clamp(max=math.log(1000 / 16))
+    x, y, w, h = dx * w + x, dy * h + y, dw.exp() * w, dh.exp() * h
+    return torch.stack([x - 0.5 * w, y - 0.5 * h, x + 0.5 * w - 1, y + 0.5 * h - 1], -1)
+
+
+def clip(boxes, height, width):
+    limits = torch.tensor([width - 1, height - 1, width - 1, height - 1], dtype=torch.float32)
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+def nms(boxes, scores, threshold):
+    kept = []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        a = boxes[i]
+        for j in kept:
+            b = boxes[j]
+            w = (min(a[2], b[2]) - max(a[0], b[0]) + 1).clamp(min=0)
+            h = (min(a[3], b[3]) - max(a[1], b[1]) + 1).clamp(min=0)
+            area = lambda c: (c[2] - c[0] + 1) * (c[3] - c[1] + 1)
+            if w * h / (area(a) + area(b) - w * h) > threshold:
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+def anchors(rows, columns):
+    """Around the middle of a cell of 16 pixels, sides rounded before they are scaled."""
+    cell = []
+    for ratio in (0.5, 1.0, 2.0):
+        w = round(math.sqrt(256 / ratio))
+        h = round(w * ratio)
+        for size in (32, 64, 128, 256, 512):
+            sw, sh = w * size / 16, h * size / 16
+            cell.append([7.5 - (sw - 1) / 2, 7.5 - (sh - 1) / 2, 7.5 + (sw - 1) / 2, 7.5 + (sh - 1) / 2])
+    cell = torch.tensor(cell)
+    y, x = torch.meshgrid(torch.arange(rows) * 16, torch.arange(columns) * 16, indexing="ij")
+    shift = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)
+    return (shift + cell).reshape(-1, 4)
+
+
+class Detector(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.c = c
+        stem, width, groups, per_group = c["stem"], c["width"], c["groups"], c["per_group"]
+        body = Part()
+        body.stem = Part()
+        body.stem.conv1, body.stem.bn1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False), FrozenNorm(stem)
+        for i, blocks in enumerate(c["layers"]):
+            setattr(body, f"layer{i + 1}", stage(i, blocks, stem, width, groups, per_group))
+        self.backbone = Part()
+        self.backbone.body = body
+        out, dim = width << 2, width << 3
+        self.rpn = Part()
+        self.rpn.head = Part()
+        self.rpn.head.conv = nn.Conv2d(out, out, 3, padding=1)
+        self.rpn.head.cls_logits, self.rpn.head.bbox_pred = nn.Conv2d(out, 15, 1), nn.Conv2d(out, 60, 1)
+
+        def extractor():
+            part = Part()
+            part.head = Part()
+            part.head.layer4 = stage(3, c["head"], stem, width, groups, per_group)
+            return part
+
+        self.roi_heads = Part()
+        self.roi_heads.box = box = Part()
+        box.feature_extractor = extractor()
+        box.predictor = Part()
+        box.predictor.cls_score = nn.Linear(dim, c["classes"])
+        box.predictor.bbox_pred = nn.Linear(dim, 4 * c["classes"])
+        self.attribute = Part()
+        self.attribute.feature_extractor = extractor() if c["own"] else box.feature_extractor
+        self.attribute.predictor = p = Part()
+        p.cls_embedding = nn.Embedding(c["classes"], 6)
+        p.fc_attr, p.attr_score = nn.Linear(dim + 6, 10), nn.Linear(10, c["attributes"])
+
+    def pooled(self, extractor, features, boxes):
+        rois = torch.cat([torch.zeros(len(boxes), 1), boxes], 1)
+        x = roi_align(features, rois, (14, 14), spatial_scale=1 / 16, sampling_ratio=-1, aligned=False)
+        return extractor.head.layer4(x).mean((2, 3))
+
+    def forward(self, pixels):
+        c, body = self.c, self.backbone.body
+        _, _, height, width = pixels.shape
+        x = F.relu(body.stem.bn1(body.stem.conv1(pixels)))
+        x = F.max_pool2d(x, 3, 2, 1)
+        for i in (1, 2, 3):
+            x = getattr(body, f"layer{i}")(x)
+        features = x
+        y = F.relu(self.rpn.head.conv(features))
+        objectness, deltas = self.rpn.head.cls_logits(y), self.rpn.head.bbox_pred(y)
+        rows, columns = objectness.shape[2:]
+        scores = objectness[0].permute(1, 2, 0).reshape(-1).sigmoid()
+        change = deltas[0].permute(1, 2, 0).reshape(-1, 4)
+        top = scores.topk(min(c["pre"], len(scores)))
+        boxes = decode(change[top.indices], anchors(rows, columns)[top.indices], (1, 1, 1, 1))
+        boxes = clip(boxes, height, width)
+        proposals = boxes[nms(boxes, top.values, c["rpn_nms"])[: c["post"]]]
+
+        regions = self.pooled(self.roi_heads.box.feature_extractor, features, proposals)
+        predictor = self.roi_heads.box.predictor
+        logits, regression = predictor.cls_score(regions), predictor.bbox_pred(regions)
+        probs = logits.softmax(-1)
+        n, k = probs.shape
+        if c["ignore"]:
+            fitted = proposals[:, None].expand(n, k, 4)
+        else:
+            fitted = decode(regression.view(n, k, 4).transpose(0, 1), proposals, (10, 10, 5, 5)).transpose(0, 1)
+            fitted = clip(fitted, height, width)
+        kept = torch.zeros_like(probs)
+        for j in range(1, k):
+            kept[nms(fitted[:, j], probs[:, j], 0.3), j] = 1
+        best, labels = (kept * probs).max(1)
+        order = best.argsort(descending=True, stable=True)
+        order = order[best[order] > 0]
+        likely = int((best >= c["thresh"]).sum())
+        order = order[: min(max(likely, c["least"]), max(c["most"], c["least"]))]
+        found, labels = fitted[order, labels[order]], labels[order]
+
+        x = self.pooled(self.attribute.feature_extractor, features, found)
+        p = self.attribute.predictor
+        x = F.relu(p.fc_attr(torch.cat([x, p.cls_embedding(labels)], 1)))
+        return dict(features=features, objectness=objectness, rpn_deltas=deltas, proposals=proposals,
+                    class_logits=logits, box_regression=regression, boxes=found, scores=best[order], labels=labels,
+                    box_features=regions[order], attribute_probs=p.attr_score(x).softmax(-1))
+
+
+def spread(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.state_dict().items():
+            noise = torch.randn(p.shape, generator=generator)
+            if p.dim() > 1:
+                gain = {"rpn.head.bbox_pred.weight": 0.1, "roi_heads.box.predictor.bbox_pred.weight": 0.5,
+                        "roi_heads.box.predictor.cls_score.weight": 2.5}.get(name, 1.4)
+                p.copy_(noise * gain * p[0].numel() ** -0.5)
+            elif name.endswith("running_var"):
+                p.copy_(1 + 0.5 * torch.rand(p.shape, generator=generator))
+            elif name.endswith("weight"):
+                p.copy_(0.8 + 0.1 * noise)
+            else:
+                p.copy_(0.1 * noise)
+        # levels of up to 255 become numbers of the size of one
+        model.backbone.body.stem.conv1.weight.mul_(0.02)
+
+
+def write(name, seed, height, width, **fields):
+    c = dict(layers=[1, 1, 2], head=1, stem=4, width=8, groups=2, per_group=2, classes=7, attributes=5, pre=60, post=20,
+             rpn_nms=0.7, thresh=0.2, least=4, most=9, ignore=False, own=False) | fields
+    torch.manual_seed(seed)
+    model = Detector(c).eval()
+    spread(model, seed)
+    pixels = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) * 255
+    pixels = F.interpolate(pixels, size=(height, width), mode="bicubic").clamp(0, 255)
+    pixels = pixels - torch.tensor([103.53, 116.28, 123.675])[:, None, None]
+    with torch.no_grad():
+        out = model(pixels)
+    directory = OUT / name
+    directory.mkdir(parents=True, exist_ok=True)
+    config = dict(model_type="vinvl", num_classes=c["classes"], num_attributes=c["attributes"],
+                  rpn_pre_nms_top_n_test=c["pre"], rpn_post_nms_top_n_test=c["post"], rpn_nms_thresh=c["rpn_nms"],
+                  score_thresh=c["thresh"], min_detections_per_img=c["least"], detections_per_img=c["most"],
+                  ignore_box_regression=c["ignore"])
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file({k: v.clone().contiguous() for k, v in model.state_dict().items()}, directory / "model.safetensors")
+    tensors = {"in.pixel_values": pixels} | {f"out.{k}": v.contiguous().clone() for k, v in out.items()}
+    save_file(tensors, directory / "golden.safetensors")
+    print(name, len(out["proposals"]), "proposals, labels", out["labels"].tolist(),
+          "scores", [round(s, 3) for s in out["scores"].tolist()])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    write("fitted", 21, 150, 190)
+    write("proposed", 22, 130, 96, ignore=True, own=True, groups=1, per_group=3, thresh=0.1, least=10, most=30)
