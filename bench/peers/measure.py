@@ -23,20 +23,17 @@ def forget_peak():
 
 
 def measure(work, warmup, repeat):
-    """Times on the clock in ms, and the mean processor time of a repetition, all threads together."""
     for _ in range(warmup):
         work()
     forget_peak()
     times = []
-    processor = time.process_time()
     for _ in range(repeat):
         begun = time.perf_counter()
         work()
         times.append(1e3 * (time.perf_counter() - begun))
-    return times, 1e3 * (time.process_time() - processor) / max(repeat, 1)
+    return times
 
 
-def report(measured, version, **more):
-    times, processor = measured
+def report(times, version, **more):
     print(json.dumps({"median_ms": round(statistics.median(times), 2), "min_ms": round(min(times), 2),
-                      "cpu_ms": round(processor, 2), "peak_mb": peak_mb(), "version": version} | more), flush=True)
+                      "peak_mb": peak_mb(), "version": version} | more), flush=True)

@@ -2,10 +2,7 @@
 
 use super::activations::{Activations, Rounding, Sums, with_rounded};
 use super::aligned::AlignedBytes;
-#[cfg(target_arch = "x86_64")]
-use super::amx_blocks;
 use super::format::BlockFormat;
-use super::int8::MOST_ROWS_WITHOUT_AMX;
 use super::lanes::{PANEL, byte_zero};
 use super::layout::{self, Packing, Source, panel_block_bytes};
 use super::product::{FEW_ROWS, Product, few_rows, many_rows, scratch_len, tile_for};
@@ -14,7 +11,6 @@ use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 use rayon::prelude::*;
 use std::borrow::Cow;
-use std::ops::Range;
 
 /// A matrix as it stands in a file: `rows` rows of `cols` weights in blocks of `format`.
 #[derive(Clone, Debug)]
@@ -85,7 +81,13 @@ impl<'a> QuantizedMatrix<'a> {
 
     /// Row `row` as `f32` into `out`, `[cols]`.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        check_row(row, [self.rows, self.cols], out);
+        assert!(row < self.rows, "dequantize_row: no row {row}");
+        assert_eq!(
+            out.len(),
+            self.cols,
+            "dequantize_row: out is not [{}]",
+            self.cols
+        );
         let len = self.row_bytes();
         self.format
             .dequantize_blocks(&self.data[row * len..][..len], out);
@@ -146,12 +148,6 @@ impl<'a> QuantizedMatrix<'a> {
     }
 }
 
-/// Panics unless a matrix of `[rows, cols]` has the row and `out` room for it.
-fn check_row(row: usize, [rows, cols]: [usize; 2], out: &[f32]) {
-    assert!(row < rows, "dequantize_row: no row {row}");
-    assert_eq!(out.len(), cols, "dequantize_row: out is not [{cols}]");
-}
-
 /// A matrix of quantized weights, packed for products with activations.
 pub struct PackedMatrix {
     format: BlockFormat,
@@ -189,7 +185,13 @@ impl PackedMatrix {
     /// Row `row` as `f32` into `out`, `[cols]`, exactly as [`QuantizedMatrix::dequantize_row`]
     /// gives it: a token's embedding, from the weights that also compute the logits.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        check_row(row, [self.rows, self.cols], out);
+        assert!(row < self.rows, "dequantize_row: no row {row}");
+        assert_eq!(
+            out.len(),
+            self.cols,
+            "dequantize_row: out is not [{}]",
+            self.cols
+        );
         let block_bytes = panel_block_bytes(self.format);
         let panel_bytes = self.blocks() * block_bytes;
         let panel = &self.data[row / PANEL * panel_bytes..][..panel_bytes];
@@ -215,11 +217,6 @@ impl PackedMatrix {
         self.matmul(x, 1, out);
     }
 
-    #[cfg(all(test, target_arch = "x86_64"))]
-    pub(super) fn data(&self) -> &[u8] {
-        &self.data
-    }
-
     fn blocks(&self) -> usize {
         self.cols / self.format.block_len()
     }
@@ -228,11 +225,8 @@ impl PackedMatrix {
         self.rows.div_ceil(PANEL)
     }
 
-    fn rounding(&self, on_amx: bool) -> Rounding {
+    fn rounding(&self) -> Rounding {
         let format = self.format;
-        if on_amx {
-            return amx_rounding(format);
-        }
         let sums = match format {
             _ if format.has_mins() => Sums::Plain,
             BlockFormat::Q8_0 => Sums::Start { zero: byte_zero() },
@@ -271,18 +265,17 @@ pub fn matmul_shared(x: &[f32], m: usize, products: &mut [(&PackedMatrix, &mut [
             out.fill(0.0);
         }
     }
-    let on_amx = m > MOST_ROWS_WITHOUT_AMX && super::blocks_run_on_amx();
     let mut jobs: Vec<Job> = products
         .iter_mut()
         .filter(|(matrix, out)| !out.is_empty() && matrix.cols > 0)
         .map(|(matrix, out)| Job {
             matrix,
-            rounding: matrix.rounding(on_amx),
+            rounding: matrix.rounding(),
             activations: None,
             out: SharedMut::new(out),
         })
         .collect();
-    round_then_run(x, m, &mut jobs, on_amx);
+    round_then_run(x, m, &mut jobs);
 }
 
 /// One matrix of a call.
@@ -295,9 +288,9 @@ struct Job<'a> {
 
 /// Rounds `x` for the first job that lacks it and those that round alike, then goes on with the
 /// rest; once all have theirs, runs them.
-fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job], on_amx: bool) {
+fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job]) {
     let Some(first) = jobs.iter().find(|job| job.activations.is_none()) else {
-        return run(m, jobs, on_amx);
+        return run(m, jobs);
     };
     let rounding = first.rounding;
     with_rounded(
@@ -305,7 +298,7 @@ fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job], on_amx: bool) {
         m,
         first.matrix.cols,
         rounding,
-        if on_amx { 1 } else { tile_for(m) },
+        tile_for(m),
         |activations| {
             let mut ready: Vec<Job> = jobs
                 .iter()
@@ -316,14 +309,14 @@ fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job], on_amx: bool) {
                     ..*job
                 })
                 .collect();
-            round_then_run(x, m, &mut ready, on_amx);
+            round_then_run(x, m, &mut ready);
         },
     );
 }
 
 /// Cuts the products into tasks. Every output is computed by one of them in a fixed order, however
 /// many there are.
-fn run(m: usize, jobs: &[Job], on_amx: bool) {
+fn run(m: usize, jobs: &[Job]) {
     /// Bytes of weights that are worth a task, and rows of activations per task.
     const TASK_BYTES: usize = 24 * 1024;
     const TASK_ROWS: usize = 256;
@@ -377,67 +370,37 @@ fn run(m: usize, jobs: &[Job], on_amx: bool) {
             activations,
             out: job.out,
         };
-        let kernel = match (few, on_amx) {
-            (true, _) => Kernel::FewRows,
-            (false, false) => Kernel::ManyRows,
-            (false, true) => Kernel::Amx,
-        };
         // SAFETY: a `PackedMatrix` holds whole panels, `out` was checked, and tasks are disjoint.
         unsafe {
             match job.matrix.format {
-                BlockFormat::Q4_0 => part::<layout::Q4_0>(&product, panels, tiles, kernel),
-                BlockFormat::Q5_0 => part::<layout::Q5_0>(&product, panels, tiles, kernel),
-                BlockFormat::Q8_0 => part::<layout::Q8_0>(&product, panels, tiles, kernel),
-                BlockFormat::Q4K => part::<layout::Q4K>(&product, panels, tiles, kernel),
-                BlockFormat::Q5K => part::<layout::Q5K>(&product, panels, tiles, kernel),
-                BlockFormat::Q6K => part::<layout::Q6K>(&product, panels, tiles, kernel),
+                BlockFormat::Q4_0 => part::<layout::Q4_0>(&product, panels, tiles, few),
+                BlockFormat::Q5_0 => part::<layout::Q5_0>(&product, panels, tiles, few),
+                BlockFormat::Q8_0 => part::<layout::Q8_0>(&product, panels, tiles, few),
+                BlockFormat::Q4K => part::<layout::Q4K>(&product, panels, tiles, few),
+                BlockFormat::Q5K => part::<layout::Q5K>(&product, panels, tiles, few),
+                BlockFormat::Q6K => part::<layout::Q6K>(&product, panels, tiles, few),
                 other => unreachable!("{other:?} is never packed"),
             }
         }
     });
 }
 
-/// What computes a part of a product.
-#[derive(Clone, Copy)]
-enum Kernel {
-    FewRows,
-    ManyRows,
-    /// Chosen where it is available alone.
-    Amx,
-}
-
 /// # Safety
 /// As for [`few_rows`] and [`many_rows`].
 unsafe fn part<F: Source>(
     product: &Product,
-    panels: Range<usize>,
-    tiles: Range<usize>,
-    kernel: Kernel,
+    panels: std::ops::Range<usize>,
+    tiles: std::ops::Range<usize>,
+    few: bool,
 ) {
-    match kernel {
+    if few {
         // SAFETY: promised by the caller.
-        Kernel::FewRows => unsafe { few_rows::<F>(product, panels) },
-        Kernel::ManyRows => {
-            let len = scratch_len::<F>(tiles.len(), product.activations.tile);
-            with_scratch(len, |scratch| {
-                // SAFETY: promised by the caller.
-                unsafe { many_rows::<F>(product, panels, tiles, scratch) }
-            });
-        }
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Amx => with_scratch(amx_blocks::scratch_len::<F>(tiles.len()), |scratch| {
-            // SAFETY: promised by the caller; tiles are rows, in whole blocks.
-            unsafe { amx_blocks::many_rows::<F>(product, panels, tiles, scratch) }
-        }),
-        #[cfg(not(target_arch = "x86_64"))]
-        Kernel::Amx => unreachable!("there is no AMX"),
+        unsafe { few_rows::<F>(product, panels) }
+    } else {
+        let len = scratch_len::<F>(tiles.len(), product.activations.tile);
+        with_scratch(len, |scratch| {
+            // SAFETY: promised by the caller.
+            unsafe { many_rows::<F>(product, panels, tiles, scratch) }
+        });
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-use amx_blocks::rounding as amx_rounding;
-
-#[cfg(not(target_arch = "x86_64"))]
-fn amx_rounding(_: BlockFormat) -> Rounding {
-    unreachable!("there is no AMX")
 }
