@@ -37,4 +37,4 @@ asan:
 # Undefined behaviour in the portable paths (nightly with miri; slow: name the tests)
 miri *tests:
     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance" \
-        RAYON_NUM_THREADS=2 VLM_CPU=portable cargo +nightly miri test -p vlm-kernels --test kernels -- {{tests}}
+        RAYON_NUM_THREADS=2 VLM_CPU=portable cargo +nightly miri test -p vlm-kernels --lib --test kernels -- {{tests}}

@@ -43,6 +43,6 @@ def once():
     decode.append(time.perf_counter() - prompted)
 
 
-times = measure(once, warmup, repeat)
-report(times, llama.__version__, prefill_tok_s=round(prompt_tokens / statistics.median(prefill[warmup:]), 1),
+measured = measure(once, warmup, repeat)
+report(measured, llama.__version__, prefill_tok_s=round(prompt_tokens / statistics.median(prefill[warmup:]), 1),
        decode_tok_s=round(tokens / max(statistics.median(decode[warmup:]), 1e-9), 1))

@@ -23,17 +23,20 @@ def forget_peak():
 
 
 def measure(work, warmup, repeat):
+    """Times on the clock in ms, and the mean processor time of a repetition, all threads together."""
     for _ in range(warmup):
         work()
     forget_peak()
     times = []
+    processor = time.process_time()
     for _ in range(repeat):
         begun = time.perf_counter()
         work()
         times.append(1e3 * (time.perf_counter() - begun))
-    return times
+    return times, 1e3 * (time.process_time() - processor) / max(repeat, 1)
 
 
-def report(times, version, **more):
+def report(measured, version, **more):
+    times, processor = measured
     print(json.dumps({"median_ms": round(statistics.median(times), 2), "min_ms": round(min(times), 2),
-                      "peak_mb": peak_mb(), "version": version} | more), flush=True)
+                      "cpu_ms": round(processor, 2), "peak_mb": peak_mb(), "version": version} | more), flush=True)

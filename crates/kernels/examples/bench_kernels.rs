@@ -13,14 +13,10 @@ use vlm_kernels::*;
 
 /// Seconds on a clock. With one thread it is the process's CPU time, which other programs disturb less.
 fn now() -> f64 {
-    #[cfg(target_os = "linux")]
-    if rayon::current_num_threads() == 1 {
-        // SAFETY: all zero bits are a time, and the call only writes to it.
-        unsafe {
-            let mut time: libc::timespec = std::mem::zeroed();
-            libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time);
-            return time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9;
-        }
+    if rayon::current_num_threads() == 1
+        && let Some(time) = report::processor_time()
+    {
+        return time.as_secs_f64();
     }
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
@@ -44,7 +40,7 @@ fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| fraction(i) as f32 / 500.0 - 1.0).collect()
 }
 
-fn report(name: &str, [best, median]: [f64; 2], amount: f64, unit: &str) {
+fn print(name: &str, [best, median]: [f64; 2], amount: f64, unit: &str) {
     let rate = |seconds: f64| amount / seconds / 1e9;
     println!(
         "{name:<44} {:>9.1} us {:>8.1} {unit} (best {:.1})",
@@ -71,7 +67,7 @@ fn bench_linear(precision: Precision) {
         let seconds = time(|| {
             linear(precision, &x, &w, m, k, n, Epilogue::NONE, &mut out);
         });
-        report(
+        print(
             &format!("linear {precision:?} {m}x{k}x{n}"),
             seconds,
             flops,
@@ -87,7 +83,7 @@ fn bench_linear(precision: Precision) {
             linear(precision, &x, &w, m, k, n, epilogue, &mut out);
         });
         let name = format!("linear {precision:?} {m}x{k}x{n} bias gelu pre");
-        report(&name, seconds, flops, "GFLOP/s");
+        print(&name, seconds, flops, "GFLOP/s");
         if m < 1000 {
             continue;
         }
@@ -97,7 +93,7 @@ fn bench_linear(precision: Precision) {
         let seconds = time(|| {
             matmul(precision, dy, MatRef::row_major(&w, n, k), &mut dx);
         });
-        report(
+        print(
             &format!("  dX {precision:?} {m}x{k}x{n}"),
             seconds,
             flops,
@@ -106,7 +102,7 @@ fn bench_linear(precision: Precision) {
         let seconds = time(|| {
             matmul(precision, dy.t(), MatRef::row_major(&x, m, k), &mut dw);
         });
-        report(
+        print(
             &format!("  dW {precision:?} {m}x{k}x{n}"),
             seconds,
             flops,
@@ -135,7 +131,7 @@ fn bench_encoder(precision: Precision) {
                     linear_packed(&x, &packed, m, epilogue, &mut out);
                 });
                 let name = format!("{precision:?} {m}x{k}x{n} packed, bias{what}");
-                report(&name, seconds, flops, "GFLOP/s");
+                print(&name, seconds, flops, "GFLOP/s");
             };
             bench("", Activation::None, None);
             if n == 3072 {
@@ -148,13 +144,13 @@ fn bench_encoder(precision: Precision) {
     }
 }
 
-/// GFLOP/s of one core on registers alone: `f32`, then bfloat16.
+/// GFLOP/s of one core on registers alone, by name.
 #[cfg(target_arch = "x86_64")]
-fn peak() -> [Option<f64>; 2] {
+fn peaks() -> Vec<(&'static str, f64)> {
     use std::arch::x86_64::*;
     const STEPS: usize = 1 << 16;
     macro_rules! peak {
-        ($name:ident, $features:literal, $start:expr, |$sum:ident| $step:expr) => {
+        ($name:ident, $features:literal, $register:ident, $start:expr, |$sum:ident| $step:expr) => {
             #[target_feature(enable = $features)]
             fn $name() {
                 let mut sums = [$start; 12];
@@ -165,7 +161,7 @@ fn peak() -> [Option<f64>; 2] {
                         unsafe {
                             std::arch::asm!(
                                 "/* {0} */",
-                                inout(zmm_reg) * $sum,
+                                inout($register) * $sum,
                                 options(nomem, nostack, preserves_flags)
                             );
                         }
@@ -174,26 +170,44 @@ fn peak() -> [Option<f64>; 2] {
             }
         };
     }
-    peak!(f32, "avx512f", _mm512_setzero_ps(), |sum| _mm512_fmadd_ps(
-        *sum, *sum, *sum
-    ));
-    peak!(bf16, "avx512f,avx512bf16", _mm512_setzero_ps(), |sum| {
-        // SAFETY: both are 64 bytes without invalid values.
-        let halves = unsafe { std::mem::transmute::<__m512, __m512bh>(*sum) };
-        _mm512_dpbf16_ps(*sum, halves, halves)
+    peak!(f32_256, "avx2,fma", ymm_reg, _mm256_setzero_ps(), |sum| {
+        _mm256_fmadd_ps(*sum, *sum, *sum)
     });
+    peak!(f32_512, "avx512f", zmm_reg, _mm512_setzero_ps(), |sum| {
+        _mm512_fmadd_ps(*sum, *sum, *sum)
+    });
+    peak!(
+        bf16,
+        "avx512f,avx512bf16",
+        zmm_reg,
+        _mm512_setzero_ps(),
+        |sum| {
+            // SAFETY: both are 64 bytes without invalid values.
+            let halves = unsafe { std::mem::transmute::<__m512, __m512bh>(*sum) };
+            _mm512_dpbf16_ps(*sum, halves, halves)
+        }
+    );
     let rate = |run: &dyn Fn(), flops: f64| flops * 12.0 * STEPS as f64 / time(run)[0] / 1e9;
-    let avx512 = cpu_features::isa() == Isa::Avx512;
-    // SAFETY: detected.
-    let f32 = avx512.then(|| rate(&|| unsafe { f32() }, 32.0));
-    // SAFETY: detected.
-    let bf16 = cpu_features::has_avx512_bf16().then(|| rate(&|| unsafe { bf16() }, 64.0));
-    [f32, bf16]
+    let mut found = Vec::new();
+    let isa = cpu_features::isa();
+    if isa >= Isa::Avx2 {
+        // SAFETY: detected.
+        found.push(("AVX2 f32", rate(&|| unsafe { f32_256() }, 16.0)));
+    }
+    if isa == Isa::Avx512 {
+        // SAFETY: detected.
+        found.push(("AVX-512 f32", rate(&|| unsafe { f32_512() }, 32.0)));
+    }
+    if cpu_features::has_avx512_bf16() {
+        // SAFETY: detected.
+        found.push(("AVX-512 bf16", rate(&|| unsafe { bf16() }, 64.0)));
+    }
+    found
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn peak() -> [Option<f64>; 2] {
-    [None; 2]
+fn peaks() -> Vec<(&'static str, f64)> {
+    Vec::new()
 }
 
 fn bench_attention(
@@ -230,7 +244,7 @@ fn bench_attention(
         let out = HeadsMut::contiguous(&mut out, q_len, width);
         attention(precision, shape, q, k, v, Mask::None, None, 0.2, out);
     });
-    report(
+    print(
         &format!("attention {name}"),
         seconds,
         2.0 * product,
@@ -243,7 +257,7 @@ fn bench_attention(
             precision, shape, dout, q, &kv, none, None, 0.2, None, dq, &mut dkv,
         );
     });
-    report(
+    print(
         &format!("  backward {name}"),
         seconds,
         5.0 * product,
@@ -265,25 +279,25 @@ fn bench_elementwise() {
         let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
         let seconds = time(|| adamw(&mut p, &g, &mut m, &mut v, ADAMW));
         // Four arrays read, three written.
-        report(&format!("AdamW {len}"), seconds, 28.0 * len as f64, "GB/s");
+        print(&format!("AdamW {len}"), seconds, 28.0 * len as f64, "GB/s");
     }
     let (rows, width) = (2048, 192);
     let (x, dy, gamma) = (numbers(rows * width), numbers(rows * width), numbers(width));
     let (mut y, mut dg) = (vec![0.0; x.len()], vec![0.0; width]);
     let bytes = 4.0 * x.len() as f64;
     let seconds = time(|| layer_norm(&x, &gamma, Some(&gamma), 1e-5, &mut y));
-    report("layer_norm 2048x192", seconds, 2.0 * bytes, "GB/s");
+    print("layer_norm 2048x192", seconds, 2.0 * bytes, "GB/s");
     let seconds = time(|| layer_norm_backward(&dy, &x, &gamma, 1e-5, &mut y, &mut dg, None));
-    report("layer_norm_backward 2048x192", seconds, 3.0 * bytes, "GB/s");
+    print("layer_norm_backward 2048x192", seconds, 3.0 * bytes, "GB/s");
     let seconds = time(|| activation_backward(Activation::Gelu, &x, &dy, &mut y));
-    report("gelu backward 2048x192", seconds, 3.0 * bytes, "GB/s");
+    print("gelu backward 2048x192", seconds, 3.0 * bytes, "GB/s");
     let targets: Vec<i64> = (0..512).map(|i| i % 700).collect();
     let logits = numbers(512 * 2000);
     let (dlosses, mut dlogits) = (numbers(512), vec![0.0; logits.len()]);
     let seconds = time(|| {
         cross_entropy_backward(&dlosses, &logits, &targets, 0.1, &mut dlogits);
     });
-    report(
+    print(
         "cross_entropy_backward 512x2000",
         seconds,
         8.0 * logits.len() as f64,
@@ -299,10 +313,8 @@ fn main() {
         cpu_features::has_amx_bf16(),
         rayon::current_num_threads()
     );
-    for (name, peak) in ["AVX-512 f32", "AVX-512 bf16"].iter().zip(peak()) {
-        if let Some(peak) = peak {
-            println!("peak of one core, {name}: {peak:.0} GFLOP/s");
-        }
+    for (name, peak) in peaks() {
+        println!("peak of one core, {name}: {peak:.0} GFLOP/s");
     }
     let only = std::env::args().nth(1).unwrap_or_default();
     if "linear".contains(&only) {

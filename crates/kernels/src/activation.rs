@@ -1,5 +1,6 @@
 //! Activation functions and their derivatives.
 
+use crate::gemm::column_sum;
 use crate::parallel;
 use crate::simd::{Simd, math, simd_dispatch};
 
@@ -148,6 +149,39 @@ fn backward_with<S: Simd, F: Function>(s: S, x: &[f32], dy: &[f32], dx: &mut [f3
     }
 }
 
+/// As [`backward_with`] for rows as long as `sums`, to which they are added.
+#[inline(always)]
+fn backward_summing_with<S: Simd, F: Function>(
+    s: S,
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    sums: &mut [f32],
+) {
+    let width = sums.len();
+    let inputs = x.chunks_exact(width).zip(dy.chunks_exact(width));
+    for ((x, dy), dx) in inputs.zip(dx.chunks_exact_mut(width)) {
+        for at in (0..width).step_by(S::LANES) {
+            let d = s.mul(s.load(&dy[at..]), F::derivative(s, s.load(&x[at..])));
+            s.store(&mut dx[at..], d);
+            let sums = &mut sums[at..];
+            s.store(sums, s.add(s.load(sums), d));
+        }
+    }
+}
+
+#[inline(always)]
+fn backward_summing_kernel<S: Simd>(
+    s: S,
+    activation: Activation,
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    sums: &mut [f32],
+) {
+    with_function!(activation, backward_summing_with(s, x, dy, dx, sums));
+}
+
 #[inline(always)]
 fn backward_kernel<S: Simd>(s: S, activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     with_function!(activation, backward_with(s, x, dy, dx));
@@ -158,6 +192,12 @@ simd_dispatch! {
 }
 simd_dispatch! {
     fn backward(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) = backward_kernel;
+}
+
+simd_dispatch! {
+    fn backward_summing(
+        activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32], sums: &mut [f32],
+    ) = backward_summing_kernel;
 }
 
 /// `out = activation(x)`, elementwise.
@@ -178,4 +218,33 @@ pub fn activation_backward(activation: Activation, x: &[f32], dy: &[f32], dx: &m
         let at = i * chunk;
         backward(activation, &x[at..][..dx.len()], &dy[at..][..dx.len()], dx);
     });
+}
+
+/// As [`activation_backward`], and the sums of the columns of `dx` `[m, n]`, n = `sums.len()`: the gradient of the bias
+/// that was added before the activation.
+pub fn activation_backward_summing(
+    activation: Activation,
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    sums: &mut [f32],
+) {
+    let n = sums.len();
+    assert_eq!(x.len(), dx.len(), "activation: x and dx differ in length");
+    assert_eq!(dy.len(), dx.len(), "activation: dy and dx differ in length");
+    sums.fill(0.0);
+    if dx.is_empty() {
+        return;
+    }
+    assert!(
+        n > 0 && dx.len().is_multiple_of(n),
+        "activation: dx is not made of rows of {n}"
+    );
+    let chunk = parallel::rows_per_task(n).max(16) * n;
+    let mut partial = vec![0.0; dx.len().div_ceil(chunk) * n];
+    parallel::for_each_chunk2((dx, chunk), (&mut partial, n), |i, dx, sums| {
+        let (x, dy) = (&x[i * chunk..][..dx.len()], &dy[i * chunk..][..dx.len()]);
+        backward_summing(activation, x, dy, dx, sums);
+    });
+    column_sum(&partial, n, sums);
 }

@@ -43,17 +43,22 @@ pub enum IntegerIsa {
     NeonDot,
 }
 
-// Not every level exists on every architecture.
-#[allow(dead_code)]
+/// What kernels may use, weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Level {
     Portable,
+    #[cfg(target_arch = "aarch64")]
     Neon,
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// As `Avx2`, and AVX-VNNI where it is found.
+    #[cfg(target_arch = "x86_64")]
     AvxVnni,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    #[cfg(target_arch = "x86_64")]
     Amx,
 }
 
@@ -62,23 +67,32 @@ enum Level {
 pub fn isa() -> Isa {
     match level() {
         Level::Portable => Isa::Portable,
+        #[cfg(target_arch = "aarch64")]
         Level::Neon => Isa::Neon,
+        #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::AvxVnni => Isa::Avx2,
-        _ => Isa::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => Isa::Avx512,
     }
 }
 
 /// Whether the AVX-512 dot product of bfloat16 pairs may be used.
 #[inline]
 pub fn has_avx512_bf16() -> bool {
-    level() >= Level::Avx512Bf16
+    #[cfg(target_arch = "x86_64")]
+    return level() >= Level::Avx512Bf16;
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Whether AMX bfloat16 tiles may be used: the processor has them and Linux granted the tile state
 /// to this process.
 #[inline]
 pub fn has_amx_bf16() -> bool {
-    level() >= Level::Amx
+    #[cfg(target_arch = "x86_64")]
+    return level() >= Level::Amx;
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Whether AMX tiles of 8-bit integers may be used.
@@ -87,7 +101,7 @@ pub fn has_amx_int8() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     // Integer tiles are only reported together with what their packing needs.
     *FOUND.get_or_init(|| {
-        level() >= Level::Amx && integer_isa() == IntegerIsa::Avx512Vnni && detect_amx_int8()
+        has_amx_bf16() && integer_isa() == IntegerIsa::Avx512Vnni && detect_amx_int8()
     })
 }
 
@@ -149,19 +163,29 @@ fn level() -> Level {
     })
 }
 
+/// The level of a name on this architecture.
+fn named(bound: &str) -> Option<Level> {
+    Some(match bound {
+        "portable" => Level::Portable,
+        #[cfg(target_arch = "aarch64")]
+        "neon" => Level::Neon,
+        #[cfg(target_arch = "x86_64")]
+        "avx2" => Level::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        "avx-vnni" => Level::AvxVnni,
+        #[cfg(target_arch = "x86_64")]
+        "avx512" => Level::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        "avx512-bf16" => Level::Avx512Bf16,
+        _ => return None,
+    })
+}
+
 /// An unknown name bounds nothing: a misspelt variable must not slow a program down silently.
 fn bounded(found: Level, bound: Option<&str>) -> Level {
-    let bound = match bound {
-        Some("portable") => Level::Portable,
-        // Elsewhere the name would be a level that is not there.
-        Some("neon") if cfg!(target_arch = "aarch64") => Level::Neon,
-        Some("avx2") => Level::Avx2,
-        Some("avx-vnni") => Level::AvxVnni,
-        Some("avx512") => Level::Avx512,
-        Some("avx512-bf16") => Level::Avx512Bf16,
-        _ => Level::Amx,
-    };
-    found.min(bound)
+    bound
+        .and_then(named)
+        .map_or(found, |bound| found.min(bound))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -235,12 +259,18 @@ mod tests {
 
     #[test]
     fn the_variable_masks_features_off_and_never_adds_one() {
-        assert_eq!(bounded(Level::Amx, Some("avx2")), Level::Avx2);
-        assert_eq!(bounded(Level::Avx2, Some("amx")), Level::Avx2);
-        assert_eq!(
-            bounded(Level::Avx512Bf16, Some("misspelt")),
-            Level::Avx512Bf16
-        );
-        assert_eq!(bounded(Level::Avx512, None), Level::Avx512);
+        let best = detect();
+        assert_eq!(bounded(best, None), best);
+        assert_eq!(bounded(best, Some("misspelt")), best);
+        assert_eq!(bounded(best, Some("portable")), Level::Portable);
+        #[cfg(target_arch = "x86_64")]
+        {
+            assert_eq!(bounded(Level::Amx, Some("avx2")), Level::Avx2);
+            assert_eq!(bounded(Level::Avx2, Some("avx512-bf16")), Level::Avx2);
+            assert_eq!(bounded(Level::Avx2, Some("amx")), Level::Avx2);
+            assert_eq!(bounded(Level::Avx512, Some("neon")), Level::Avx512);
+        }
+        #[cfg(target_arch = "aarch64")]
+        assert_eq!(bounded(Level::Neon, Some("avx2")), Level::Neon);
     }
 }

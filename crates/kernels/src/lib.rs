@@ -40,7 +40,9 @@ pub mod rope;
 mod scratch;
 pub(crate) mod simd;
 
-pub use activation::{Activation, activation_backward, activation_forward};
+pub use activation::{
+    Activation, activation_backward, activation_backward_summing, activation_forward,
+};
 pub use attention::{
     AttentionShape, HeadsMut, HeadsRef, Mask, Saved, attention, attention_backward,
     attention_backward_packed, attention_backward_packed_kv, attention_saving,

@@ -2,6 +2,7 @@
 
 use crate::cpu_features::{self, IntegerIsa, Isa, Precision};
 use crate::gemm::kernel_name;
+use std::time::Duration;
 
 /// An extension of the instruction set that some kernel is written for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +39,22 @@ pub struct Choice {
     pub precision: &'static str,
     /// The instruction set of its kernel.
     pub kernel: &'static str,
+}
+
+/// The processor time that this process has used, all threads together; unknown where the system does not say.
+pub fn processor_time() -> Option<Duration> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: all zero bits are a time.
+        let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+        // SAFETY: the call writes to the time it is given.
+        let failed = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+        let seconds = u64::try_from(time.tv_sec).ok()?;
+        let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
+        (failed == 0).then(|| Duration::new(seconds, nanoseconds))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// The bound that the environment variable `VLM_CPU` asks for, if it is set.
@@ -131,11 +148,9 @@ pub fn choices() -> Vec<Choice> {
         IntegerIsa::Avx512Vnni => "avx512-vnni",
         IntegerIsa::NeonDot => "neon-dotprod",
     };
-    let eight_bits = if crate::quant::int8_runs_on_amx() {
-        "amx-int8"
-    } else {
-        integers
-    };
+    let on_tiles = |available| if available { "amx-int8" } else { integers };
+    let eight_bits = on_tiles(crate::quant::int8_runs_on_amx());
+    let blocks = on_tiles(crate::quant::blocks_run_on_amx());
     let choice = |operation, precision, kernel| Choice {
         operation,
         precision,
@@ -145,7 +160,9 @@ pub fn choices() -> Vec<Choice> {
         choice("matrix product", "f32", kernel_name(Precision::F32)),
         choice("matrix product", "bf16", kernel_name(Precision::Bf16)),
         choice("matrix product", "int8", eight_bits),
-        choice("matrix product", "int4", integers),
+        choice("matrix product", "int4", blocks),
+        choice("blocks of GGUF files, one row", "int8", integers),
+        choice("blocks of GGUF files, many rows", "int8", blocks),
         choice("attention", "f32", vectors),
         choice("attention", "bf16", kernel_name(Precision::Bf16)),
         choice("norms, softmax, activations", "f32", vectors),
@@ -156,6 +173,17 @@ pub fn choices() -> Vec<Choice> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn processor_time_grows_with_work() {
+        let before = processor_time().expect("Linux says it");
+        let mut x = 1_u64;
+        while processor_time().is_some_and(|now| now == before) {
+            x = std::hint::black_box(x.wrapping_mul(3));
+        }
+        assert!(processor_time().is_some_and(|now| now > before));
+    }
 
     #[test]
     fn a_feature_is_used_only_where_it_is_found() {

@@ -87,6 +87,16 @@ impl Rotation {
         self.tokens
     }
 
+    /// The cosines, `[tokens, rotary_dim / 2]`.
+    pub fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// The sines, `[tokens, rotary_dim / 2]`.
+    pub fn sin(&self) -> &[f32] {
+        &self.sin
+    }
+
     /// Elements of a head that are turned; those after them stay.
     pub fn rotary_dim(&self) -> usize {
         2 * self.pairs

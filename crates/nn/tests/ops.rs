@@ -1,8 +1,10 @@
 //! Every fused operation against the same one composed of Burn's operations: values and all gradients.
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use std::sync::Arc;
 use vlm_nn::ops::{
-    self, Activation, AttentionOptions, PackedWeight, Roi, RoiAlignShape, Window, composed,
+    self, Activation, AttentionOptions, PackedWeight, Roi, RoiAlignShape, RopeLayout, RopeOptions,
+    Rotation, Window, composed, inverse_frequencies,
 };
 
 fn device() -> Device {
@@ -325,6 +327,59 @@ fn unfold_and_patchify_equal_composed() {
 }
 
 #[test]
+fn rms_norm_equals_composed_with_all_gradients() {
+    for width in [5, 32, 100, 192] {
+        let (x, gamma) = (random([3, 11, width]), random([width]));
+        compare!(
+            format!("RMS norm {width}"),
+            [x, gamma],
+            ops::rms_norm(x, gamma, 1e-5),
+            composed::rms_norm(x, gamma, 1e-5)
+        );
+    }
+}
+
+#[test]
+fn rope_equals_composed_with_its_gradient() {
+    for layout in [RopeLayout::Halves, RopeLayout::Pairs] {
+        // all of a head or its first elements; positions of each sequence or of all
+        for (heads, head, turned, own) in [(1, 2, 2, false), (3, 16, 16, true), (2, 12, 8, true)] {
+            let (b, t) = (2, 7);
+            let count = if own { b * t } else { t };
+            let positions: Vec<u32> = (0..count as u32).map(|i| i * 5 % 31).collect();
+            let rotation = Rotation::new(&positions, &inverse_frequencies(turned, 1e4));
+            let o = RopeOptions {
+                heads,
+                layout,
+                rotation: Arc::new(rotation),
+            };
+            let x = random([b, t, heads * head]);
+            compare!(
+                format!("rope {layout:?} {heads} x {head}, {turned} turned"),
+                [x],
+                ops::rope(x, o.clone()),
+                composed::rope(x, o.clone())
+            );
+        }
+    }
+}
+
+#[test]
+fn gated_activations_equal_composed_with_their_gradient() {
+    for activation in ACTIVATIONS {
+        for width in [1, 24, 65] {
+            let gate_up = random([2, 5, 2 * width]);
+            compare!(
+                format!("gated {activation:?} {width}"),
+                [gate_up],
+                ops::gated(gate_up, activation),
+                composed::gated(gate_up, activation)
+            );
+        }
+    }
+}
+
+#[test]
 fn convolutions_in_groups_equal_composed_with_all_gradients() {
     for (groups, inputs, outputs) in [(1, 5, 7), (2, 4, 6), (8, 16, 8)] {
         for activation in ACTIVATIONS {
@@ -362,6 +417,18 @@ fn convolutions_in_groups_equal_composed_with_all_gradients() {
             composed::conv2d(x, w, None, None, one, groups, Activation::None)
         );
     }
+}
+
+#[test]
+fn attention_to_more_keys_than_one_block_equals_composed() {
+    let (q, kv) = (random([1, 5, 8]), random([1, 1100, 16]));
+    let o = options(1, false, 0, Some(&[1090]));
+    compare!(
+        "long attention",
+        [q, kv],
+        ops::cross_attention(q, kv, o.clone()),
+        composed::cross_attention(q, kv, o.clone())
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Tokens of a language model, with random weights or those of a GGUF file.
 
-use super::measure::{Measured, forget_peak, median, peak_mb};
+use super::measure::{Measured, ProcessorTime, forget_peak, median, peak_mb};
 use anyhow::{bail, ensure};
 use rayon::prelude::*;
 use std::path::Path;
@@ -206,10 +206,12 @@ pub fn measure(
         .map(|row| (0..prompt_tokens).map(|i| id(i + row)).collect())
         .collect();
     let mut decoding = model.decode();
+    let mut processor = ProcessorTime::start();
     let (mut prefill, mut decode, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for repetition in 0..warmup + repeat {
         if repetition == warmup {
             forget_peak();
+            processor = ProcessorTime::start();
             prefill.clear();
             decode.clear();
             whole.clear();
@@ -236,6 +238,7 @@ pub fn measure(
         decode_tok_s: per_second(tokens, median(&decode)),
         whole: Measured {
             times: whole,
+            processor: processor.per(repeat),
             peak_mb: peak_mb(),
         },
     })

@@ -2,11 +2,14 @@
 
 use crate::doctor::kilobytes;
 use std::time::{Duration, Instant};
+use vlm_kernels::report;
 
 /// What repetitions took.
 pub struct Measured {
     /// Each repetition.
     pub times: Vec<Duration>,
+    /// The processor time of a repetition on average, all threads together; unknown where the system does not say.
+    pub processor: Option<Duration>,
     /// The most memory that the process held during them, in MB; unknown where the system does not say.
     pub peak_mb: Option<u64>,
 }
@@ -17,6 +20,7 @@ pub fn measure(warmup: u32, repeat: u32, mut work: impl FnMut()) -> Measured {
         work();
     }
     forget_peak();
+    let processor = ProcessorTime::start();
     let times = (0..repeat)
         .map(|_| {
             let begun = Instant::now();
@@ -26,7 +30,23 @@ pub fn measure(warmup: u32, repeat: u32, mut work: impl FnMut()) -> Measured {
         .collect();
     Measured {
         times,
+        processor: processor.per(repeat),
         peak_mb: peak_mb(),
+    }
+}
+
+/// The processor time since some moment.
+pub struct ProcessorTime(Option<Duration>);
+
+impl ProcessorTime {
+    pub fn start() -> Self {
+        Self(report::processor_time())
+    }
+
+    /// The mean of `repeat` repetitions.
+    pub fn per(&self, repeat: u32) -> Option<Duration> {
+        let (start, now) = (self.0?, report::processor_time()?);
+        Some(now.saturating_sub(start) / repeat.max(1))
     }
 }
 

@@ -28,8 +28,8 @@ use vlm_train::optimizer::{Accumulated, Optimizer};
 /// Time a model of a known architecture with random weights
 #[derive(Args)]
 #[command(after_help = "\
-With --json the line has work, arch, batch, threads, precision (auto is printed as what it chose), median_ms, min_ms \
-and peak_mb (the most memory that the process held during the measured repetitions); generate adds prefill_tok_s and \
+With --json the line has work, arch, batch, threads, precision (auto is printed as what it chose), median_ms, min_ms, \
+cpu_ms (processor time of a repetition on average, all threads together) and peak_mb (the most memory that the process held during the measured repetitions); generate adds prefill_tok_s and \
 decode_tok_s.
 
 Exit codes: 0 done; 2 wrong usage.
@@ -155,6 +155,7 @@ struct Record<'a> {
     precision: &'static str,
     median_ms: f64,
     min_ms: f64,
+    cpu_ms: Option<f64>,
     peak_mb: Option<u64>,
     #[serde(flatten)]
     rates: Option<Rates>,
@@ -189,6 +190,7 @@ impl<'a> Record<'a> {
             precision,
             median_ms: microseconds(median(&measured.times)),
             min_ms: microseconds(least),
+            cpu_ms: measured.processor.map(microseconds),
             peak_mb: measured.peak_mb,
             rates: None,
         }
@@ -205,6 +207,11 @@ impl<'a> Record<'a> {
             ("precision", self.precision.to_owned()),
             ("median", format!("{} ms", self.median_ms)),
             ("min", format!("{} ms", self.min_ms)),
+            (
+                "cpu",
+                self.cpu_ms
+                    .map_or("unknown".to_owned(), |ms| format!("{ms} ms")),
+            ),
             ("peak", peak),
         ];
         if let Some(rates) = &self.rates {

@@ -3,7 +3,7 @@
 use crate::support::{run, vlm};
 use serde_json::Value;
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "work",
     "arch",
     "batch",
@@ -11,6 +11,7 @@ const KEYS: [&str; 8] = [
     "precision",
     "median_ms",
     "min_ms",
+    "cpu_ms",
     "peak_mb",
 ];
 
@@ -37,6 +38,7 @@ fn check(record: &Value, work: &str, arch: &str, batch: u64, more: &[&str]) {
     assert!(min.as_f64().unwrap() > 0.0 && median == min, "{record}");
     if cfg!(target_os = "linux") {
         assert!(record["peak_mb"].as_u64().unwrap() > 0, "{record}");
+        assert!(record["cpu_ms"].as_f64().unwrap() > 0.0, "{record}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Gradients of attention; probabilities are recomputed block by block of queries and keys.
 //!
-//! Up to [`ONE_BLOCK`] keys are one block, whose rows hold all that softmax needs. More are cut into several, and need
-//! two numbers per query from elsewhere: the logarithm of its sum of exponentials and `delta = sum(p * dp) = dout . out`
-//! (Dao et al. 2022). They come from what the forward pass saved or from another forward pass.
+//! Softmax needs two numbers per query: the logarithm of its sum of exponentials and `delta = sum(p * dp) = dout . out`
+//! (Dao et al. 2022). They come from what the forward pass saved. Where it saved nothing, up to [`ONE_BLOCK`] keys are one
+//! block, whose rows hold all that is needed, and more take another forward pass.
 
 use super::forward::{QUERIES_PER_TASK, Queries, split};
 use super::product::{Product, Right, WithProduct, with_product};
@@ -21,7 +21,7 @@ const ONE_BLOCK: usize = 1024;
 const KEY_BLOCK: usize = 512;
 
 /// What the forward pass kept for the backward pass. It spares the backward pass of more than 1024 keys another
-/// forward pass, and is not read where there are fewer.
+/// forward pass, and that of fewer keys the sums of their softmax.
 #[derive(Clone, Copy, Debug)]
 pub struct Saved<'a> {
     /// The output, `[batch, q_len, heads * head_dim]`.
@@ -242,12 +242,13 @@ impl Problem<'_> {
         // Later queries see at least as many keys.
         let seen_by_any = scores.visible(b, shape.q_len - 1);
         let one_block = seen_by_any <= ONE_BLOCK;
+        let with_statistics = !one_block || self.inputs.saved.is_some();
         let limit = if one_block { ONE_BLOCK } else { KEY_BLOCK };
         let key_block = softmax::block_of(seen_by_any, limit);
-        let statistics_len = if one_block {
-            0
-        } else {
+        let statistics_len = if with_statistics {
             shape.group() * shape.q_len
+        } else {
+            0
         };
         let turned_len = product.right_len(head_dim, key_block, true);
         let rows_len = product.right_len(QUERY_BLOCK, head_dim, false);
@@ -289,7 +290,7 @@ impl Problem<'_> {
                 maxima,
                 sums,
             };
-            if !one_block {
+            if with_statistics {
                 self.statistics(product, [b, kv_head], log_sum_exp, delta);
             }
             // At least one block, so that gradients of queries without a key become 0.
@@ -328,7 +329,7 @@ impl Problem<'_> {
                             continue;
                         }
                         let at = i * shape.q_len + first;
-                        let statistics = (!one_block)
+                        let statistics = with_statistics
                             .then(|| (&log_sum_exp[at..][..rows], &delta[at..][..rows]));
                         self.run_block(product, block, column, right, statistics, &mut rooms);
                     }

@@ -2,6 +2,7 @@
 
 use super::{AttentionShape, softmax};
 use crate::cpu_features::Precision;
+#[cfg(target_arch = "x86_64")]
 use crate::gemm::blocked::{Block, BlockKernel, PANEL, Source};
 use crate::gemm::{Kernel, Operand, SmallGemm};
 
@@ -98,11 +99,11 @@ impl Product for VectorProduct {
 }
 
 /// The inner kernel of large products on panels that are packed here. Only x86 has one for bfloat16.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub(super) struct PanelProduct<K>(K);
 
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#[cfg(target_arch = "x86_64")]
 impl<K: BlockKernel> PanelProduct<K> {
     fn units(k: usize) -> usize {
         k.div_ceil(K::DEPTH).next_multiple_of(K::UNIT_STEP)
@@ -143,6 +144,7 @@ impl<K: BlockKernel> PanelProduct<K> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 impl<K: BlockKernel> Product for PanelProduct<K> {
     fn right_len(self, k: usize, n: usize, _: bool) -> usize {
         Self::len(n, k)

@@ -23,52 +23,49 @@ pub(super) fn block_of(keys: usize, limit: usize) -> usize {
     keys.div_ceil(blocks).max(1).next_multiple_of(16)
 }
 
-/// Turns products q k^T into scaled scores, and gives the part of the row that query `i` of the block sees with its
-/// maximum; the rest becomes 0.
+/// The part of a block's row that its query `i` sees; the rest becomes 0.
 #[inline(always)]
-fn scaled<'a, S: Simd>(
-    s: S,
-    scores: &Scores,
-    block: Block,
-    i: usize,
-    row: &'a mut [f32],
-) -> (&'a mut [f32], f32) {
-    let query = block.first + i;
+fn seen<'a>(scores: &Scores, block: Block, i: usize, row: &'a mut [f32]) -> &'a mut [f32] {
     let visible = scores
-        .visible(block.b, query)
+        .visible(block.b, block.first + i)
         .saturating_sub(block.first_key);
     let (row, hidden) = row[..block.keys].split_at_mut(visible.min(block.keys));
     hidden.fill(0.0);
-    let scale = s.splat(scores.scale);
+    row
+}
+
+/// The maximum of the scores `x * scale` (or, with a mask, `x * scale + added`) of products `x` = q k^T; with a mask
+/// these scores are also written.
+#[inline(always)]
+fn maximum<S: Simd>(s: S, row: &mut [f32], scale: f32, added: Option<&[f32]>) -> f32 {
+    let scale = s.splat(scale);
     let mut maximum = s.splat(f32::NEG_INFINITY);
-    match scores.added(block.b, block.h, query) {
+    match added {
         Some(added) => {
-            let added = added[block.first_key..].chunks(S::LANES);
-            for (x, added) in row.chunks_mut(S::LANES).zip(added) {
+            for (x, added) in row.chunks_mut(S::LANES).zip(added.chunks(S::LANES)) {
                 let v = s.mul_add(s.load(x), scale, s.load(added));
                 maximum = s.max(maximum, s.keep_first(v, x.len(), f32::NEG_INFINITY));
                 s.store(x, v);
             }
         }
         None => {
-            for x in row.chunks_mut(S::LANES) {
+            for x in row.chunks(S::LANES) {
                 let v = s.mul(s.load(x), scale);
                 maximum = s.max(maximum, s.keep_first(v, x.len(), f32::NEG_INFINITY));
-                s.store(x, v);
             }
         }
     }
-    (row, s.maximum(maximum))
+    s.maximum(maximum)
 }
 
-/// Writes e^(x - maximum) = 2^(x log2 e - maximum log2 e) and gives the sum.
+/// Writes e^(scale * x - shift) = 2^(x scale log2 e - shift log2 e) and gives the sum.
 #[inline(always)]
-fn exponentials<S: Simd>(s: S, row: &mut [f32], maximum: f32) -> f32 {
-    let log2_e = s.splat(std::f32::consts::LOG2_E);
-    let shift = s.splat(-maximum * std::f32::consts::LOG2_E);
+fn exponentials<S: Simd>(s: S, row: &mut [f32], scale: f32, shift: f32) -> f32 {
+    let factor = s.splat(scale * std::f32::consts::LOG2_E);
+    let shift = s.splat(-shift * std::f32::consts::LOG2_E);
     let mut sum = s.zero();
     for x in row.chunks_mut(S::LANES) {
-        let e = math::exp2_nonpositive(s, s.mul_add(s.load(x), log2_e, shift));
+        let e = math::exp2_nonpositive(s, s.mul_add(s.load(x), factor, shift));
         sum = s.add(sum, s.keep_first(e, x.len(), 0.0));
         s.store(x, e);
     }
@@ -90,7 +87,12 @@ fn accumulate_kernel<S: Simd>(
 ) {
     let rows = data.chunks_exact_mut(block.stride).take(block.rows);
     for (i, row) in rows.enumerate() {
-        let (row, found) = scaled(s, scores, block, i, row);
+        let row = seen(scores, block, i, row);
+        let added = scores.added(block.b, block.h, block.first + i);
+        let added = added.map(|added| &added[block.first_key..]);
+        let found = maximum(s, row, scores.scale, added);
+        // Where there is a mask, the scores are written already.
+        let scale = if added.is_some() { 1.0 } else { scores.scale };
         if found == f32::NEG_INFINITY || found.is_nan() {
             // No visible key; or the vector maximum passed over a NaN, which must not vanish.
             let broken = row.iter().any(|x| x.is_nan());
@@ -100,10 +102,10 @@ fn accumulate_kernel<S: Simd>(
             }
             continue;
         }
-        let maximum = found.max(maxima[i]);
-        let sum = exponentials(s, row, maximum);
-        if block.first_key > 0 && maximum > maxima[i] {
-            let factor = (maxima[i] - maximum).exp();
+        let highest = found.max(maxima[i]);
+        let sum = exponentials(s, row, scale, highest);
+        if block.first_key > 0 && highest > maxima[i] {
+            let factor = (maxima[i] - highest).exp();
             sums[i] *= factor;
             let factor = s.splat(factor);
             // SAFETY: the callers of `accumulate` promise this row, initialised by the first block of keys.
@@ -112,7 +114,7 @@ fn accumulate_kernel<S: Simd>(
                 s.store(x, s.mul(s.load(x), factor));
             }
         }
-        maxima[i] = maximum;
+        maxima[i] = highest;
         sums[i] += sum;
     }
 }
@@ -178,8 +180,13 @@ fn probabilities_kernel<S: Simd>(
 ) {
     let rows = data.chunks_exact_mut(block.stride).zip(log_sum_exp);
     for (i, (row, &log_sum_exp)) in rows.take(block.rows).enumerate() {
-        let (row, _) = scaled(s, scores, block, i, row);
-        exponentials(s, row, log_sum_exp);
+        let row = seen(scores, block, i, row);
+        let mut scale = scores.scale;
+        if let Some(added) = scores.added(block.b, block.h, block.first + i) {
+            maximum(s, row, scale, Some(&added[block.first_key..]));
+            scale = 1.0;
+        }
+        exponentials(s, row, scale, log_sum_exp);
     }
 }
 

@@ -60,9 +60,9 @@ fn multiplies_exactly<K: BlockKernel>(kernel: K) -> bool {
     })
 }
 
-/// What `LDTILECFG` reads: palette 1, eight tiles of 16 rows of 64 bytes.
+/// What `LDTILECFG` reads: the sizes of the tiles (palette 1).
 #[repr(C, align(64))]
-struct TileConfig {
+pub(crate) struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -70,32 +70,47 @@ struct TileConfig {
     rows: [u8; 16],
 }
 
-static CONFIG: TileConfig = {
-    let mut config = TileConfig {
-        palette: 1,
-        start_row: 0,
-        reserved: [0; 14],
-        row_bytes: [0; 16],
-        rows: [0; 16],
-    };
-    let mut tile = 0;
-    while tile < 8 {
-        config.row_bytes[tile] = 64;
-        config.rows[tile] = 16;
-        tile += 1;
+impl TileConfig {
+    /// Rows, at most 16, and bytes per row, at most 64, of the eight tiles.
+    pub(crate) const fn new(rows: [u8; 8], row_bytes: [u16; 8]) -> Self {
+        let mut config = Self {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            row_bytes: [0; 16],
+            rows: [0; 16],
+        };
+        let mut tile = 0;
+        while tile < 8 {
+            config.row_bytes[tile] = row_bytes[tile];
+            config.rows[tile] = rows[tile];
+            tile += 1;
+        }
+        config
     }
-    config
-};
+}
+
+/// Eight tiles of 16 rows of 64 bytes.
+static WHOLE: TileConfig = TileConfig::new([16; 8], [64; 8]);
 
 /// Tile state belongs to a thread: configured tiles for as long as this lives.
 pub(crate) struct Tiles;
 
 impl Tiles {
+    /// Whole tiles.
+    ///
     /// # Safety
     /// The processor has AMX and the process may use it.
     pub(crate) unsafe fn configure() -> Self {
-        // SAFETY: promised by the caller; the configuration is valid and 64 bytes long.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack)) };
+        // SAFETY: promised by the caller.
+        unsafe { Self::configure_as(&WHOLE) }
+    }
+
+    /// # Safety
+    /// As for [`Self::configure`]; `config` has no tile larger than the registers.
+    pub(crate) unsafe fn configure_as(config: &TileConfig) -> Self {
+        // SAFETY: promised by the caller; a configuration is 64 bytes long.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack)) };
         Self
     }
 }

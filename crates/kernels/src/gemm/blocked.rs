@@ -13,8 +13,6 @@ use std::ops::Range;
 /// Rows of `a` or columns of `b` in a panel.
 pub(crate) const PANEL: usize = 16;
 
-/// Units of `k` in a chunk: two panels of `b` (24 KiB) stay in a 32 KiB first-level cache.
-const CHUNK_UNITS: usize = 192;
 /// Rows (at most) and columns (about) of the result per task.
 const TASK_ROWS: usize = 64;
 const TASK_COLUMNS: usize = 768;
@@ -63,6 +61,8 @@ pub(crate) trait BlockKernel: Copy + Send + Sync {
     /// Units per chunk and panels per operand are multiples of these; padding is zero.
     const UNIT_STEP: usize;
     const PANEL_STEP: usize;
+    /// Units of a chunk, at most: two panels of `b` (24 KiB) stay in a 32 KiB first-level cache.
+    const CHUNK: usize = 192;
 
     /// Packs a panel of `units` units of `a`; what `src` does not fill is zero.
     ///
@@ -107,7 +107,7 @@ impl Plan {
     fn new<K: BlockKernel>(m: usize, k: usize, n: usize) -> Self {
         let units = k.div_ceil(K::DEPTH);
         let chunk = units
-            .div_ceil(units.div_ceil(CHUNK_UNITS))
+            .div_ceil(units.div_ceil(K::CHUNK))
             .next_multiple_of(K::UNIT_STEP);
         let row_tasks = m.div_ceil(TASK_ROWS);
         let wanted = if row_tasks < FEW_TASKS {

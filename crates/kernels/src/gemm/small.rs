@@ -99,10 +99,20 @@ fn columns<S: Simd, const NV: usize, const PARTIAL: bool>(
             tile::<S, 8, NV, PARTIAL>(s, g, i, j, last);
             i += 8;
         }
+    } else {
+        // With two vectors of columns 12 of 16 registers hold sums.
+        while i + 6 <= g.m {
+            tile::<S, 6, NV, PARTIAL>(s, g, i, j, last);
+            i += 6;
+        }
     }
     while i + 4 <= g.m {
         tile::<S, 4, NV, PARTIAL>(s, g, i, j, last);
         i += 4;
+    }
+    while i + 2 <= g.m {
+        tile::<S, 2, NV, PARTIAL>(s, g, i, j, last);
+        i += 2;
     }
     while i < g.m {
         tile::<S, 1, NV, PARTIAL>(s, g, i, j, last);

@@ -30,20 +30,59 @@ impl BlockKernel for VectorKernel {
 /// # Safety
 /// `src` is readable over its extents, `dst` writable over `units * PANEL` floats.
 unsafe fn pack(src: Source, dst: *mut f32, units: usize) {
-    // SAFETY: promised by the caller; padding is written first.
+    if src.outer_stride == 1 {
+        // SAFETY: promised by the caller.
+        unsafe { copy_units(src, dst, units) }
+    } else {
+        turn(src, dst, units);
+    }
+}
+
+/// Units lie as they are packed.
+///
+/// # Safety
+/// As for [`pack`], with an `outer_stride` of 1.
+unsafe fn copy_units(src: Source, dst: *mut f32, units: usize) {
+    let found = units.min(src.k);
+    // SAFETY: promised by the caller.
     unsafe {
-        if src.outer < PANEL || src.k < units {
-            std::ptr::write_bytes(dst, 0, units * PANEL);
-        }
-        for unit in 0..units.min(src.k) {
+        for unit in 0..found {
             let from = src.ptr.wrapping_add(unit * src.k_stride);
             let to = dst.add(unit * PANEL);
-            if src.outer_stride == 1 {
-                std::ptr::copy_nonoverlapping(from, to, src.outer);
+            if src.outer == PANEL {
+                // A length known here: two vectors, no call.
+                to.cast::<[f32; PANEL]>()
+                    .write_unaligned(from.cast::<[f32; PANEL]>().read_unaligned());
             } else {
-                for outer in 0..src.outer {
-                    *to.add(outer) = *from.wrapping_add(outer * src.outer_stride);
-                }
+                std::ptr::copy_nonoverlapping(from, to, src.outer);
+                std::ptr::write_bytes(to.add(src.outer), 0, PANEL - src.outer);
+            }
+        }
+        std::ptr::write_bytes(dst.add(found * PANEL), 0, (units - found) * PANEL);
+    }
+}
+
+simd_dispatch! {
+    /// Rows of `k` become units; extents are as [`pack`] asks for.
+    fn turn(src: Source, dst: *mut f32, units: usize) = turn_kernel;
+}
+
+#[inline(always)]
+fn turn_kernel<S: Simd>(s: S, src: Source, dst: *mut f32, units: usize) {
+    let found = units.min(src.k);
+    // SAFETY: promised by the callers of `pack`; padding is written first.
+    unsafe {
+        if src.outer < PANEL || found < units {
+            std::ptr::write_bytes(dst, 0, units * PANEL);
+        }
+        if src.k_stride == 1 {
+            s.transpose(src.ptr, src.outer_stride, src.outer, found, dst, PANEL);
+            return;
+        }
+        for unit in 0..found {
+            for outer in 0..src.outer {
+                let at = unit * src.k_stride + outer * src.outer_stride;
+                *dst.add(unit * PANEL + outer) = *src.ptr.wrapping_add(at);
             }
         }
     }
@@ -96,6 +135,11 @@ fn tile<S: Simd, const R: usize, const N: usize>(s: S, block: &Block, row: usize
     unsafe {
         let mut a = block.a.add(row / PANEL * length + row % PANEL);
         let mut b = block.b.add(column / PANEL * block.b_panel);
+        let c = block.c.add(row * block.c_stride + column);
+        for i in 0..R {
+            // Owning the lines by the time they are stored hides the misses.
+            s.prefetch_write(c.wrapping_add(i * block.c_stride));
+        }
         for _ in 0..block.units {
             let panel: [S::V; N] = std::array::from_fn(|v| s.load_ptr(b.add(v * S::LANES)));
             for (i, sums) in sums.iter_mut().enumerate() {
@@ -108,13 +152,27 @@ fn tile<S: Simd, const R: usize, const N: usize>(s: S, block: &Block, row: usize
             a = a.wrapping_add(PANEL);
             b = b.wrapping_add(PANEL);
         }
+        if rows == R && columns == PANEL {
+            for (i, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    let at = c.add(i * block.c_stride + v * S::LANES);
+                    let sum = if block.accumulate {
+                        s.add(*sum, s.load_ptr(at))
+                    } else {
+                        *sum
+                    };
+                    s.store_ptr(at, sum);
+                }
+            }
+            return;
+        }
         for (i, sums) in sums.iter().enumerate().take(rows) {
             for (v, sum) in sums.iter().enumerate() {
                 let first = v * S::LANES;
                 if first >= columns {
                     break;
                 }
-                let at = block.c.add((row + i) * block.c_stride + column + first);
+                let at = c.add(i * block.c_stride + first);
                 let len = S::LANES.min(columns - first);
                 let sum = if block.accumulate {
                     s.add(*sum, s.load(std::slice::from_raw_parts(at, len)))

@@ -182,8 +182,8 @@ pub fn linear_int8(
     });
 }
 
-/// Tiles of AMX hold 16 rows: fewer than this are as fast without.
-const MOST_ROWS_WITHOUT_AMX: usize = 8;
+/// Tiles of AMX hold 16 rows: so few are as fast without.
+pub(super) const MOST_ROWS_WITHOUT_AMX: usize = 8;
 
 #[cfg(target_arch = "x86_64")]
 use super::amx::{available as amx_available, rounding as amx_rounding};
@@ -339,19 +339,8 @@ unsafe fn multiply_tiles<S: Lanes, const R: usize>(
                         };
                     }
                     let codes = a.codes(tile);
-                    for q in chunk.clone() {
-                        let w = w.add(q * 256);
-                        let w = [
-                            s.load(w),
-                            s.load(w.add(64)),
-                            s.load(w.add(128)),
-                            s.load(w.add(192)),
-                        ];
-                        let codes = codes.add(q * 16 * R);
-                        for (r, dot) in dots.iter_mut().enumerate() {
-                            *dot = s.dot::<8>(*dot, w, codes.add(4 * r), 4 * R);
-                        }
-                    }
+                    let (w, codes) = (w.add(first * 256), codes.add(first * 16 * R));
+                    s.dot_tile::<8, R>(&mut dots, w, codes, chunk.len());
                     if chunk.end < quads {
                         for (sums, dot) in sums.iter_mut().zip(dots) {
                             s.store_ints(sums.as_mut_ptr(), dot);

@@ -174,6 +174,8 @@ pub(super) trait Source: Copy + Send + Sync {
     const FORMAT: BlockFormat;
     /// Distance between blocks.
     const BYTES: usize;
+    /// Whether a block starts with a byte per code, quad after quad.
+    const UNPACKED: bool = false;
 
     /// The codes of quad `quad` of the block.
     ///
@@ -348,6 +350,7 @@ impl<F: Source> Unpacked<F> {
 
 impl<F: Source> Source for Unpacked<F> {
     const FORMAT: BlockFormat = F::FORMAT;
+    const UNPACKED: bool = true;
     const BYTES: usize = if F::FORMAT.has_mins() {
         Self::MINS_AT + Self::GROUPS * PANEL * 4
     } else {

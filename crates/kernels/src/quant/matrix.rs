@@ -2,7 +2,10 @@
 
 use super::activations::{Activations, Rounding, Sums, with_rounded};
 use super::aligned::AlignedBytes;
+#[cfg(target_arch = "x86_64")]
+use super::amx_blocks;
 use super::format::BlockFormat;
+use super::int8::MOST_ROWS_WITHOUT_AMX;
 use super::lanes::{PANEL, byte_zero};
 use super::layout::{self, Packing, Source, panel_block_bytes};
 use super::product::{FEW_ROWS, Product, few_rows, many_rows, scratch_len, tile_for};
@@ -11,6 +14,7 @@ use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// A matrix as it stands in a file: `rows` rows of `cols` weights in blocks of `format`.
 #[derive(Clone, Debug)]
@@ -81,13 +85,7 @@ impl<'a> QuantizedMatrix<'a> {
 
     /// Row `row` as `f32` into `out`, `[cols]`.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.rows, "dequantize_row: no row {row}");
-        assert_eq!(
-            out.len(),
-            self.cols,
-            "dequantize_row: out is not [{}]",
-            self.cols
-        );
+        check_row(row, [self.rows, self.cols], out);
         let len = self.row_bytes();
         self.format
             .dequantize_blocks(&self.data[row * len..][..len], out);
@@ -148,6 +146,12 @@ impl<'a> QuantizedMatrix<'a> {
     }
 }
 
+/// Panics unless a matrix of `[rows, cols]` has the row and `out` room for it.
+fn check_row(row: usize, [rows, cols]: [usize; 2], out: &[f32]) {
+    assert!(row < rows, "dequantize_row: no row {row}");
+    assert_eq!(out.len(), cols, "dequantize_row: out is not [{cols}]");
+}
+
 /// A matrix of quantized weights, packed for products with activations.
 pub struct PackedMatrix {
     format: BlockFormat,
@@ -185,13 +189,7 @@ impl PackedMatrix {
     /// Row `row` as `f32` into `out`, `[cols]`, exactly as [`QuantizedMatrix::dequantize_row`]
     /// gives it: a token's embedding, from the weights that also compute the logits.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.rows, "dequantize_row: no row {row}");
-        assert_eq!(
-            out.len(),
-            self.cols,
-            "dequantize_row: out is not [{}]",
-            self.cols
-        );
+        check_row(row, [self.rows, self.cols], out);
         let block_bytes = panel_block_bytes(self.format);
         let panel_bytes = self.blocks() * block_bytes;
         let panel = &self.data[row / PANEL * panel_bytes..][..panel_bytes];
@@ -217,6 +215,11 @@ impl PackedMatrix {
         self.matmul(x, 1, out);
     }
 
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(super) fn data(&self) -> &[u8] {
+        &self.data
+    }
+
     fn blocks(&self) -> usize {
         self.cols / self.format.block_len()
     }
@@ -225,8 +228,11 @@ impl PackedMatrix {
         self.rows.div_ceil(PANEL)
     }
 
-    fn rounding(&self) -> Rounding {
+    fn rounding(&self, on_amx: bool) -> Rounding {
         let format = self.format;
+        if on_amx {
+            return amx_rounding(format);
+        }
         let sums = match format {
             _ if format.has_mins() => Sums::Plain,
             BlockFormat::Q8_0 => Sums::Start { zero: byte_zero() },
@@ -265,17 +271,18 @@ pub fn matmul_shared(x: &[f32], m: usize, products: &mut [(&PackedMatrix, &mut [
             out.fill(0.0);
         }
     }
+    let on_amx = m > MOST_ROWS_WITHOUT_AMX && super::blocks_run_on_amx();
     let mut jobs: Vec<Job> = products
         .iter_mut()
         .filter(|(matrix, out)| !out.is_empty() && matrix.cols > 0)
         .map(|(matrix, out)| Job {
             matrix,
-            rounding: matrix.rounding(),
+            rounding: matrix.rounding(on_amx),
             activations: None,
             out: SharedMut::new(out),
         })
         .collect();
-    round_then_run(x, m, &mut jobs);
+    round_then_run(x, m, &mut jobs, on_amx);
 }
 
 /// One matrix of a call.
@@ -288,9 +295,9 @@ struct Job<'a> {
 
 /// Rounds `x` for the first job that lacks it and those that round alike, then goes on with the
 /// rest; once all have theirs, runs them.
-fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job]) {
+fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job], on_amx: bool) {
     let Some(first) = jobs.iter().find(|job| job.activations.is_none()) else {
-        return run(m, jobs);
+        return run(m, jobs, on_amx);
     };
     let rounding = first.rounding;
     with_rounded(
@@ -298,7 +305,7 @@ fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job]) {
         m,
         first.matrix.cols,
         rounding,
-        tile_for(m),
+        if on_amx { 1 } else { tile_for(m) },
         |activations| {
             let mut ready: Vec<Job> = jobs
                 .iter()
@@ -309,14 +316,14 @@ fn round_then_run(x: &[f32], m: usize, jobs: &mut [Job]) {
                     ..*job
                 })
                 .collect();
-            round_then_run(x, m, &mut ready);
+            round_then_run(x, m, &mut ready, on_amx);
         },
     );
 }
 
 /// Cuts the products into tasks. Every output is computed by one of them in a fixed order, however
 /// many there are.
-fn run(m: usize, jobs: &[Job]) {
+fn run(m: usize, jobs: &[Job], on_amx: bool) {
     /// Bytes of weights that are worth a task, and rows of activations per task.
     const TASK_BYTES: usize = 24 * 1024;
     const TASK_ROWS: usize = 256;
@@ -370,37 +377,67 @@ fn run(m: usize, jobs: &[Job]) {
             activations,
             out: job.out,
         };
+        let kernel = match (few, on_amx) {
+            (true, _) => Kernel::FewRows,
+            (false, false) => Kernel::ManyRows,
+            (false, true) => Kernel::Amx,
+        };
         // SAFETY: a `PackedMatrix` holds whole panels, `out` was checked, and tasks are disjoint.
         unsafe {
             match job.matrix.format {
-                BlockFormat::Q4_0 => part::<layout::Q4_0>(&product, panels, tiles, few),
-                BlockFormat::Q5_0 => part::<layout::Q5_0>(&product, panels, tiles, few),
-                BlockFormat::Q8_0 => part::<layout::Q8_0>(&product, panels, tiles, few),
-                BlockFormat::Q4K => part::<layout::Q4K>(&product, panels, tiles, few),
-                BlockFormat::Q5K => part::<layout::Q5K>(&product, panels, tiles, few),
-                BlockFormat::Q6K => part::<layout::Q6K>(&product, panels, tiles, few),
+                BlockFormat::Q4_0 => part::<layout::Q4_0>(&product, panels, tiles, kernel),
+                BlockFormat::Q5_0 => part::<layout::Q5_0>(&product, panels, tiles, kernel),
+                BlockFormat::Q8_0 => part::<layout::Q8_0>(&product, panels, tiles, kernel),
+                BlockFormat::Q4K => part::<layout::Q4K>(&product, panels, tiles, kernel),
+                BlockFormat::Q5K => part::<layout::Q5K>(&product, panels, tiles, kernel),
+                BlockFormat::Q6K => part::<layout::Q6K>(&product, panels, tiles, kernel),
                 other => unreachable!("{other:?} is never packed"),
             }
         }
     });
 }
 
+/// What computes a part of a product.
+#[derive(Clone, Copy)]
+enum Kernel {
+    FewRows,
+    ManyRows,
+    /// Chosen where it is available alone.
+    Amx,
+}
+
 /// # Safety
 /// As for [`few_rows`] and [`many_rows`].
 unsafe fn part<F: Source>(
     product: &Product,
-    panels: std::ops::Range<usize>,
-    tiles: std::ops::Range<usize>,
-    few: bool,
+    panels: Range<usize>,
+    tiles: Range<usize>,
+    kernel: Kernel,
 ) {
-    if few {
+    match kernel {
         // SAFETY: promised by the caller.
-        unsafe { few_rows::<F>(product, panels) }
-    } else {
-        let len = scratch_len::<F>(tiles.len(), product.activations.tile);
-        with_scratch(len, |scratch| {
-            // SAFETY: promised by the caller.
-            unsafe { many_rows::<F>(product, panels, tiles, scratch) }
-        });
+        Kernel::FewRows => unsafe { few_rows::<F>(product, panels) },
+        Kernel::ManyRows => {
+            let len = scratch_len::<F>(tiles.len(), product.activations.tile);
+            with_scratch(len, |scratch| {
+                // SAFETY: promised by the caller.
+                unsafe { many_rows::<F>(product, panels, tiles, scratch) }
+            });
+        }
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Amx => with_scratch(amx_blocks::scratch_len::<F>(tiles.len()), |scratch| {
+            // SAFETY: promised by the caller; tiles are rows, in whole blocks.
+            unsafe { amx_blocks::many_rows::<F>(product, panels, tiles, scratch) }
+        }),
+        #[cfg(not(target_arch = "x86_64"))]
+        Kernel::Amx => unreachable!("there is no AMX"),
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+use amx_blocks::rounding as amx_rounding;
+
+#[cfg(not(target_arch = "x86_64"))]
+fn amx_rounding(_: BlockFormat) -> Rounding {
+    unreachable!("there is no AMX")
 }

@@ -13,6 +13,8 @@ mod activations;
 mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_blocks;
 mod format;
 mod half;
 mod int8;
@@ -104,6 +106,14 @@ fn checked_len(count: usize, size: usize) -> Result<usize, QuantError> {
 pub(crate) fn int8_runs_on_amx() -> bool {
     #[cfg(target_arch = "x86_64")]
     return amx::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether products of many rows with [`PackedMatrix`] run on AMX tiles here.
+pub(crate) fn blocks_run_on_amx() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return amx_blocks::available();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }

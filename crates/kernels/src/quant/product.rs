@@ -13,6 +13,7 @@ use std::ops::Range;
 
 /// The most rows of activations that [`few_rows`] takes.
 pub(super) const FEW_ROWS: usize = 4;
+
 /// Rows of a panel of activations for `m` rows: what the kernels are compiled for.
 pub(super) fn tile_for(m: usize) -> usize {
     match m {
@@ -23,7 +24,7 @@ pub(super) fn tile_for(m: usize) -> usize {
 }
 
 /// Weights of a row that are unpacked at a time.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 /// How far ahead of the products weights are asked for, in bytes.
 const AHEAD: usize = 4096;
 
@@ -48,7 +49,7 @@ impl Product<'_> {
     /// # Safety
     /// `panel` is one of the matrix.
     #[inline(always)]
-    unsafe fn panel<F: Source>(&self, panel: usize) -> *const u8 {
+    pub(super) unsafe fn panel<F: Source>(&self, panel: usize) -> *const u8 {
         let at = panel * self.blocks * F::BYTES;
         debug_assert!(at + self.blocks * F::BYTES <= self.weights.len());
         // SAFETY: promised by the caller.
@@ -93,18 +94,28 @@ unsafe fn add_blocks<S: Lanes, F: Source, const R: usize, const STREAM: bool>(
                         *dot = s.splat_int(*sums.add(r).cast::<i32>());
                     }
                 }
-                for q in 0..quads {
-                    let quad = g * quads + q;
-                    let w = F::quad(s, block, quad);
-                    let codes = codes.add(quad * 16 * R);
-                    for (r, dot) in dots.iter_mut().enumerate() {
-                        let a = codes.add(4 * r);
-                        *dot = match F::FORMAT.bits() {
-                            4 => s.dot::<4>(*dot, w, a, 4 * R),
-                            5 => s.dot::<5>(*dot, w, a, 4 * R),
-                            6 => s.dot::<6>(*dot, w, a, 4 * R),
-                            _ => s.dot::<8>(*dot, w, a, 4 * R),
-                        };
+                if F::UNPACKED {
+                    let w = block.add(g * group * PANEL);
+                    let a = codes.add(g * group * R);
+                    match F::FORMAT.bits() {
+                        4 => s.dot_tile::<4, R>(&mut dots, w, a, quads),
+                        5 => s.dot_tile::<5, R>(&mut dots, w, a, quads),
+                        6 => s.dot_tile::<6, R>(&mut dots, w, a, quads),
+                        _ => s.dot_tile::<8, R>(&mut dots, w, a, quads),
+                    }
+                } else {
+                    for quad in g * quads..(g + 1) * quads {
+                        let w = F::quad(s, block, quad);
+                        let codes = codes.add(quad * 16 * R);
+                        for (r, dot) in dots.iter_mut().enumerate() {
+                            let a = codes.add(4 * r);
+                            *dot = match F::FORMAT.bits() {
+                                4 => s.dot::<4>(*dot, w, a, 4 * R),
+                                5 => s.dot::<5>(*dot, w, a, 4 * R),
+                                6 => s.dot::<6>(*dot, w, a, 4 * R),
+                                _ => s.dot::<8>(*dot, w, a, 4 * R),
+                            };
+                        }
                     }
                 }
                 let scale = F::scale(s, block, g);
@@ -193,7 +204,7 @@ pub(super) fn scratch_len<F: Source>(tiles: usize, tile: usize) -> usize {
     unpacked_len::<F>() + tiles * tile * PANEL
 }
 
-const fn unpacked_len<F: Source>() -> usize {
+pub(super) const fn unpacked_len<F: Source>() -> usize {
     CHUNK / F::FORMAT.block_len() * <Unpacked<F> as Source>::BYTES / 4
 }
 

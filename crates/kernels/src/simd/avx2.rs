@@ -2,6 +2,7 @@
 
 use super::Simd;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
@@ -166,6 +167,85 @@ impl Simd for Avx2 {
             let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
             _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        src: *const f32,
+        src_stride: usize,
+        rows: usize,
+        cols: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
+        let (whole_rows, whole_cols) = (rows / 8 * 8, cols / 8 * 8);
+        // SAFETY: the caller promises the extents.
+        unsafe {
+            for r in (0..whole_rows).step_by(8) {
+                for c in (0..whole_cols).step_by(8) {
+                    let src = src.add(r * src_stride + c);
+                    transpose8(
+                        self,
+                        src,
+                        src_stride,
+                        dst.add(c * dst_stride + r),
+                        dst_stride,
+                    );
+                }
+            }
+            let copy = |rows: Range<usize>, cols: Range<usize>| {
+                for r in rows {
+                    for c in cols.clone() {
+                        *dst.add(c * dst_stride + r) = *src.add(r * src_stride + c);
+                    }
+                }
+            };
+            copy(0..whole_rows, whole_cols..cols);
+            copy(whole_rows..rows, 0..cols);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_write(self, p: *const f32) {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }
+    }
+}
+
+/// Transposes 8 x 8 floats: 4 x 4 blocks side by side in the halves of a vector.
+///
+/// # Safety
+/// 8 rows of 8 are readable at `src` and writable at `dst`.
+#[inline(always)]
+unsafe fn transpose8(
+    _: Avx2,
+    src: *const f32,
+    src_stride: usize,
+    dst: *mut f32,
+    dst_stride: usize,
+) {
+    // SAFETY: the token proves the feature, the caller the extents.
+    unsafe {
+        for half in [0, 4] {
+            let rows: [__m256; 4] = std::array::from_fn(|i| {
+                let at = src.add(i * src_stride + half);
+                let low = _mm256_castps128_ps256(_mm_loadu_ps(at));
+                _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(at.add(4 * src_stride)))
+            });
+            let pd = |v: __m256| _mm256_castps_pd(v);
+            let low = [0, 2].map(|i| pd(_mm256_unpacklo_ps(rows[i], rows[i + 1])));
+            let high = [0, 2].map(|i| pd(_mm256_unpackhi_ps(rows[i], rows[i + 1])));
+            let columns = [
+                _mm256_unpacklo_pd(low[0], low[1]),
+                _mm256_unpackhi_pd(low[0], low[1]),
+                _mm256_unpacklo_pd(high[0], high[1]),
+                _mm256_unpackhi_pd(high[0], high[1]),
+            ];
+            for (i, column) in columns.into_iter().enumerate() {
+                _mm256_storeu_ps(dst.add((half + i) * dst_stride), _mm256_castpd_ps(column));
+            }
         }
     }
 }

@@ -41,6 +41,27 @@ fn activations_and_their_derivatives_match_the_definition() {
 }
 
 #[test]
+fn the_gradient_of_a_bias_before_an_activation_is_the_sum_of_the_columns() {
+    let mut random = Random::new(9);
+    for activation in ACTIVATIONS {
+        for (m, n) in [(0, 3), (1, 1), (5, 8), (17, 33), (300, 129)] {
+            if cfg!(miri) && m > 20 {
+                continue;
+            }
+            let (x, dy) = (random.floats(m * n, 3.0), random.floats(m * n, 1.0));
+            let (mut alone, mut dx) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
+            let mut sums = vec![f32::NAN; n];
+            activation_backward(activation, &x, &dy, &mut alone);
+            activation_backward_summing(activation, &x, &dy, &mut dx, &mut sums);
+            assert_eq!(dx, alone, "{activation:?} {m}x{n}");
+            let column = |j: usize| dx.iter().skip(j).step_by(n).map(|&d| f64::from(d)).sum();
+            let expected: Vec<f64> = (0..n).map(column).collect();
+            assert_close(&format!("{activation:?} {m}x{n}"), &sums, &expected, 1e-5);
+        }
+    }
+}
+
+#[test]
 fn sums_in_place_are_elementwise() {
     let mut random = Random::new(8);
     for (m, width) in [(0, 3), (1, 1), (3, 17), (40, 1000)] {

@@ -1,6 +1,8 @@
 //! Hand-written backward passes: each fused operation as one node of Burn's autodiff graph.
 
-use super::backend::{AdamWStep, AttentionOptions, LinearOptions, Maybe, VlmGrad, VlmOps, Window};
+use super::backend::{
+    AdamWStep, AttentionOptions, LinearOptions, Maybe, RopeOptions, VlmGrad, VlmOps, Window,
+};
 use burn::backend::autodiff::{
     NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -10,6 +12,7 @@ use burn::backend::autodiff::{
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::Shape;
+use vlm_kernels::Activation;
 
 impl<B: Backend, C: CheckpointStrategy> Maybe<Autodiff<B, C>> {
     /// Without its graph.
@@ -96,7 +99,7 @@ impl<B: VlmGrad> Backward<B, 3> for LayerNorm {
 struct SelfAttention;
 
 impl<B: VlmGrad> Backward<B, 1> for SelfAttention {
-    type State = (NodeId, AttentionOptions);
+    type State = (NodeId, [FloatTensor<B>; 2], AttentionOptions);
 
     fn backward(
         self,
@@ -105,10 +108,11 @@ impl<B: VlmGrad> Backward<B, 1> for SelfAttention {
         checkpointer: &mut Checkpointer,
     ) {
         let dy = grads.consume::<B>(&ops.node);
-        let (qkv, options) = ops.state;
+        let (qkv, saved, options) = ops.state;
         let qkv = checkpointer.retrieve_node_output(qkv);
         if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::self_attention_backward(dy, qkv, options));
+            let d = B::self_attention_backward(dy, qkv, saved, options);
+            grads.register::<B>(node.id, d);
         }
     }
 }
@@ -117,7 +121,7 @@ impl<B: VlmGrad> Backward<B, 1> for SelfAttention {
 struct CrossAttention;
 
 impl<B: VlmGrad> Backward<B, 2> for CrossAttention {
-    type State = (NodeId, NodeId, AttentionOptions);
+    type State = (NodeId, NodeId, [FloatTensor<B>; 2], AttentionOptions);
 
     fn backward(
         self,
@@ -126,10 +130,10 @@ impl<B: VlmGrad> Backward<B, 2> for CrossAttention {
         checkpointer: &mut Checkpointer,
     ) {
         let dy = grads.consume::<B>(&ops.node);
-        let (q, kv, options) = ops.state;
+        let (q, kv, saved, options) = ops.state;
         let q = checkpointer.retrieve_node_output(q);
         let kv = checkpointer.retrieve_node_output(kv);
-        let d = B::cross_attention_backward(dy, q, kv, options);
+        let d = B::cross_attention_backward(dy, q, kv, saved, options);
         for (node, grad) in ops.parents.into_iter().zip(d) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
@@ -171,6 +175,66 @@ impl<B: VlmGrad> Backward<B, 1> for Embedding {
         let (ids, table) = ops.state;
         if let [Some(node)] = ops.parents {
             grads.register::<B>(node.id, B::rows_backward(dy, ids, table));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RmsNorm;
+
+impl<B: VlmGrad> Backward<B, 2> for RmsNorm {
+    type State = (NodeId, NodeId, f32);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (x, gamma, eps) = ops.state;
+        let x = checkpointer.retrieve_node_output(x);
+        let gamma = checkpointer.retrieve_node_output(gamma);
+        let d = B::rms_norm_backward(dy, x, gamma, eps);
+        for (node, grad) in ops.parents.into_iter().zip(d) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Rope;
+
+impl<B: VlmGrad> Backward<B, 1> for Rope {
+    type State = RopeOptions;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::rope_backward(dy, ops.state));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Gated;
+
+impl<B: VlmGrad> Backward<B, 1> for Gated {
+    type State = (NodeId, Activation);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (gate_up, activation) = ops.state;
+        let gate_up = checkpointer.retrieve_node_output(gate_up);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::gated_backward(dy, gate_up, activation));
         }
     }
 }
@@ -286,8 +350,10 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
             .stateful()
         {
             OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&qkv), options.clone());
-                prep.finish(state, B::vlm_self_attention(qkv.into_primitive(), options))
+                let id = prep.checkpoint(&qkv);
+                let saved = B::self_attention_train(qkv.into_primitive(), options.clone());
+                let y = saved[0].clone();
+                prep.finish((id, saved, options), y)
             }
             OpsKind::UnTracked(prep) => {
                 prep.finish(B::vlm_self_attention(qkv.into_primitive(), options))
@@ -306,9 +372,11 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
             .stateful()
         {
             OpsKind::Tracked(mut prep) => {
-                let state = (prep.checkpoint(&q), prep.checkpoint(&kv), options.clone());
-                let y = B::vlm_cross_attention(q.into_primitive(), kv.into_primitive(), options);
-                prep.finish(state, y)
+                let (q_id, kv_id) = (prep.checkpoint(&q), prep.checkpoint(&kv));
+                let (q, kv) = (q.into_primitive(), kv.into_primitive());
+                let saved = B::cross_attention_train(q, kv, options.clone());
+                let y = saved[0].clone();
+                prep.finish((q_id, kv_id, saved, options), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::vlm_cross_attention(
                 q.into_primitive(),
@@ -352,6 +420,47 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
                 prep.finish(state, B::vlm_embedding(table.into_primitive(), ids))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::vlm_embedding(table.into_primitive(), ids)),
+        }
+    }
+
+    fn vlm_rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
+        let parents = [x.node(), gamma.node()];
+        match RmsNorm.prepare::<C>(parents).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&x), prep.checkpoint(&gamma), eps);
+                let y = B::vlm_rms_norm(x.into_primitive(), gamma.into_primitive(), eps);
+                prep.finish(state, y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let y = B::vlm_rms_norm(x.into_primitive(), gamma.into_primitive(), eps);
+                prep.finish(y)
+            }
+        }
+    }
+
+    fn vlm_rope(x: FloatTensor<Self>, options: RopeOptions) -> FloatTensor<Self> {
+        match Rope.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::vlm_rope(x.into_primitive(), options.clone());
+                prep.finish(options, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::vlm_rope(x.into_primitive(), options)),
+        }
+    }
+
+    fn vlm_gated(gate_up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        match Gated
+            .prepare::<C>([gate_up.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let state = (prep.checkpoint(&gate_up), activation);
+                prep.finish(state, B::vlm_gated(gate_up.into_primitive(), activation))
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::vlm_gated(gate_up.into_primitive(), activation))
+            }
         }
     }
 

@@ -1,7 +1,9 @@
 //! The same operations composed of Burn's own: the path of devices without our kernels, and the reference
 //! of the fused path in tests. Shapes are those of the functions in [`super`].
 
-use super::{Activation, AdamWStep, AttentionOptions, Roi, RoiAlignShape, Window};
+use super::{
+    Activation, AdamWStep, AttentionOptions, Roi, RoiAlignShape, RopeLayout, RopeOptions, Window,
+};
 use burn::tensor::{Int, Tensor, TensorData, activation as act};
 
 fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
@@ -51,6 +53,51 @@ pub fn layer_norm<const D: usize>(
     let centred = x.clone() - x.mean_dim(D - 1);
     let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
     centred / (variance + eps).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+}
+
+/// See [`super::rms_norm`].
+pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f32) -> Tensor<D> {
+    let mean_square = x.clone().powi_scalar(2).mean_dim(D - 1);
+    x / (mean_square + eps).sqrt() * gamma.unsqueeze()
+}
+
+/// See [`super::rope`].
+pub fn rope(x: Tensor<3>, options: RopeOptions) -> Tensor<3> {
+    let ([b, t, d], rotation) = (x.dims(), &options.rotation);
+    let (heads, pairs) = (options.heads, rotation.rotary_dim() / 2);
+    let sequences = rotation.tokens() / t.max(1);
+    let table = |values: &[f32]| {
+        let data = TensorData::new(values.to_vec(), [sequences, t, 1, pairs]);
+        Tensor::<4>::from_data(data, &x.device())
+    };
+    let (cos, sin) = (table(rotation.cos()), table(rotation.sin()));
+    let head = d / heads;
+    let x4 = x.clone().reshape([b, t, heads, head]);
+    let rest = (head > 2 * pairs).then(|| x4.clone().narrow(3, 2 * pairs, head - 2 * pairs));
+    // [B, T, H, 2, pairs] or [B, T, H, pairs, 2]
+    let (shape, axis) = match options.layout {
+        RopeLayout::Halves => ([b, t, heads, 2, pairs], 3),
+        RopeLayout::Pairs => ([b, t, heads, pairs, 2], 4),
+    };
+    let turned: Tensor<5> = x4.narrow(3, 0, 2 * pairs).reshape(shape);
+    let part = |i| {
+        let part = turned.clone().narrow(axis, i, 1);
+        part.reshape([b, t, heads, pairs])
+    };
+    let (first, second) = (part(0), part(1));
+    let new_first = first.clone() * cos.clone() - second.clone() * sin.clone();
+    let new_second = second * cos + first * sin;
+    let new = Tensor::stack::<5>(vec![new_first, new_second], axis);
+    let new: Tensor<4> = new.reshape([b, t, heads, 2 * pairs]);
+    let parts = [Some(new), rest].into_iter().flatten().collect();
+    Tensor::cat(parts, 3).reshape([b, t, d])
+}
+
+/// See [`super::gated`].
+pub fn gated<const D: usize>(gate_up: Tensor<D>, activation: Activation) -> Tensor<D> {
+    let width = gate_up.dims()[D - 1] / 2;
+    let gate = gate_up.clone().narrow(D - 1, 0, width);
+    activate(gate, activation) * gate_up.narrow(D - 1, width, width)
 }
 
 fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {

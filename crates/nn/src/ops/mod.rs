@@ -9,6 +9,7 @@
 mod autodiff;
 mod backend;
 pub mod composed;
+mod flex;
 mod packed;
 mod vision;
 
@@ -19,9 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use vision::{ConvOptions, RoiAlignOptions, VisionOps};
 
-pub use backend::{AdamWStep, AttentionOptions, LinearOptions, Window};
+pub use backend::{AdamWStep, AttentionOptions, LinearOptions, RopeOptions, Window};
 pub use packed::{PackedWeight, WeightFormat};
-pub use vlm_kernels::{Activation, BoxExtent, Precision, Roi, RoiAlignShape, nms};
+pub use vlm_kernels::{
+    Activation, BoxExtent, Precision, Roi, RoiAlignShape, RopeLayout, Rotation,
+    inverse_frequencies, nms,
+};
 
 static PRECISION: AtomicU8 = AtomicU8::new(0);
 
@@ -247,6 +251,62 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
         table.into_dispatch(),
         ids.into_dispatch(),
     ))
+}
+
+/// RMSNorm over the last dimension (Zhang & Sennrich, 2019): no mean is subtracted.
+///
+/// # Shapes
+/// `x: [.., D]`, `gamma: [D]`; gives `[.., D]`.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f32) -> Tensor<D> {
+    if !fused(&x.device()) {
+        return composed::rms_norm(x, gamma, eps);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_rms_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        eps,
+    ))
+}
+
+/// Rotary position embedding (Su et al., 2021) of the heads of queries or keys.
+///
+/// # Shapes
+/// `x: [B, T, D]`, heads side by side; `options.rotation` has `B * T` tokens or `T`; gives `[B, T, D]`.
+pub fn rope(x: Tensor<3>, options: RopeOptions) -> Tensor<3> {
+    let [b, t, d] = x.dims();
+    assert_eq!(
+        d % options.heads,
+        0,
+        "rope: width {d}, {} heads",
+        options.heads
+    );
+    let (head, turned) = (d / options.heads, options.rotation.rotary_dim());
+    assert!(
+        turned <= head,
+        "rope: {turned} rotary elements in heads of {head}"
+    );
+    let tokens = options.rotation.tokens();
+    assert!(
+        tokens == t || tokens == b * t,
+        "rope: expected {t} or {b} x {t} positions, found {tokens}"
+    );
+    if !fused(&x.device()) {
+        return composed::rope(x, options);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_rope(x.into_dispatch(), options))
+}
+
+/// A gated activation (Shazeer, 2020): `activation(gate) * up` of a joint projection; with SiLU it is SwiGLU.
+///
+/// # Shapes
+/// `gate_up: [.., 2 W]`, the gate first; gives `[.., W]`.
+pub fn gated<const D: usize>(gate_up: Tensor<D>, activation: Activation) -> Tensor<D> {
+    let width = gate_up.dims()[D - 1];
+    assert_eq!(width % 2, 0, "gated: {width} columns are no two halves");
+    if !fused(&gate_up.device()) {
+        return composed::gated(gate_up, activation);
+    }
+    Tensor::from_dispatch(Dispatch::vlm_gated(gate_up.into_dispatch(), activation))
 }
 
 /// Sliding windows as rows (im2col), channels last: with [`linear`] this is a convolution.

@@ -2,7 +2,8 @@
 //! it; and RoIAlign. As in [`super::backend`] and [`super::autodiff`], for Burn's Flex backend and its autodiff; other
 //! devices take [`super::composed`].
 
-use super::backend::{Maybe, contiguous, dims, f32s, tensor};
+use super::backend::Maybe;
+use super::flex::{contiguous, dims, f32s, tensor};
 use super::{Activation, Precision, Window};
 use burn::backend::autodiff::{
     NodeId,

@@ -5,6 +5,7 @@ mod interpolation;
 pub use interpolation::{Interpolation, interpolate, interpolation_matrix, square_side};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use std::sync::{Mutex, PoisonError};
 
 /// A table of the positions of one grid, row by row, for another grid, through which gradients reach the table.
 ///
@@ -49,6 +50,22 @@ pub fn sin_cos_2d(rows: usize, columns: usize, width: usize, device: &Device) ->
         width.is_multiple_of(4),
         "width {width} is not a multiple of 4"
     );
+    let values = sines_and_cosines([rows, columns, width]);
+    Tensor::from_data(TensorData::new(values, [rows * columns, width]), device)
+}
+
+/// The values of [`sin_cos_2d`]. A model asks for the same ones with every batch, so the last are kept.
+fn sines_and_cosines(size: [usize; 3]) -> Vec<f32> {
+    type Table = ([usize; 3], Vec<f32>);
+    static LAST: Mutex<Option<Table>> = Mutex::new(None);
+    // The table is replaced as a whole, so one whose maker panicked is as good as any other.
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((of, values)) = &*last
+        && *of == size
+    {
+        return values.clone();
+    }
+    let [rows, columns, width] = size;
     let quarter = width / 4;
     let mut values = Vec::with_capacity(rows * columns * width);
     for row in 0..rows {
@@ -60,7 +77,8 @@ pub fn sin_cos_2d(rows: usize, columns: usize, width: usize, device: &Device) ->
             }
         }
     }
-    Tensor::from_data(TensorData::new(values, [rows * columns, width]), device)
+    *last = Some((size, values.clone()));
+    values
 }
 
 #[cfg(test)]
@@ -102,5 +120,9 @@ mod tests {
         // row and column take one half of the width each
         assert_eq!(values[16..24], values[..8]);
         assert_eq!(values[6 * 16 + 8..6 * 16 + 16], values[8..16]);
+        // another size, and the first one again
+        assert_eq!(sin_cos_2d(2, 3, 8, &Device::flex()).dims(), [6, 8]);
+        let again = sin_cos_2d(4, 6, 16, &Device::flex()).into_data();
+        assert_eq!(again.try_to_vec::<f32>().expect("f32"), values);
     }
 }

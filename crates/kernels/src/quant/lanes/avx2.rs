@@ -81,6 +81,64 @@ unsafe fn dot_by_words<const BITS: u32>(
     }
 }
 
+/// [`Lanes::dot_tile`] without a dot product instruction: one step of four neighbours along `k` after the other, so that
+/// each vector of weights is loaded once for all rows, and sums in 16 bits for as many steps as they cannot overflow.
+///
+/// # Safety
+/// The processor has AVX2; the operands are as [`Lanes::dot_tile`] says.
+#[inline(always)]
+unsafe fn dot_tile_by_words<const BITS: u32, const R: usize>(
+    sums: &mut [[__m256i; 2]; R],
+    w: *const u8,
+    a: *const u8,
+    quads: usize,
+) {
+    // Steps whose sums fit 16 bits: 8 * 2 * 15 * 127 = 30,480, 4 * 2 * 31 * 127 = 31,496, 2 * 2 * 63 * 127 = 32,004.
+    let steps = match BITS {
+        ..=4 if quads.is_multiple_of(2) => 8,
+        ..=5 => 4,
+        6 => 2,
+        _ => 1,
+    };
+    // SAFETY: promised by the caller.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        for first in (0..4 * quads).step_by(steps) {
+            let mut words = [[_mm256_setzero_si256(); 2]; R];
+            for step in first..first + steps {
+                let w = w.add(64 * step);
+                let w = [0, 32].map(|at| _mm256_loadu_si256(w.add(at).cast()));
+                let a = a.add(4 * R * step).cast::<i32>();
+                if BITS == 8 {
+                    let w = w.map(|w| _mm256_xor_si256(w, _mm256_set1_epi8(-128)));
+                    let magnitudes = w.map(|w| _mm256_abs_epi8(w));
+                    for (r, words) in words.iter_mut().enumerate() {
+                        let a = _mm256_set1_epi32(a.add(r).read_unaligned());
+                        for half in 0..2 {
+                            let a = _mm256_sign_epi8(a, w[half]);
+                            words[half] = _mm256_maddubs_epi16(magnitudes[half], a);
+                        }
+                    }
+                } else {
+                    for (r, words) in words.iter_mut().enumerate() {
+                        let a = _mm256_set1_epi32(a.add(r).read_unaligned());
+                        for half in 0..2 {
+                            let product = _mm256_maddubs_epi16(w[half], a);
+                            words[half] = _mm256_add_epi16(words[half], product);
+                        }
+                    }
+                }
+            }
+            for (sums, words) in sums.iter_mut().zip(words) {
+                for half in 0..2 {
+                    let wide = _mm256_madd_epi16(words[half], ones);
+                    sums[half] = _mm256_add_epi32(sums[half], wide);
+                }
+            }
+        }
+    }
+}
+
 /// # Safety
 /// The processor has AVX-VNNI; four bytes are readable at each `a + i * stride`.
 #[inline(always)]
@@ -105,7 +163,7 @@ unsafe fn dot_vnni(
 // Every `unsafe` below rests on the token, which is only made where the instructions were
 // detected, and on the extents that callers promise.
 macro_rules! lanes_256 {
-    ($token:ty, $byte_zero:literal, $sums:ident, $w:ident, $a:ident, $stride:ident, $dot:expr) => {
+    ($token:ty, $byte_zero:literal, $sums:ident, $w:ident, $a:ident, $stride:ident, $dot:expr $(, $tile:ident)?) => {
         impl Lanes for $token {
             type Bytes = [__m256i; 2];
             type Ints = [__m256i; 2];
@@ -163,6 +221,19 @@ macro_rules! lanes_256 {
                 // SAFETY: the token proves the feature, the caller the extents.
                 unsafe { $dot }
             }
+            $(
+                #[inline(always)]
+                unsafe fn dot_tile<const BITS: u32, const R: usize>(
+                    self,
+                    sums: &mut [[__m256i; 2]; R],
+                    w: *const u8,
+                    a: *const u8,
+                    quads: usize,
+                ) {
+                    // SAFETY: the token proves the feature, the caller the extents.
+                    unsafe { $tile::<BITS, R>(sums, w, a, quads) }
+                }
+            )?
             #[inline(always)]
             fn splat_int(self, x: i32) -> [__m256i; 2] {
                 // SAFETY: the token proves the feature.
@@ -274,7 +345,8 @@ lanes_256!(
     w,
     a,
     stride,
-    dot_by_words::<BITS>(sums, w, a, stride)
+    dot_by_words::<BITS>(sums, w, a, stride),
+    dot_tile_by_words
 );
 lanes_256!(
     AvxVnni,

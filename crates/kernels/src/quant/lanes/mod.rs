@@ -69,6 +69,32 @@ pub(super) trait Lanes: Copy {
         stride: usize,
     ) -> Self::Ints;
 
+    /// Adds the products of a tile of `R` rows of activations, `[k / 4][R][4]` at `a`, with weights of a byte per
+    /// code, `[k / 4][16][4]` at `w`, over `quads` times 16 of `k`. `BITS` is as for [`Self::dot`].
+    ///
+    /// # Safety
+    /// `quads * 256` bytes are readable at `w` and `quads * 16 * R` at `a`.
+    #[inline(always)]
+    unsafe fn dot_tile<const BITS: u32, const R: usize>(
+        self,
+        sums: &mut [Self::Ints; R],
+        w: *const u8,
+        a: *const u8,
+        quads: usize,
+    ) {
+        for quad in 0..quads {
+            // SAFETY: promised by the caller.
+            unsafe {
+                let w = w.add(quad * 256);
+                let w = [0, 64, 128, 192].map(|at| self.load(w.add(at)));
+                let a = a.add(quad * 16 * R);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = self.dot::<BITS>(*sum, w, a.add(4 * r), 4 * R);
+                }
+            }
+        }
+    }
+
     fn splat_int(self, x: i32) -> Self::Ints;
     /// # Safety
     /// 16 integers are readable at `p`.
@@ -192,3 +218,135 @@ macro_rules! lanes_dispatch {
     };
 }
 pub(super) use lanes_dispatch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: usize = 4;
+
+    /// Sums of `quads` quads for four rows of activations, in both ways to compute them.
+    fn sums<S: Lanes, const BITS: u32>(
+        s: S,
+        w: &[u8],
+        a: &[u8],
+        quads: usize,
+    ) -> [[i32; PANEL]; ROWS] {
+        assert!(w.len() >= quads * 256 && a.len() >= quads * 16 * ROWS);
+        let zero = if BITS == 8 { S::BYTE_ZERO } else { 0 };
+        let starts: [i32; ROWS] = std::array::from_fn(|r| {
+            let of_row = a[..quads * 16 * ROWS].chunks_exact(4).skip(r).step_by(ROWS);
+            let codes = of_row.flatten().map(|&code| i32::from(code.cast_signed()));
+            -zero * codes.sum::<i32>()
+        });
+        let mut tiles = starts.map(|start| s.splat_int(start));
+        let mut singles = starts.map(|start| s.splat_int(start));
+        let mut found = [[[0; PANEL]; ROWS]; 2];
+        // SAFETY: the lengths were checked above; results are 16 integers each.
+        unsafe {
+            s.dot_tile::<BITS, ROWS>(&mut tiles, w.as_ptr(), a.as_ptr(), quads);
+            for quad in 0..quads {
+                let w = w[quad * 256..].as_ptr();
+                let w = [0, 64, 128, 192].map(|at| s.load(w.add(at)));
+                for (r, sum) in singles.iter_mut().enumerate() {
+                    let a = a[quad * 16 * ROWS + 4 * r..].as_ptr();
+                    *sum = s.dot::<BITS>(*sum, w, a, 4 * ROWS);
+                }
+            }
+            for (found, sums) in found.iter_mut().zip([tiles, singles]) {
+                for (found, sums) in found.iter_mut().zip(sums) {
+                    s.store_ints(found.as_mut_ptr(), sums);
+                }
+            }
+        }
+        assert_eq!(found[0], found[1], "{BITS} bits, {quads} quads");
+        found[0]
+    }
+
+    /// The sums by their definition.
+    fn defined<const BITS: u32>(w: &[u8], a: &[u8], quads: usize) -> [[i32; PANEL]; ROWS] {
+        let mut sums = [[0; PANEL]; ROWS];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                for k in 0..16 * quads {
+                    let w = i32::from(w[k / 4 * 64 + j * 4 + k % 4]);
+                    let w = if BITS == 8 { w - 128 } else { w };
+                    let a = a[(k / 4 * ROWS + r) * 4 + k % 4].cast_signed();
+                    *sum += w * i32::from(a);
+                }
+            }
+        }
+        sums
+    }
+
+    fn compare<const BITS: u32>() {
+        let random = |i: usize, seed: usize| {
+            let mixed = (i as u64 + 1 + (seed as u64) * 77).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed >> 40) as u8
+        };
+        for (quads, extremes) in [(1, false), (2, false), (4, false), (7, false), (2, true)] {
+            let largest = ((1_u32 << BITS) - 1) as u8;
+            let w: Vec<u8> = (0..quads * 256)
+                .map(|i| {
+                    if extremes {
+                        largest
+                    } else {
+                        random(i, 1) & largest
+                    }
+                })
+                .collect();
+            let a: Vec<u8> = (0..quads * 16 * ROWS)
+                .map(|i| match (extremes, i / 4 % ROWS) {
+                    (true, 0 | 2) => 127,
+                    (true, _) => 0x81,
+                    // -128 does not occur.
+                    (false, _) => random(i, 2).max(1) ^ 0x80,
+                })
+                .collect();
+            let expected = defined::<BITS>(&w, &a, quads);
+            let check = |name, found| assert_eq!(found, expected, "{name}, {BITS} bits");
+            check("portable", sums::<_, BITS>(Portable, &w, &a, quads));
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            {
+                let avx2 = is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c");
+                if avx2 {
+                    // SAFETY: the features were found.
+                    let token = unsafe { Avx2::assume_detected() };
+                    check("avx2", sums::<_, BITS>(token, &w, &a, quads));
+                }
+                if avx2 && is_x86_feature_detected!("avxvnni") {
+                    // SAFETY: the features were found.
+                    let token = unsafe { AvxVnni::assume_detected() };
+                    check("avx-vnni", sums::<_, BITS>(token, &w, &a, quads));
+                }
+                if avx2
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+                {
+                    // SAFETY: the features were found.
+                    let token = unsafe { Avx512Vnni::assume_detected() };
+                    check("avx512-vnni", sums::<_, BITS>(token, &w, &a, quads));
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                // SAFETY: the feature was found.
+                let token = unsafe { NeonDot::assume_detected() };
+                check("neon-dotprod", sums::<_, BITS>(token, &w, &a, quads));
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_computes_the_same_32_bit_sums() {
+        compare::<4>();
+        compare::<5>();
+        compare::<6>();
+        compare::<8>();
+    }
+}
