@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::patch_labels::{NEVER, PatchLabels, TOKEN_LABEL_CLASSES};
-use crate::recipe::ShapesRecipe;
+use crate::recipe::{DataRecipe, ShapesRecipe};
 use crate::symbols::{EXTRA_TAGS, Substitution, Symbols};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::sync::Arc;
@@ -177,6 +177,24 @@ fn some<'a, T>(rng: &mut SplitMix64, items: &'a [T], count: usize) -> Vec<&'a T>
     (0..count).map(|i| order[i % order.len()]).collect()
 }
 
+/// The questions of a picture that are learned.
+fn questions_to_learn<'a>(rng: &mut SplitMix64, asked: &'a [Qa], data: &DataRecipe) -> Vec<&'a Qa> {
+    let weights = &data.question_weights;
+    if weights.is_empty() {
+        return some(rng, asked, data.questions_per_picture);
+    }
+    // sampling without replacement: the least of exponential variables (Efraimidis and Spirakis, 2006)
+    let keys = asked.iter().map(|qa| {
+        let weight = weights.get(&qa.kind).copied().unwrap_or(1.0);
+        (-(1.0 - rng.uniform_f32()).ln() / weight, qa)
+    });
+    let mut keys: Vec<(f32, &Qa)> = keys.collect();
+    keys.sort_by(|a, b| a.0.total_cmp(&b.0));
+    (0..data.questions_per_picture)
+        .map(|i| keys[i % keys.len()].1)
+        .collect()
+}
+
 impl Batches {
     /// Batches of a recipe.
     ///
@@ -221,7 +239,8 @@ impl Batches {
                 size: data.size,
                 difficulty: low + (high - low) * rng.uniform_f32(),
             };
-            let item = shapes::generate(&config, Split::Train, data.seed, index);
+            let sets = data.question_sets;
+            let item = shapes::generate_asking(&config, Split::Train, data.seed, index, sets);
             token_labels.add(&item.scene, data.size as usize, patch);
             let mut picture = item.picture;
             // every picture has as many questions
@@ -253,7 +272,7 @@ impl Batches {
             }
             let mut examples = Vec::new();
             let asked = if not_its_own { &colourless } else { &item.qa };
-            for qa in some(&mut rng, asked, data.questions_per_picture) {
+            for qa in questions_to_learn(&mut rng, asked, data) {
                 let (question, answer) = (&qa.question, &qa.answer);
                 let example = self
                     .special

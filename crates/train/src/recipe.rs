@@ -5,10 +5,11 @@ use crate::patch_labels::TOKEN_LABEL_CLASSES;
 use crate::set_recipe::SetRecipe;
 use crate::symbols::{EXTRA_TAGS, extra_words};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vlm_models::families::coca::{CocaConfig, MODEL_TYPE};
 use vlm_tasks::prompt::SPECIALS;
-use vlm_worlds::shapes;
+use vlm_worlds::shapes::{self, QuestionKind};
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,6 +66,13 @@ pub struct DataRecipe {
     /// colours that it never has.
     #[serde(default)]
     pub recolour: f32,
+    /// Sets of questions that are drawn for a picture; those to learn are taken from all of them.
+    #[serde(default = "one_set", skip_serializing_if = "is_one_set")]
+    pub question_sets: usize,
+    /// How readily a question of a kind is taken, next to the 1 of kinds that are not named:
+    /// `{ count = 2.0, existence = 0.5 }`. Empty: all questions once, before any is taken again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub question_weights: BTreeMap<QuestionKind, f32>,
     /// Whether words that never follow in training are left out of the softmax (logit adjustment).
     #[serde(default)]
     pub adjust_text: bool,
@@ -119,6 +127,14 @@ pub struct TrainRecipe {
     /// Whether the batches of a step are one batch of a contrastive loss (gradient caching).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gradient_cache: bool,
+}
+
+fn one_set() -> usize {
+    1
+}
+
+fn is_one_set(value: &usize) -> bool {
+    *value == 1
 }
 
 fn one() -> f64 {
@@ -255,6 +271,15 @@ impl ShapesRecipe {
             d.questions_per_picture as u64,
             64,
         )?;
+        count("data.question_sets", d.question_sets as u64, 16)?;
+        for (kind, &weight) in &d.question_weights {
+            check(
+                weight.is_finite() && weight > 0.0,
+                "data.question_weights",
+                "numbers above 0",
+                &format!("{weight} for {kind:?}"),
+            )?;
+        }
         check(
             !t.gradient_cache,
             "train.gradient_cache",

@@ -277,7 +277,8 @@ fn a_run_with_substituted_symbols_begins_with_a_model_without_them_and_ends_with
         .replace("decoder_memory", "extra_tags = 57\ndecoder_memory")
         .replace(
             "[data]",
-            "[data]\nsymbol_substitution = 0.9\nadjust_text = true",
+            "[data]\nsymbol_substitution = 0.9\nadjust_text = true\nquestion_sets = 2\n\
+             question_weights = { count = 2.0, existence = 0.5 }",
         );
     assert_ne!(first, second);
     fs::write(place.join("second.toml"), &second).unwrap();
