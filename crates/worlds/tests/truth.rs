@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use vlm_worlds::shapes::facts::{self, FactCounts};
 use vlm_worlds::shapes::{
     Colour, Config, HELD_OUT_COLOUR_SHAPE, HELD_OUT_TEXTURE_SHAPE, MAX_CAPTION_WORDS, Object, Qa,
-    Record, Relation, Shape, Size, Split, Texture, generate, tokens, vocabulary,
+    Record, Relation, Shape, Size, Split, Texture, generate, generate_asking, tokens, vocabulary,
 };
 
 fn records(split: Split, difficulty: f32, seed: u64, count: u64) -> Vec<Record> {
@@ -355,6 +355,25 @@ fn every_answer_follows_from_the_record() {
         assert!(record.qa.len() <= 12);
     }
     assert!(checked > 30_000, "{checked}");
+}
+
+#[test]
+fn further_sets_of_questions_are_new_and_right() {
+    let (config, split, seed) = (Config::default(), Split::Train, 9);
+    let mut further = 0;
+    for index in 0..300 {
+        let once = generate(&config, split, seed, index);
+        let asked = generate_asking(&config, split, seed, index, 3);
+        assert_eq!(asked.qa[..once.qa.len()], once.qa[..]);
+        further += asked.qa.len() - once.qa.len();
+        let record = Record::new(&asked, split, seed, index);
+        for (i, qa) in asked.qa.iter().enumerate() {
+            let is_same = |other: &Qa| other.question == qa.question;
+            assert!(!asked.qa[..i].iter().any(is_same), "{qa:?}");
+            assert_eq!(qa.answer, Oracle::answer(&record, &qa.question), "{qa:?}");
+        }
+    }
+    assert!(further > 3000, "{further}");
 }
 
 #[test]

@@ -13,8 +13,7 @@ use std::ops::Range;
 /// Rows of `a` or columns of `b` in a panel.
 pub(crate) const PANEL: usize = 16;
 
-/// Rows (at most) and columns (about) of the result per task.
-const TASK_ROWS: usize = 64;
+/// Columns (about) of the result per task.
 const TASK_COLUMNS: usize = 768;
 /// Fewer row blocks than `FEW_TASKS` are cut along columns too, into `ENOUGH_TASKS` or a few more: so many that
 /// threads end at about the same time, as long as each has `TASK_WORK` multiplications.
@@ -63,6 +62,9 @@ pub(crate) trait BlockKernel: Copy + Send + Sync {
     const PANEL_STEP: usize;
     /// Units of a chunk, at most: two panels of `b` (24 KiB) stay in a 32 KiB first-level cache.
     const CHUNK: usize = 192;
+    /// Rows of the result per task, at most: while a chunk of them stays in the second-level cache, each panel of `b`
+    /// is fetched once for all of them.
+    const TASK_ROWS: usize = 64;
 
     /// Packs a panel of `units` units of `a`; what `src` does not fill is zero.
     ///
@@ -109,7 +111,7 @@ impl Plan {
         let chunk = units
             .div_ceil(units.div_ceil(K::CHUNK))
             .next_multiple_of(K::UNIT_STEP);
-        let row_tasks = m.div_ceil(TASK_ROWS);
+        let row_tasks = m.div_ceil(K::TASK_ROWS);
         let wanted = if row_tasks < FEW_TASKS {
             ENOUGH_TASKS.div_ceil(row_tasks)
         } else {
