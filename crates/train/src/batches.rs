@@ -177,6 +177,17 @@ fn some<'a, T>(rng: &mut SplitMix64, items: &'a [T], count: usize) -> Vec<&'a T>
     (0..count).map(|i| order[i % order.len()]).collect()
 }
 
+/// A kind as recipes name it.
+fn kind_name(kind: QuestionKind) -> &'static str {
+    match kind {
+        QuestionKind::Existence => "existence",
+        QuestionKind::Count => "count",
+        QuestionKind::Attribute => "attribute",
+        QuestionKind::Comparison => "comparison",
+        QuestionKind::Relation => "relation",
+    }
+}
+
 /// The questions of a picture that are learned.
 fn questions_to_learn<'a>(rng: &mut SplitMix64, asked: &'a [Qa], data: &DataRecipe) -> Vec<&'a Qa> {
     let weights = &data.question_weights;
@@ -185,7 +196,9 @@ fn questions_to_learn<'a>(rng: &mut SplitMix64, asked: &'a [Qa], data: &DataReci
     }
     // sampling without replacement: the least of exponential variables (Efraimidis and Spirakis, 2006)
     let keys = asked.iter().map(|qa| {
-        let weight = weights.get(&qa.kind).copied().unwrap_or(1.0);
+        let fits = |of: &str| of == kind_name(qa.kind) || qa.question.contains(of);
+        let fitting = weights.iter().filter(|(of, _)| fits(of));
+        let weight: f32 = fitting.map(|(_, weight)| weight).product();
         (-(1.0 - rng.uniform_f32()).ln() / weight, qa)
     });
     let mut keys: Vec<(f32, &Qa)> = keys.collect();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vlm_models::families::coca::{CocaConfig, MODEL_TYPE};
 use vlm_tasks::prompt::SPECIALS;
-use vlm_worlds::shapes::{self, QuestionKind};
+use vlm_worlds::shapes;
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -69,10 +69,10 @@ pub struct DataRecipe {
     /// Sets of questions that are drawn for a picture; those to learn are taken from all of them.
     #[serde(default = "one_set", skip_serializing_if = "is_one_set")]
     pub question_sets: usize,
-    /// How readily a question of a kind is taken, next to the 1 of kinds that are not named:
-    /// `{ count = 2.0, existence = 0.5 }`. Empty: all questions once, before any is taken again.
+    /// How readily a question is taken: the product of what is given for its kind and for phrases in it, else 1, as in
+    /// `{ count = 2.0, "have the same" = 8.0 }`. Empty: all questions once, before any is taken again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub question_weights: BTreeMap<QuestionKind, f32>,
+    pub question_weights: BTreeMap<String, f32>,
     /// Whether words that never follow in training are left out of the softmax (logit adjustment).
     #[serde(default)]
     pub adjust_text: bool,
@@ -272,12 +272,12 @@ impl ShapesRecipe {
             64,
         )?;
         count("data.question_sets", d.question_sets as u64, 16)?;
-        for (kind, &weight) in &d.question_weights {
+        for (of, &weight) in &d.question_weights {
             check(
                 weight.is_finite() && weight > 0.0,
                 "data.question_weights",
                 "numbers above 0",
-                &format!("{weight} for {kind:?}"),
+                &format!("{weight} for {of:?}"),
             )?;
         }
         check(
