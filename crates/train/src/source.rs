@@ -226,7 +226,7 @@ impl Source {
             let wanted = match self.wanted {
                 Wanted::Texts => "captions or labels",
                 Wanted::Answers => "questions",
-                Wanted::TextsAndAnswers => "captions or labels, and questions,",
+                Wanted::TextsAndAnswers => "captions or labels and with questions",
                 Wanted::Statements(_) => "statements",
             };
             let part = match part.is_empty() {
