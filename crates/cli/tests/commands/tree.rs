@@ -227,9 +227,12 @@ fn what_cannot_be_compared_is_one_line() {
     let sets = recipe(TREE).replace("world = \"shapes\"", "sets = [\"pictures\"]");
     fs::write(place.join("recipes/b.toml"), sets).unwrap();
     tell(&["b.toml", "data.world"]);
-    compare(place, &["--seeds", "0"])
-        .with(2)
-        .complains(&["--seeds", "found 0"]);
+    run_in(
+        place,
+        ["eval", "tree", "--recipes", "recipes", "--seeds", "0"],
+    )
+    .with(2)
+    .complains(&["--seeds", "found 0"]);
     run_in(place, ["eval", "tree", "--recipes", "nowhere"])
         .with(2)
         .complains(&["nowhere"]);

@@ -71,8 +71,8 @@ const MARGIN: f64 = 28.0;
 /// Room for the names of the models.
 const NAMES: f64 = 168.0;
 /// Width of a score's diagram, and what is between two.
-const PANEL: f64 = 168.0;
-const BETWEEN: f64 = 26.0;
+const PANEL: f64 = 160.0;
+const BETWEEN: f64 = 40.0;
 /// Width of a written fact.
 const FACT: f64 = 86.0;
 const TITLE: f64 = 74.0;
