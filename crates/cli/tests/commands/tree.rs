@@ -174,19 +174,8 @@ fn recipes_are_trained_measured_and_compared_once_and_broken_runs_are_told() {
         (&1.into(), &1.into())
     );
     assert_eq!(partly["models"][1]["scores"], record["models"][1]["scores"]);
-    let arguments = ["--json", "--quiet", "--pictures", "6"];
-    let pictures: Vec<&str> = arguments.to_vec();
-    let arguments = [
-        "eval",
-        "tree",
-        "--recipes",
-        "recipes",
-        "--runs",
-        "runs",
-        "--seeds",
-        "2",
-    ];
-    let ended = run_in(place, arguments.iter().chain(&pictures)).with(1);
+    let arguments = "eval tree --recipes recipes --runs runs --seeds 2 --pictures 6 --json --quiet";
+    let ended = run_in(place, arguments.split(' ')).with(1);
     assert!(ended.stderr.contains("seed-2/model"), "{ended:?}");
     assert_eq!(ended.records().remove(0)["failed"], 2);
 

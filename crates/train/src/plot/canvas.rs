@@ -87,22 +87,22 @@ impl Raster {
 
     fn fill(&mut self, path: Option<Path>, colour: &str) {
         if let Some(path) = path {
-            let still = Transform::from_scale(self.scale, self.scale);
+            let scaled = Transform::from_scale(self.scale, self.scale);
             let paint = paint(colour);
             self.page
-                .fill_path(&path, &paint, FillRule::Winding, still, None);
+                .fill_path(&path, &paint, FillRule::Winding, scaled, None);
         }
     }
 
     fn outline(&mut self, path: Option<Path>, colour: &str, width: f64) {
         if let Some(path) = path {
-            let still = Transform::from_scale(self.scale, self.scale);
+            let scaled = Transform::from_scale(self.scale, self.scale);
             let stroke = Stroke {
                 width: width as f32,
                 ..Stroke::default()
             };
             self.page
-                .stroke_path(&path, &paint(colour), &stroke, still, None);
+                .stroke_path(&path, &paint(colour), &stroke, scaled, None);
         }
     }
 
