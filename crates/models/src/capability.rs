@@ -292,6 +292,23 @@ pub trait RankAnswers {
     ) -> Result<Vec<Vec<(usize, f32)>>, Error>;
 }
 
+/// A model that answers questions with one of the answers that it knows.
+pub trait ClassifyAnswer {
+    /// The answers as words.
+    fn known_answers(&self) -> &[String];
+
+    /// The probability of each known answer to question `i` about picture `of[i]`.
+    ///
+    /// # Errors
+    /// Pictures, ids or numbers of them that do not fit the model.
+    fn classify_answer(
+        &self,
+        pictures: &Pictures,
+        of: &[usize],
+        questions: &Tokens,
+    ) -> Result<Vec<Vec<f32>>, Error>;
+}
+
 /// A model that writes text about pictures.
 pub trait Generate {
     /// What the decoder reads of each picture.

@@ -5,7 +5,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use std::path::PathBuf;
 use vlm_models::capability::{
-    Attend, EmbedImage, EmbedText, Generate, Pictures, ScorePair, Tokens,
+    Attend, ClassifyAnswer, EmbedImage, EmbedText, Generate, Pictures, ScorePair, Tokens,
 };
 use vlm_models::encoders::handcrafted::{HandcraftedConfig, hog, local_binary_patterns};
 use vlm_models::families::Model;
@@ -343,6 +343,46 @@ fn inverse_document_frequencies_weigh_words() {
 }
 
 #[test]
+fn answers_are_chosen_by_their_words_and_a_picture_may_be_asked_several_times() {
+    let device = Device::flex();
+    for vision in VISION {
+        let silent = config(vision, TEXT[1], r#""cross_attention""#);
+        let pictures = pictures(&device);
+        let texts = [vec![9, 10], vec![11], vec![9, 10]];
+        let questions = Tokens::padded(&texts, 0);
+        let model = build(&silent, &device).with_statistics(Statistics::Running);
+        assert!(
+            model
+                .classify_answer(&pictures, &[0, 0, 2], &questions)
+                .is_err()
+        );
+
+        let words = "\"num_answers\": 3, \"answers\": [\"yes\", \"no\", \"red\"]";
+        let knowing = silent.replace("\"num_answers\": 3", words);
+        let model = build(&knowing, &device).with_statistics(Statistics::Running);
+        assert_eq!(model.known_answers(), ["yes", "no", "red"]);
+        let found = model
+            .classify_answer(&pictures, &[0, 0, 2], &questions)
+            .unwrap();
+        // by the logits of each pair by itself
+        for (row, (picture, text)) in found.iter().zip([0, 0, 2].iter().zip(&texts)) {
+            let places = model.places(&pictures).unwrap().narrow(0, *picture, 1);
+            let text = Tokens::padded(std::slice::from_ref(text), 0);
+            let logits = model.answer_logits(places, &text).unwrap().into_data();
+            let logits: Vec<f32> = logits.try_to_vec().unwrap();
+            let sum: f32 = logits.iter().map(|x| x.exp()).sum();
+            let expected: Vec<f32> = logits.iter().map(|x| x.exp() / sum).collect();
+            close(vision, row, &expected, 1e-5);
+        }
+        assert_ne!(found[0], found[2]);
+        let error = model.classify_answer(&pictures, &[0, 3, 2], &questions);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("pictures below 3, found 3"), "{error}");
+        assert!(model.classify_answer(&pictures, &[0], &questions).is_err());
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let device = Device::flex();
     let good = config(VISION[0], TEXT[0], r#""late""#);
@@ -358,6 +398,11 @@ fn what_does_not_fit_is_refused_by_name() {
             "\"captions\": true",
             "\"captions\": true, \"dropout\": 0.1",
             "dropout",
+        ),
+        (
+            "\"num_answers\": 3",
+            "\"num_answers\": 3, \"answers\": [\"yes\", \"no\"]",
+            "answers: expected num_answers = 3 words, or none, found 2",
         ),
         (
             "\"eos_token_id\": 2",

@@ -1,9 +1,11 @@
 //! How well a model does on data with known answers.
 
 use crate::metrics::{
-    Bootstrap, CaptionScores, FactCounts, FactScores, VqaItem, VqaScores, score_captions,
-    score_facts, score_vqa,
+    Bootstrap, CaptionScores, ClassificationScores, FactCounts, FactScores, RetrievalScores,
+    VqaItem, VqaScores, score_captions, score_classification, score_facts, score_retrieval,
+    score_vqa,
 };
+use crate::similarity::dot;
 use crate::{CaptionOptions, Error, Vlm};
 use std::borrow::Borrow;
 use vlm_data::image::Image;
@@ -53,6 +55,15 @@ pub struct VqaReport {
     pub answers: Vec<VqaItem>,
     /// Accuracy.
     pub scores: VqaScores,
+}
+
+/// How pictures and texts find each other.
+#[derive(Clone, Debug)]
+pub struct RetrievalReport {
+    /// Pictures by their texts.
+    pub text_to_image: RetrievalScores,
+    /// Texts by their pictures.
+    pub image_to_text: RetrievalScores,
 }
 
 /// Pictures that go through the model at once.
@@ -133,6 +144,66 @@ impl Vlm {
             scores: score_vqa(&answers, &Bootstrap::default())?,
             answers,
         })
+    }
+
+    /// How well pictures are found by their first captions among all of them, and these by their pictures. The same
+    /// text of two pictures belongs to both.
+    ///
+    /// # Errors
+    /// What embedding fails with; no samples, or one without captions.
+    pub fn evaluate_retrieval<S: Borrow<Sample>>(
+        &self,
+        samples: impl IntoIterator<Item = S>,
+    ) -> Result<RetrievalReport, Error> {
+        let (mut images, mut texts) = (Vec::new(), Vec::new());
+        for_each_batch(samples, |batch| {
+            let pictures: Vec<&Image> = batch.iter().map(|s| &s.borrow().image).collect();
+            images.extend(self.embed_images(&pictures)?);
+            for sample in batch {
+                let text = sample.borrow().captions.first();
+                let text = text.ok_or_else(|| Error::Model {
+                    place: "samples".to_owned(),
+                    expected: "a caption of each picture".to_owned(),
+                    found: "a picture without".to_owned(),
+                })?;
+                texts.push(text.clone());
+            }
+            Ok(())
+        })?;
+        let words: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let vectors = self.embed_texts(&words)?;
+        let search = |queries: &[Vec<f32>], among: &[Vec<f32>]| {
+            let rows = queries
+                .iter()
+                .map(|query| among.iter().map(|other| dot(query, other)).collect());
+            score_retrieval(rows, |q, c| texts[q] == texts[c], &Bootstrap::default())
+        };
+        Ok(RetrievalReport {
+            text_to_image: search(&vectors, &images)?,
+            image_to_text: search(&images, &vectors)?,
+        })
+    }
+
+    /// How often the right one of some labels is the nearest to a picture; each picture comes with the place of its
+    /// label.
+    ///
+    /// # Errors
+    /// What embedding fails with; no pictures or no labels.
+    pub fn evaluate_labels(
+        &self,
+        pictures: &[(Image, usize)],
+        labels: &[&str],
+    ) -> Result<ClassificationScores, Error> {
+        let candidates = self.labels(labels, &[])?;
+        let mut scored = Vec::with_capacity(pictures.len());
+        for some in pictures.chunks(BATCH) {
+            let images: Vec<&Image> = some.iter().map(|(image, _)| image).collect();
+            let vectors = self.embed_images(&images)?;
+            for ((_, label), vector) in some.iter().zip(&vectors) {
+                scored.push((candidates.cosines(vector), *label));
+            }
+        }
+        Ok(score_classification(&scored, &Bootstrap::default())?)
     }
 }
 

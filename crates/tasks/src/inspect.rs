@@ -89,7 +89,9 @@ pub struct Inspection {
 /// Commands that a model works with, as far as its family goes.
 pub fn abilities(model: &Model) -> Vec<&'static str> {
     let embeds = model.embed_image().is_ok() && model.embed_text().is_ok();
-    let asks = model.generate().is_ok() || model.answer_question().is_ok();
+    let asks = model.captioner_answers()
+        || model.answer_question().is_ok()
+        || model.classify_answer().is_ok();
     let abilities = [
         ("caption", model.generate().is_ok()),
         ("ask", asks),

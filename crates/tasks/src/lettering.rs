@@ -2,6 +2,30 @@
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont};
 
+fn plain() -> Option<FontRef<'static>> {
+    FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT).ok()
+}
+
+/// How wide a line of text is that [`write_plain`] writes at a size in pixels.
+pub fn plain_width(text: &str, size: f32) -> f32 {
+    plain().map_or(0.0, |font| width(&font, text, size))
+}
+
+/// Writes a line of plain text onto a canvas of `columns x rows` pixels; `x`, `y` are the left end of its base line.
+/// `ink` gets the place of each pixel that a letter touches, counted in rows, and how much of it the letter covers, from 0
+/// to 1.
+pub fn write_plain(
+    extent: [u32; 2],
+    text: &str,
+    at: [f32; 2],
+    size: f32,
+    ink: impl FnMut(usize, f32),
+) {
+    if let Some(font) = plain() {
+        write(extent, &font, text, at, size, ink);
+    }
+}
+
 /// The font's width of a line of text.
 pub(crate) fn width(font: &FontRef, text: &str, size: f32) -> f32 {
     let scaled = font.as_scaled(PxScale::from(size));

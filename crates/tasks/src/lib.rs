@@ -34,7 +34,7 @@ mod files;
 pub mod gguf;
 pub mod inspect;
 mod judging;
-mod lettering;
+pub mod lettering;
 pub mod metrics;
 pub mod prompt;
 pub mod similarity;

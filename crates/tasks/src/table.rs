@@ -46,17 +46,11 @@ impl Table {
     /// the titles bold with ANSI codes; pass whether the output is a terminal.
     pub fn render(&self, colour: bool) -> String {
         let all = || std::iter::once(&self.header).chain(&self.rows);
-        let columns = all().map(Vec::len).max().unwrap_or(0);
+        let columns = self.columns();
         let widths: Vec<usize> = (0..columns)
             .map(|column| all().map(|row| width(cell(row, column))).max().unwrap_or(0))
             .collect();
-        let numeric: Vec<bool> = (0..columns)
-            .map(|column| {
-                let mut filled = self.rows.iter().map(|row| cell(row, column));
-                let numbers = filled.clone().any(starts_like_a_number);
-                numbers && filled.all(|text| is_blank(text) || starts_like_a_number(text))
-            })
-            .collect();
+        let numeric: Vec<bool> = (0..columns).map(|column| self.is_numeric(column)).collect();
         let line = |row: &[String]| {
             let mut line = String::new();
             for column in 0..columns {
@@ -89,6 +83,43 @@ impl Table {
             text.extend([&line(row), "\n"]);
         }
         text
+    }
+}
+
+impl Table {
+    /// The same table in Markdown, as GitHub reads it; a column of numbers is aligned to the right.
+    ///
+    /// ```
+    /// use vlm_tasks::table::Table;
+    /// let mut table = Table::new(["model", "accuracy"]);
+    /// table.row(["a|b", "97.1 %"]);
+    /// assert_eq!(table.markdown(), "| model | accuracy |\n|---|---:|\n| a\\|b | 97.1 % |\n");
+    /// ```
+    pub fn markdown(&self) -> String {
+        let columns = self.columns();
+        let line = |row: &[String]| {
+            let cells = (0..columns).map(|c| cell(row, c).replace('|', "\\|"));
+            format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
+        };
+        let rule = (0..columns).map(|c| if self.is_numeric(c) { "---:" } else { "---" });
+        let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        match columns {
+            0 => String::new(),
+            _ => line(&self.header) + &rule + &rows,
+        }
+    }
+
+    fn columns(&self) -> usize {
+        let all = std::iter::once(&self.header).chain(&self.rows);
+        all.map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Whether every filled cell of a column starts like a number.
+    fn is_numeric(&self, column: usize) -> bool {
+        let mut filled = self.rows.iter().map(|row| cell(row, column));
+        let numbers = filled.clone().any(starts_like_a_number);
+        numbers && filled.all(|text| is_blank(text) || starts_like_a_number(text))
     }
 }
 

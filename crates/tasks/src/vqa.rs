@@ -4,7 +4,7 @@ use crate::{Error, Vlm};
 use burn::tensor::{Int, Tensor, TensorData};
 use std::collections::BTreeMap;
 use vlm_data::image::Image;
-use vlm_models::capability::{Pictures, Tokens};
+use vlm_models::capability::{ClassifyAnswer, Pictures, Tokens};
 use vlm_models::generate::{Autoregressive, Strategy, generate};
 
 /// A generated answer.
@@ -19,6 +19,9 @@ pub struct Answer {
 /// The most tokens of an answer.
 const MAX_ANSWER: usize = 12;
 
+/// Questions that go through a classifier of answers at once.
+const QUESTION_BATCH: usize = 256;
+
 impl Vlm {
     /// An answer to each question; a question names its picture by its place in `images`.
     ///
@@ -29,6 +32,9 @@ impl Vlm {
         images: &[&Image],
         questions: &[(usize, &str)],
     ) -> Result<Vec<Answer>, Error> {
+        if let Ok(model) = self.model().classify_answer() {
+            return self.classified(model, images, questions);
+        }
         let text = self.text()?;
         let options = text.writing(Strategy::Greedy, MAX_ANSWER);
         let mut answers = vec![None; questions.len()];
@@ -59,6 +65,23 @@ impl Vlm {
         choices: &[&str],
     ) -> Result<Vec<f64>, Error> {
         let text = self.text()?;
+        if let Ok(model) = self.model().classify_answer() {
+            let known = model.known_answers();
+            let place = |choice: &&str| {
+                let place = known.iter().position(|known| known == choice.trim());
+                place.ok_or_else(|| Error::Model {
+                    place: "choices".to_owned(),
+                    expected: format!("answers that the model knows, such as {}", some(known)),
+                    found: format!("{choice:?}"),
+                })
+            };
+            let places: Vec<usize> = choices.iter().map(place).collect::<Result<_, _>>()?;
+            let questions = Tokens::new(vec![text.question(question)?], None)?;
+            let pictures = self.pictures(&[image])?;
+            let answers = model.classify_answer(&pictures, &[0], &questions)?;
+            let of = |&place: &usize| f64::from(answers[0][place]).ln();
+            return Ok(places.iter().map(of).collect());
+        }
         if let Ok(model) = self.model().rank_answers() {
             let begin = |choice: &&str| -> Result<Vec<u32>, Error> {
                 Ok([text.answer_prompt(), text.answer(choice)?].concat())
@@ -91,11 +114,48 @@ impl Vlm {
     /// # Errors
     /// A model that does not answer; an empty or overlong question.
     pub fn check_question(&self, question: &str) -> Result<(), Error> {
-        if let Err(cannot) = self.model().answer_question() {
-            // a family may write answers with the decoder that writes captions
-            self.model().generate().map_err(|_| cannot)?;
+        if !self.answers_questions() {
+            self.model().answer_question()?;
         }
         self.text()?.question(question).map(drop)
+    }
+
+    /// Whether the model answers questions, as far as its family goes.
+    pub fn answers_questions(&self) -> bool {
+        let model = self.model();
+        // a family may write answers with the decoder that writes captions
+        model.classify_answer().is_ok()
+            || model.answer_question().is_ok()
+            || model.captioner_answers()
+    }
+
+    /// The likeliest of the answers that the model knows to each question.
+    fn classified(
+        &self,
+        model: &dyn ClassifyAnswer,
+        images: &[&Image],
+        questions: &[(usize, &str)],
+    ) -> Result<Vec<Answer>, Error> {
+        let (text, mut answers) = (self.text()?, Vec::with_capacity(questions.len()));
+        if questions.is_empty() {
+            return Ok(answers);
+        }
+        let pictures = self.pictures(images)?;
+        for some in questions.chunks(QUESTION_BATCH) {
+            let rows = some.iter().map(|(_, question)| text.question(question));
+            let rows: Vec<Vec<u32>> = rows.collect::<Result<_, _>>()?;
+            let of: Vec<usize> = some.iter().map(|(picture, _)| *picture).collect();
+            let tokens = Tokens::padded(&rows, text.pad());
+            for row in model.classify_answer(&pictures, &of, &tokens)? {
+                let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+                let best = best.unwrap_or(0);
+                answers.push(Answer {
+                    text: model.known_answers()[best].clone(),
+                    confidence: f64::from(row[best]),
+                });
+            }
+        }
+        Ok(answers)
     }
 
     /// Starts the answers to questions, those with the same number of tokens at once, and hands `work` their places among
@@ -129,6 +189,9 @@ impl Vlm {
             }
             return Ok(());
         }
+        if !self.model().captioner_answers() {
+            self.model().answer_question()?;
+        }
         let model = self.model().generate()?;
         let memory = model.encode(&pictures)?; // [B, N, D]
         for (rows, prompts) in by_length.into_values() {
@@ -138,6 +201,12 @@ impl Vlm {
         }
         Ok(())
     }
+}
+
+/// The first words of a list.
+fn some(words: &[String]) -> String {
+    let first: Vec<&str> = words.iter().take(5).map(String::as_str).collect();
+    first.join(", ")
 }
 
 fn places(rows: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {

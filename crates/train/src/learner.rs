@@ -31,6 +31,15 @@ pub(crate) struct Measured {
     pub text: String,
 }
 
+impl Measured {
+    /// Both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.scores.extend(other.scores);
+        self.text = format!("{}, {}", self.text, other.text);
+        self
+    }
+}
+
 /// A model in training: its batches, its loss, its scores and its files.
 ///
 /// A new family is a new implementation in `families/` and its line in `families/mod.rs`; the loop stays as it is.

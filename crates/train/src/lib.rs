@@ -33,6 +33,8 @@ mod tests;
 pub use augment::Augment;
 pub use error::Error;
 pub use groups::Groups;
-pub use recipe::{DataRecipe, OutputDtype, Recipe, ShapesRecipe, TrainRecipe, ValidationRecipe};
+pub use recipe::{
+    DataRecipe, OutputDtype, Recipe, Scenes, ShapesRecipe, TrainRecipe, ValidationRecipe,
+};
 pub use run::{Ended, Options, Outcome, train};
 pub use set_recipe::{SetData, SetRecipe};

@@ -15,8 +15,12 @@
 //! assert!(plot.to_svg().starts_with("<svg "));
 //! ```
 
+mod canvas;
+mod comparison;
 mod scale;
 mod svg;
+
+pub use comparison::{Comparison, ComparisonColumn, ComparisonRow};
 
 use scale::{Axis, Kind};
 use svg::{Svg, text_width};

@@ -165,6 +165,15 @@ pub struct ValidationRecipe {
     pub pictures: usize,
 }
 
+/// Rendered scenes of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scenes {
+    /// Side of a picture, in pixels.
+    pub size: u32,
+    /// Pictures are drawn with a difficulty between these.
+    pub difficulty: [f32; 2],
+}
+
 impl Recipe {
     /// Reads and validates a recipe.
     ///
@@ -224,6 +233,33 @@ impl Recipe {
             Self::Shapes(r) => &r.validation,
             Self::Set(r) => &r.validation,
         }
+    }
+
+    /// The rendered scenes that are learned from; none where sets of pictures are.
+    pub fn scenes(&self) -> Option<Scenes> {
+        match self {
+            Self::Shapes(r) => Some(Scenes {
+                size: r.data.size,
+                difficulty: r.data.difficulty,
+            }),
+            Self::Set(r) => r.data.world.as_ref().map(|_| Scenes {
+                size: r.data.size,
+                difficulty: r.data.difficulty,
+            }),
+        }
+    }
+
+    /// The same recipe with its seeds, of data and of weights, moved on by `more`: another run of the same experiment.
+    #[must_use]
+    pub fn reseeded(&self, more: u64) -> Self {
+        let mut recipe = self.clone();
+        let (data, train) = match &mut recipe {
+            Self::Shapes(r) => (&mut r.data.seed, &mut r.train.seed),
+            Self::Set(r) => (&mut r.data.seed, &mut r.train.seed),
+        };
+        *data = data.wrapping_add(more);
+        *train = train.wrapping_add(more);
+        recipe
     }
 
     /// The same recipe with another number of steps.

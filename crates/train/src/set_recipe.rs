@@ -35,6 +35,9 @@ pub struct SetData {
     /// `shapes` for rendered scenes, in place of sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub world: Option<String>,
+    /// Side of the scenes' pictures, in pixels, before they are brought to the model's size.
+    #[serde(default = "scene_size", skip_serializing_if = "is_scene_size")]
+    pub size: u32,
     /// Difficulty of the scenes.
     #[serde(default = "difficulty", skip_serializing_if = "is_difficulty")]
     pub difficulty: [f32; 2],
@@ -66,6 +69,14 @@ pub struct SetData {
     /// What is done to pictures and texts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub augment: Augment,
+}
+
+fn scene_size() -> u32 {
+    shapes::Config::default().size
+}
+
+fn is_scene_size(value: &u32) -> bool {
+    *value == scene_size()
 }
 
 fn difficulty() -> [f32; 2] {
@@ -106,10 +117,8 @@ impl SetRecipe {
             }
         }
         for difficulty in d.difficulty {
-            let config = shapes::Config {
-                difficulty,
-                ..shapes::Config::default()
-            };
+            let size = d.size;
+            let config = shapes::Config { size, difficulty };
             config.validate().map_err(|e| format!("data: {e}"))?;
         }
         let [low, high] = d.difficulty;

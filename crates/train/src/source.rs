@@ -7,7 +7,7 @@ use crate::Error;
 use crate::augment::below;
 use crate::recipe::TrainRecipe;
 use crate::set_recipe::SetData;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use vlm_data::datasets::items::QuestionAnswer;
@@ -24,6 +24,8 @@ pub(crate) enum Wanted {
     Texts,
     /// Questions with answers; a statement is a question that is answered with `true` or `false`.
     Answers,
+    /// Both of each picture.
+    TextsAndAnswers,
     /// Whether a statement is true of so many pictures of the record.
     Statements(usize),
 }
@@ -39,6 +41,8 @@ pub(crate) struct SetBatch {
     pub texts: Vec<String>,
     /// An answer to each question; empty for texts.
     pub answers: Vec<String>,
+    /// A text of each picture, where `texts` are questions about it.
+    pub captions: Vec<String>,
     /// The place of each text's picture.
     pub pictures: Vec<usize>,
     /// The same number for records of which the same is said.
@@ -94,9 +98,6 @@ pub(crate) struct Source {
     /// The order of an epoch.
     order: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
 }
-
-/// The records of a world measured on.
-const WORLD_PICTURE: u32 = 128;
 
 fn of_world(item: shapes::Item) -> Result<HeldOut, Error> {
     let questions = item.qa.into_iter().map(|qa| QuestionAnswer {
@@ -160,7 +161,7 @@ impl Source {
             source.sets.push(set);
         }
         let labels = source.sets.iter().flat_map(Set::labels);
-        let labels: std::collections::BTreeSet<&str> = labels.collect();
+        let labels: BTreeSet<&str> = labels.collect();
         source.known_labels = labels.into_iter().map(str::to_owned).collect();
         if source.templates.is_empty() {
             let own = source.sets.iter().flat_map(|s| s.templates());
@@ -198,8 +199,9 @@ impl Source {
             .filter(|&i| records[i].part == part)
             .collect();
         let useful = |&i: &usize| match self.wanted {
-            Wanted::Texts => !records[i].captions.is_empty() || records[i].label.is_some(),
+            Wanted::Texts => has_text(&records[i]),
             Wanted::Answers => !questions(&records[i]).is_empty(),
+            Wanted::TextsAndAnswers => has_text(&records[i]) && !questions(&records[i]).is_empty(),
             Wanted::Statements(_) => records[i].statement.is_some(),
         };
         let (mut train, mut held_out) = match self.data.held_out {
@@ -224,6 +226,7 @@ impl Source {
             let wanted = match self.wanted {
                 Wanted::Texts => "captions or labels",
                 Wanted::Answers => "questions",
+                Wanted::TextsAndAnswers => "captions or labels and with questions",
                 Wanted::Statements(_) => "statements",
             };
             let part = match part.is_empty() {
@@ -255,29 +258,61 @@ impl Source {
             return vec![shapes::vocabulary().join(" ")];
         }
         let mut texts = Vec::new();
+        let names = matches!(self.wanted, Wanted::Texts | Wanted::TextsAndAnswers);
         for record in self.train.iter().map(|&place| self.record(place)) {
-            match self.wanted {
-                Wanted::Texts => {
-                    texts.extend(record.captions.iter().cloned());
-                    let label = record.label.as_deref();
-                    texts.extend(label.map(str::to_owned));
-                }
-                Wanted::Answers => {
-                    for qa in questions(record) {
-                        texts.push(qa.question);
-                        texts.push(qa.answer);
-                    }
-                }
-                Wanted::Statements(_) => {
-                    texts.extend(record.statement.iter().map(|s| s.text.clone()));
+            if names {
+                texts.extend(record.captions.iter().cloned());
+                let label = record.label.as_deref();
+                texts.extend(label.map(str::to_owned));
+            }
+            if let Wanted::Answers | Wanted::TextsAndAnswers = self.wanted {
+                for qa in questions(record) {
+                    texts.push(qa.question);
+                    texts.push(qa.answer);
                 }
             }
+            if let Wanted::Statements(_) = self.wanted {
+                texts.extend(record.statement.iter().map(|s| s.text.clone()));
+            }
         }
-        if self.wanted == Wanted::Texts {
+        if names {
             let templates = self.templates.iter();
             texts.extend(templates.map(|t| t.replace(PLACEHOLDER, " ")));
         }
         texts
+    }
+
+    /// Every answer to the questions that are learned from, in the order of the alphabet.
+    pub(crate) fn answers(&self) -> Vec<String> {
+        if self.data.world.is_some() {
+            let answers = shapes::answers().into_iter();
+            return answers.map(str::to_owned).collect();
+        }
+        let records = self.train.iter().map(|&place| self.record(place));
+        let answers = records.flat_map(questions).map(|qa| qa.answer);
+        let answers: BTreeSet<String> = answers.collect();
+        answers.into_iter().collect()
+    }
+
+    /// Texts as batches have them, for how often words are said: those of so many pictures.
+    ///
+    /// # Errors
+    /// A picture of a world that cannot be drawn.
+    pub(crate) fn some_texts(&self, pictures: usize) -> Result<Vec<String>, Error> {
+        let mut texts = Vec::new();
+        for i in 0..pictures {
+            let record = match self.data.world {
+                Some(_) => self.scene(i as u64, &mut SplitMix64::new(i as u64))?.1,
+                None => match self.train.get(i) {
+                    Some(&place) => self.record(place).clone(),
+                    None => break,
+                },
+            };
+            texts.extend(questions(&record).into_iter().map(|qa| qa.question));
+            texts.extend(record.label);
+            texts.extend(record.captions);
+        }
+        Ok(texts)
     }
 
     /// The first pictures to measure on, in an order drawn from the split's seed.
@@ -286,9 +321,10 @@ impl Source {
     /// A picture that cannot be read.
     pub(crate) fn held_out(&self, count: usize) -> Result<Vec<HeldOut>, Error> {
         if self.data.world.is_some() {
+            let [low, high] = self.data.difficulty;
             let config = shapes::Config {
-                size: WORLD_PICTURE,
-                ..shapes::Config::default()
+                size: self.data.size,
+                difficulty: (low + high) / 2.0,
             };
             let indices = 0..count as u64;
             let items = indices
@@ -372,7 +408,7 @@ impl Source {
     fn scene(&self, position: u64, rng: &mut SplitMix64) -> Result<(Vec<Image>, Record), Error> {
         let [low, high] = self.data.difficulty;
         let config = shapes::Config {
-            size: WORLD_PICTURE,
+            size: self.data.size,
             difficulty: low + (high - low) * rng.uniform_f32(),
         };
         let split = shapes::Split::Train;
@@ -439,6 +475,7 @@ impl Source {
             shape: [0; 4],
             texts: Vec::new(),
             answers: Vec::new(),
+            captions: Vec::new(),
             pictures: Vec::new(),
             ids: Vec::new(),
             truths: Vec::new(),
@@ -477,19 +514,23 @@ impl Source {
         Ok(batch)
     }
 
+    /// A text that belongs to a record: a caption where there are some, or else its label in a template.
+    fn text(&self, record: &Record, rng: &mut SplitMix64) -> String {
+        let text = match &record.label {
+            Some(label) if record.captions.is_empty() => {
+                let template = &self.templates[below(rng, self.templates.len())];
+                template.replace(PLACEHOLDER, label)
+            }
+            _ => record.captions[below(rng, record.captions.len())].clone(),
+        };
+        self.data.augment.text(&text, rng)
+    }
+
     /// Adds what is learned of picture `i`.
     fn add(&self, batch: &mut SetBatch, i: usize, record: &Record, rng: &mut SplitMix64) {
         match self.wanted {
             Wanted::Texts => {
-                let text = match &record.label {
-                    // a caption where there are some
-                    Some(label) if record.captions.is_empty() => {
-                        let template = &self.templates[below(rng, self.templates.len())];
-                        template.replace(PLACEHOLDER, label)
-                    }
-                    _ => record.captions[below(rng, record.captions.len())].clone(),
-                };
-                batch.texts.push(self.data.augment.text(&text, rng));
+                batch.texts.push(self.text(record, rng));
                 batch.pictures.push(i);
             }
             Wanted::Statements(_) => {
@@ -502,7 +543,10 @@ impl Source {
                     batch.pictures.push(i);
                 }
             }
-            Wanted::Answers => {
+            Wanted::Answers | Wanted::TextsAndAnswers => {
+                if self.wanted == Wanted::TextsAndAnswers {
+                    batch.captions.push(self.text(record, rng));
+                }
                 let all = questions(record);
                 let order = shuffled(all.len(), rng.bits());
                 for k in 0..self.data.questions_per_picture {
@@ -535,6 +579,11 @@ impl Source {
         });
         receiver
     }
+}
+
+/// Whether anything says what a record's picture shows.
+fn has_text(record: &Record) -> bool {
+    !record.captions.is_empty() || record.label.is_some()
 }
 
 /// `0..count` in an order that the seed draws.

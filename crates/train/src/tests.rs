@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, sync_channel};
+use vlm_data::image::Image;
 use vlm_models::capability::{EmbedText, Pictures, Tokens};
 use vlm_models::families::Model;
 use vlm_models::families::blip::{Blip, Labels};
@@ -537,6 +538,33 @@ fn albef(task: &str, more: &str) -> String {
     )
 }
 
+const ATTENTION: &str = "rnn_type = \"lstm\"\nattention = { attention_dim = 8, map_size = 4 }";
+const TREE_VIT: &str = "{ vit = { image_size = 32, patch_size = 16, num_channels = 3, stem = \"patch\", hidden_size = 16, \
+                        intermediate_size = 32, num_hidden_layers = 1, num_attention_heads = 2, layer_norm_eps = 1e-6 } }";
+const TREE_CNN: &str = "{ cnn = { image_size = 32, sizes = { vgg = { stages = [[4], [8]], batch_norm = true, \
+                        last_pooling = true } } } }";
+const TREE_HANDCRAFTED: &str = "{ handcrafted = { image_size = 32, grid = 2, colour_bins = 3, lbp = true, orientations = 6 } }";
+
+/// A captioner of a tiny CNN.
+fn nic(more: &str) -> String {
+    format!(
+        "model_type = \"nic\"\nembed_size = 16\nhidden_size = 16\nmax_length = 64\nimage_size = 32\n{more}\n\
+         encoder = {{ vgg = {{ stages = [[4], [8]], batch_norm = true, last_pooling = false }} }}\n"
+    )
+}
+
+/// A model of the tree of these parts.
+fn tree(vision: &str, text: &str, fusion: &str, more: &str) -> String {
+    let text = match text.starts_with('{') {
+        true => text.to_owned(),
+        false => format!("{text:?}"),
+    };
+    format!(
+        "model_type = \"tree\"\nvision = {vision}\ntext = {text}\nfusion = {fusion:?}\nhidden_size = 16\n\
+         num_layers = 1\nnum_heads = 2\nmax_length = 64\ncaptions = true\n{more}\n"
+    )
+}
+
 #[test]
 fn every_family_learns_all_its_parameters_and_loads_again() {
     let blip = |class: &str| {
@@ -560,9 +588,20 @@ fn every_family_learns_all_its_parameters_and_loads_again() {
         ("albef", albef("vqa", "")),
         ("albef", albef("retrieval", "queue_size = 8")),
         ("albef", albef("pretrain", "queue_size = 8")),
+        ("nic", nic("rnn_type = \"gru\"\nnum_layers = 2")),
+        ("nic", nic(ATTENTION)),
+        (
+            "tree",
+            tree(TREE_VIT, "transformer", "merged_attention", ""),
+        ),
+        (
+            "tree",
+            tree(TREE_CNN, "{ rnn = \"gru\" }", "late", "num_answers = 0"),
+        ),
+        ("tree", tree(TREE_HANDCRAFTED, "bag_of_words", "early", "")),
     ] {
         let mut recipe = of_family(&model);
-        if let (Recipe::Set(recipe), "open_clip") = (&mut recipe, family) {
+        if let (Recipe::Set(recipe), "open_clip" | "nic" | "tree") = (&mut recipe, family) {
             recipe.train.accumulate = 1;
         }
         let scratch = tempfile::tempdir().expect("a directory");
@@ -591,4 +630,97 @@ fn a_model_with_momentum_that_is_resumed_ends_with_the_same_bytes() {
     let whole = run(4, "whole", false);
     run(2, "parts", false);
     assert!(run(4, "parts", true) == whole);
+}
+
+/// A recipe of tiny models with batch norms, whose loss has time to fall.
+fn of_the_tree(model: &str, steps: u64) -> Recipe {
+    let mut recipe = of_family(model);
+    if let Recipe::Set(recipe) = &mut recipe {
+        recipe.data.size = 32;
+        recipe.data.difficulty = [0.0, 0.0];
+        recipe.data.questions_per_picture = 2;
+        recipe.validation.every = 1000;
+        let t = &mut recipe.train;
+        (t.steps, t.batch_size, t.accumulate) = (steps, 4, 1);
+        (t.learning_rate, t.checkpoint_every) = (1e-2, 15);
+    }
+    recipe
+}
+
+#[test]
+fn the_loss_of_captioners_and_of_the_tree_falls_and_a_resumed_run_ends_with_the_same_bytes() {
+    let go_on = AtomicBool::new(false);
+    for model in [
+        nic("rnn_type = \"lstm\""),
+        nic(ATTENTION),
+        tree(TREE_HANDCRAFTED, "bag_of_words", "early", ""),
+        tree(TREE_CNN, "transformer", "cross_attention", ""),
+    ] {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let run = |steps: u64, name: &str, resume: bool| {
+            let options = options(&scratch.path().join(name), resume);
+            let recipe = of_the_tree(&model, steps);
+            let outcome =
+                train(recipe, &options, &go_on).unwrap_or_else(|e| panic!("{model}: {e}"));
+            std::fs::read(outcome.model.join("model.safetensors")).expect("weights")
+        };
+        let whole = run(30, "whole", false);
+        let log = Log::read(&scratch.path().join("whole/log.jsonl")).expect("a log");
+        let losses: Vec<f64> = log
+            .series("loss")
+            .into_iter()
+            .map(|(_, loss)| loss)
+            .collect();
+        assert!(
+            losses.len() == 3 && losses[2] < losses[0],
+            "{model}: {losses:?}"
+        );
+        run(15, "parts", false);
+        assert!(run(30, "parts", true) == whole, "{model}");
+    }
+}
+
+#[test]
+fn a_model_of_the_tree_chooses_among_the_answers_of_its_data() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let run = options(&scratch.path().join("run"), false);
+    let model = tree(TREE_HANDCRAFTED, "bag_of_words", "early", "");
+    let outcome = train(of_the_tree(&model, 2), &run, &AtomicBool::new(false)).expect("a run");
+    let vlm = Vlm::load(&outcome.model).expect("a model");
+    assert!(vlm.answers_questions());
+    let image = Image::from_rgb(32, 32, vec![200; 32 * 32 * 3]).expect("a picture");
+    let questions = [(0, "how many circles are there?"), (0, "is there a star?")];
+    let answers = vlm.answer(&[&image], &questions).expect("answers");
+    let known = vlm_worlds::shapes::answers();
+    for (answer, (_, question)) in answers.iter().zip(questions) {
+        assert!(known.contains(&answer.text.as_str()), "{answer:?}");
+        let ranked = vlm.rank_answers(&image, question, &known).expect("ranks");
+        let best = (0..known.len()).max_by(|&a, &b| ranked[a].total_cmp(&ranked[b]));
+        assert_eq!(known[best.expect("answers")], answer.text);
+        let sum: f64 = ranked.iter().map(|log| log.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-4, "{sum}");
+    }
+    let unknown = vlm.rank_answers(&image, "is there a star?", &["perhaps"]);
+    let unknown = unknown.expect_err("no such answer").to_string();
+    assert!(unknown.contains("perhaps") && unknown.contains("answers that the model knows"));
+
+    // what has no answers says so, and so does a recipe whose batches would come in parts
+    let captioner = options(&scratch.path().join("captioner"), false);
+    let silent = of_the_tree(&nic("rnn_type = \"lstm\""), 1);
+    let outcome = train(silent, &captioner, &AtomicBool::new(false)).expect("a run");
+    let captioner = Vlm::load(&outcome.model).expect("a model");
+    let error = captioner
+        .check_question("is there a star?")
+        .expect_err("none");
+    assert!(
+        error.to_string().contains("nic cannot answer questions"),
+        "{error}"
+    );
+    let mut parts = of_the_tree(&nic("rnn_type = \"lstm\""), 1);
+    if let Recipe::Set(recipe) = &mut parts {
+        recipe.train.accumulate = 2;
+    }
+    let options = options(&scratch.path().join("parts"), false);
+    let error = train(parts, &options, &AtomicBool::new(false)).expect_err("parts");
+    assert!(error.to_string().contains("train.accumulate"), "{error}");
 }

@@ -12,6 +12,41 @@ fn the_shipped_recipe_is_understood_and_survives_a_round_trip() {
 }
 
 #[test]
+fn the_recipes_of_the_tree_learn_the_same_and_those_of_fusions_differ_in_one_line() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/tree");
+    let (mut fusions, mut seen) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(directory).expect("recipes/tree") {
+        let path = entry.expect("an entry").path();
+        let recipe = Recipe::read(&path).unwrap_or_else(|e| panic!("{e}"));
+        let t = recipe.train();
+        let pictures = t.steps * (t.batch_size * t.accumulate) as u64;
+        seen.push((recipe.scenes().expect("scenes"), pictures));
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with("fusion-") {
+            fusions.push(std::fs::read_to_string(&path).expect("text"));
+        }
+    }
+    assert!(
+        seen.len() >= 13 && seen.iter().all(|s| *s == seen[0]),
+        "{seen:?}"
+    );
+    assert_eq!(fusions.len(), 6);
+    for other in &fusions[1..] {
+        let lines = || fusions[0].lines().zip(other.lines());
+        let different: Vec<_> = lines().filter(|(a, b)| a != b).collect();
+        assert_eq!(fusions[0].lines().count(), other.lines().count());
+        assert!(
+            different.len() == 1 && different[0].0.starts_with("fusion = "),
+            "{different:?}"
+        );
+    }
+}
+
+#[test]
 fn wrong_recipes_are_refused_in_one_line_that_names_the_key() {
     for (from, to, key) in [
         (

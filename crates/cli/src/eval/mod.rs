@@ -3,6 +3,7 @@
 mod retrieval;
 mod set;
 mod statements;
+mod tree;
 mod zero_shot;
 
 use self::set::{Chosen, SetArgs};
@@ -61,6 +62,7 @@ Example:
     Statements(statements::StatementsArgs),
     ZeroShot(zero_shot::ZeroShotArgs),
     Retrieval(retrieval::RetrievalArgs),
+    Tree(tree::TreeArgs),
 }
 
 #[derive(Args)]
@@ -84,6 +86,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
         Task::Statements(args) => statements::run(args, common),
         Task::ZeroShot(args) => zero_shot::run(args, common),
         Task::Retrieval(args) => retrieval::run(args, common),
+        Task::Tree(args) => tree::run(args, common),
     }
 }
 

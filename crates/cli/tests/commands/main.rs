@@ -10,5 +10,6 @@ mod sets;
 mod speed;
 mod support;
 mod training;
+mod tree;
 mod verifying;
 mod world;

@@ -16,8 +16,8 @@ pub mod tree;
 pub mod vinvl;
 
 use crate::capability::{
-    AnswerQuestion, Attend, Detect, EmbedImage, EmbedText, Generate, JudgeText, RankAnswers,
-    ScorePair,
+    AnswerQuestion, Attend, ClassifyAnswer, Detect, EmbedImage, EmbedText, Generate, JudgeText,
+    RankAnswers, ScorePair,
 };
 use crate::error::Error;
 use crate::reference::Reference;
@@ -420,8 +420,22 @@ impl Model {
         match self {
             Self::Albef(m) => m.can_answer().map(|()| &**m as _),
             Self::Blip(m) => m.can_answer().map(|()| &**m as _),
-            _ => self.unsupported("answer questions", "albef, blip and coca"),
+            _ => self.unsupported("answer questions", "albef, blip, coca and tree"),
         }
+    }
+
+    /// # Errors
+    /// A family that does not choose among answers that it knows.
+    pub fn classify_answer(&self) -> Result<&dyn ClassifyAnswer, Error> {
+        match self {
+            Self::Tree(m) => m.can_answer().map(|()| &**m as _),
+            _ => self.unsupported("choose among answers that it knows", "tree"),
+        }
+    }
+
+    /// Whether what writes captions also writes answers, where a question is what it goes on from.
+    pub fn captioner_answers(&self) -> bool {
+        matches!(self, Self::Coca(_))
     }
 
     /// # Errors

@@ -15,7 +15,7 @@ use vlm_models::families::Model;
 use vlm_models::families::blip::{Blip, BlipConfig, BlipTask, Labels};
 use vlm_nn::random::SplitMix64;
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
-use vlm_tasks::{CaptionOptions, TextSide};
+use vlm_tasks::TextSide;
 
 /// BERT's, and the two that BLIP adds.
 pub(super) const SPECIALS: Specials = Specials {
@@ -229,20 +229,7 @@ impl Learner for BlipLearner {
         match self.config.task {
             BlipTask::Retrieval | BlipTask::Contrastive => self.parts.measure_texts(&vlm),
             BlipTask::QuestionAnswering => self.parts.measure_answers(&vlm),
-            BlipTask::Captioning | BlipTask::Pretraining => {
-                let mut samples = self.parts.samples();
-                samples.retain(|s| !s.captions.is_empty());
-                if samples.is_empty() {
-                    let (scores, text) = (Vec::new(), "needs captions".to_owned());
-                    return Ok(Measured { scores, text });
-                }
-                let report = vlm.evaluate_captions(samples, &CaptionOptions::default(), |_| {})?;
-                let cider = report.text.cider_d;
-                Ok(Measured {
-                    scores: vec![("cider_d", cider)],
-                    text: format!("CIDEr-D {cider:.3}"),
-                })
-            }
+            BlipTask::Captioning | BlipTask::Pretraining => self.parts.measure_captions(&vlm),
         }
     }
 

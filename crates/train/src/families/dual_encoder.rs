@@ -1,6 +1,6 @@
 //! CLIP and SigLIP in the layouts of Hugging Face and open_clip: pairs of pictures and texts.
 
-use super::parts::{Parts, Specials, Start, fill, id, panels, pictures, strings};
+use super::parts::{Parts, Specials, Start, fill, id, panels, pictures, strings, whole_batches};
 use crate::Error;
 use crate::learner::{Contrastive, Files, Learner, Losses, Measured};
 use crate::log::Log;
@@ -78,12 +78,8 @@ impl Pairs {
             VisionEncoderConfig::Vit(c) => c.image_size,
             VisionEncoderConfig::ResNet(c) => c.image_size,
         };
-        if matches!(vision, VisionEncoderConfig::ResNet(_)) && set.train.accumulate > 1 {
-            let reason = format!(
-                "train.accumulate: expected 1 for a ResNet, whose norms look at the whole batch, found {}",
-                set.train.accumulate
-            );
-            return Err(Error::file("recipe", reason));
+        if let VisionEncoderConfig::ResNet(_) = vision {
+            whole_batches(set, "ResNet")?;
         }
         parts.with_size(side)?;
         let model = DualEncoder::new(&mut Weights::random(0, &Device::flex()), &config);

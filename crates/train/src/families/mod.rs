@@ -4,7 +4,9 @@ mod albef;
 mod blip;
 mod coca;
 mod dual_encoder;
+mod nic;
 mod parts;
+mod tree;
 
 use crate::Error;
 use crate::recipe::Recipe;
@@ -42,11 +44,17 @@ pub(crate) fn train(
         Some(families::blip::MODEL_TYPE) => {
             run(recipe, blip::BlipLearner::new(set, start)?, options, stop)
         }
+        Some(families::nic::MODEL_TYPE) => {
+            run(recipe, nic::NicLearner::new(set, start)?, options, stop)
+        }
+        Some(families::tree::MODEL_TYPE) => {
+            run(recipe, tree::TreeLearner::new(set, start)?, options, stop)
+        }
         _ => Err(Error::file(
             "recipe",
             format!(
-                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"coca\", \"siglip\" or open_clip's model_cfg, \
-                 found {}",
+                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"tree\" or \
+                 open_clip's model_cfg, found {}",
                 model_type.map_or("none".to_owned(), |t| format!("{t:?}"))
             ),
         )),

@@ -19,7 +19,7 @@ use vlm_models::families::Model;
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
 use vlm_tasks::evaluate::{Question, Sample};
 use vlm_tasks::similarity::dot;
-use vlm_tasks::{ModelFiles, Vlm, file};
+use vlm_tasks::{CaptionOptions, ModelFiles, Vlm, file};
 
 /// What a run begins with: a config, and the model that it comes from if it is fine-tuned.
 pub(crate) struct Start {
@@ -80,11 +80,28 @@ pub(crate) fn fill(config: &mut Value, part: &str, fields: &[(&str, Value)]) {
     let object = config
         .entry(part)
         .or_insert_with(|| Value::Object(Map::new()));
+    fill_in(object, fields);
+}
+
+/// Sets what is not given in an object.
+pub(crate) fn fill_in(object: &mut Value, fields: &[(&str, Value)]) {
     if let Some(object) = object.as_object_mut() {
         for (name, value) in fields {
             object.entry(*name).or_insert_with(|| value.clone());
         }
     }
+}
+
+/// Refuses batches in parts for an encoder with batch norms.
+pub(crate) fn whole_batches(set: &SetRecipe, encoder: &str) -> Result<(), Error> {
+    if set.train.accumulate > 1 {
+        let reason = format!(
+            "train.accumulate: expected 1 for a {encoder}, whose norms look at the whole batch, found {}",
+            set.train.accumulate
+        );
+        return Err(Error::file("recipe", reason));
+    }
+    Ok(())
 }
 
 /// Everything but the network.
@@ -143,6 +160,21 @@ impl Parts {
 
     /// Pictures of this size; a model that the run begins with keeps its own way of preparing them, if it has one.
     pub(crate) fn with_size(&mut self, side: usize) -> Result<(), Error> {
+        self.with_preprocessor(side, preprocessor_config)
+    }
+
+    /// As [`Self::with_size`], with levels from 0 to 1.
+    pub(crate) fn with_levels(&mut self, side: usize) -> Result<(), Error> {
+        self.with_preprocessor(side, |side| {
+            preprocessor_config(side).replace("\"do_normalize\": true", "\"do_normalize\": false")
+        })
+    }
+
+    fn with_preprocessor(
+        &mut self,
+        side: usize,
+        preprocessor: impl Fn(u32) -> String,
+    ) -> Result<(), Error> {
         let side = u32::try_from(side).unwrap_or(u32::MAX);
         let own = self.recipe.train.init.clone();
         let own = own.filter(|path| path.is_dir() && self.recipe.model.is_empty());
@@ -153,7 +185,7 @@ impl Parts {
         let bytes = match own.filter(|path| path.is_file()) {
             Some(path) => std::fs::read(&path)
                 .map_err(|e| Error::file(&path, format!("cannot be read: {e}")))?,
-            None => preprocessor_config(side).into_bytes(),
+            None => preprocessor(side).into_bytes(),
         };
         self.processor = processor_of(&String::from_utf8_lossy(&bytes))?;
         self.preprocessor = Some(bytes);
@@ -247,6 +279,11 @@ impl Parts {
         let model = build(&mut weights);
         weights.finish()?;
         Ok((model, note))
+    }
+
+    /// Whether the network is drawn from the seed alone.
+    pub(crate) fn begins_anew(&self) -> bool {
+        self.init.is_none()
     }
 
     /// The small files of a model directory.
@@ -366,7 +403,23 @@ impl Parts {
         })
     }
 
-    /// Accuracy of written answers on what is held out.
+    /// CIDEr-D of captions of what is held out.
+    pub(crate) fn measure_captions(&self, vlm: &Vlm) -> Result<Measured, Error> {
+        let mut samples = self.samples();
+        samples.retain(|s| !s.captions.is_empty());
+        if samples.is_empty() {
+            let (scores, text) = (Vec::new(), "needs captions".to_owned());
+            return Ok(Measured { scores, text });
+        }
+        let report = vlm.evaluate_captions(samples, &CaptionOptions::default(), |_| {})?;
+        let cider = report.text.cider_d;
+        Ok(Measured {
+            scores: vec![("cider_d", cider)],
+            text: format!("CIDEr-D {cider:.3}"),
+        })
+    }
+
+    /// Accuracy of answers on what is held out.
     pub(crate) fn measure_answers(&self, vlm: &Vlm) -> Result<Measured, Error> {
         let report = vlm.evaluate_vqa(self.samples(), |_| {})?;
         let accuracy = report.scores.accuracy.estimate;

@@ -112,6 +112,22 @@ impl Svg {
         }
     }
 
+    /// A rectangle without a line around it.
+    pub(super) fn filled(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), colour: &str) {
+        self.put(format_args!(
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{colour}\"/>"
+        ));
+    }
+
+    /// A dot, or a ring around white.
+    pub(super) fn dot(&mut self, (x, y): (f64, f64), radius: f64, colour: &str, filled: bool) {
+        let fill = if filled { colour } else { "#ffffff" };
+        self.put(format_args!(
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"{fill}\" stroke=\"{colour}\" \
+             stroke-width=\"1.6\"/>"
+        ));
+    }
+
     fn put(&mut self, element: std::fmt::Arguments<'_>) {
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "{element}");

@@ -51,7 +51,7 @@ pub use scene::{
     Background, Colour, Object, Position, Relation, RelationFact, Scene, Shape, Size, Texture,
 };
 pub use split::{HELD_OUT_COLOUR_SHAPE, HELD_OUT_TEXTURE_SHAPE, Split, is_held_out};
-pub use vocabulary::{tokens, vocabulary};
+pub use vocabulary::{answers, tokens, vocabulary};
 pub use write::write;
 
 use crate::Error;

@@ -81,6 +81,20 @@ pub fn vocabulary() -> Vec<&'static str> {
     words
 }
 
+/// Every answer that a question of the world may have, sorted.
+pub fn answers() -> Vec<&'static str> {
+    let mut words = vec!["no", "yes"];
+    words.extend(NUMBERS);
+    words.extend(Shape::ALL.iter().map(|s| s.word()));
+    words.extend(Colour::ALL.iter().map(|c| c.word()));
+    words.extend(Size::ALL.iter().map(|s| s.word()));
+    words.extend(Texture::ALL.iter().map(|t| t.word()));
+    words.extend(Background::ALL.iter().map(|b| b.word()));
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
 /// Splits text into words and punctuation marks.
 ///
 /// ```

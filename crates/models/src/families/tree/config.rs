@@ -61,6 +61,9 @@ pub struct TreeConfig {
     pub max_length: usize,
     /// Answers `A` that questions may have; 0 for a model that answers none.
     pub num_answers: usize,
+    /// The answers as words, in the order of their numbers; none for a model whose numbers others give a meaning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
     /// Whether it writes captions.
     pub captions: bool,
     /// Begins a caption.
@@ -111,6 +114,13 @@ impl TreeConfig {
         check_heads("num_heads", self.hidden_size, self.num_heads)?;
         let answers = self.num_answers;
         expect(answers <= 1 << 20, "num_answers", "at most 2^20", answers)?;
+        let words = self.answers.len();
+        expect(
+            words == 0 || words == answers,
+            "answers",
+            format!("num_answers = {answers} words, or none"),
+            words,
+        )?;
         for (name, id) in [
             ("bos_token_id", self.bos_token_id),
             ("eos_token_id", self.eos_token_id),

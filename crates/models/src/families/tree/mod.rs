@@ -17,7 +17,8 @@ pub use config::{TextPart, TreeConfig, VisionPart};
 
 use super::nic::RnnType;
 use crate::capability::{
-    Attend, AttentionMaps, EmbedImage, EmbedText, Generate, Pictures, ScorePair, Similarity, Tokens,
+    Attend, AttentionMaps, ClassifyAnswer, EmbedImage, EmbedText, Generate, Pictures, ScorePair,
+    Similarity, Tokens,
 };
 use crate::decoders::{AttentionDecoder, RecurrentConfig};
 use crate::encoders::{Cnn, TextTransformer, Vit};
@@ -228,6 +229,15 @@ impl Tree {
             bag.idf = Param::from_tensor(Tensor::from_data(values, &device));
         }
         Ok(self)
+    }
+
+    /// The same model in training, with a logarithm of the inverse temperature of at most `most`.
+    #[must_use]
+    pub fn with_scale_at_most(mut self, most: f32) -> Self {
+        let (id, scale, mapper) = self.logit_scale.consume();
+        let scale = Tensor::from_inner(scale.inner().clamp_max(most));
+        self.logit_scale = Param::from_mapped_value(id, scale.require_grad(), mapper);
+        self
     }
 
     /// The config that the model was built from.
@@ -463,6 +473,19 @@ impl Tree {
     }
 
     /// # Errors
+    /// A model that knows no answers by their words.
+    pub fn can_answer(&self) -> Result<(), Error> {
+        if self.config.answers.is_empty() {
+            return Err(Error::Unsupported {
+                family: "tree without answers",
+                task: "answer questions",
+                able: "tree with answers",
+            });
+        }
+        Ok(())
+    }
+
+    /// # Errors
     /// A model without a decoder.
     pub fn can_caption(&self) -> Result<(), Error> {
         self.captioner().map(|_| ())
@@ -504,6 +527,36 @@ impl ScorePair for Tree {
         let logits = self.match_logits(self.places(pictures)?, &self.text_states(texts)?);
         let belongs = softmax(logits, 1).narrow(1, 1, 1).into_data();
         Ok(belongs.convert::<f32>().try_to_vec().expect("f32"))
+    }
+}
+
+impl ClassifyAnswer for Tree {
+    fn known_answers(&self) -> &[String] {
+        &self.config.answers
+    }
+
+    fn classify_answer(
+        &self,
+        pictures: &Pictures,
+        of: &[usize],
+        questions: &Tokens,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        self.can_answer()?;
+        let b = pictures.count();
+        let bad = of.iter().find(|&&i| i >= b);
+        expect(
+            bad.is_none(),
+            "questions",
+            format!("pictures below {b}"),
+            bad.unwrap_or(&0),
+        )?;
+        // a picture is read once, however many questions there are about it
+        let places = self.places(pictures)?.select(0, rows(of, &self.device()));
+        let answers = softmax(self.answer_logits(places, questions)?, 1);
+        let all = answers.into_data().convert::<f32>();
+        let all: Vec<f32> = all.try_to_vec().expect("f32");
+        let rows = all.chunks(self.config.num_answers);
+        Ok(rows.map(<[f32]>::to_vec).collect())
     }
 }
 

@@ -1,0 +1,178 @@
+//! `vlm eval tree`
+
+mod report;
+mod runs;
+mod scores;
+
+use self::report::Compared;
+use self::runs::{Experiment, Run};
+use self::scores::Scenery;
+use crate::output::{Output, complain};
+use crate::precision::{PrecisionArg, set_precision};
+use crate::train::stop_on_ctrl_c;
+use crate::{Common, Outcome};
+use anyhow::{anyhow, bail};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use vlm_train::Recipe;
+
+/// Train and measure one model for each of some recipes, and put them beside each other
+#[derive(Args)]
+#[command(after_help = "\
+Every recipe learns from rendered scenes of the same size and difficulty (data.world = \"shapes\"). Each is run with \
+several seeds, which move both of its own, in RUNS/RECIPE/seed-N, by the name of its file; what a run has done is not done again, so that the \
+command goes on after Ctrl-C. A model is measured in whatever it can do, on new scenes of the world's test split and \
+of its compositional one, whose pairs of attributes it has never seen together:
+
+  R@K        share of pictures and of captions that are found among the K best by the other, mean of both directions
+  zero-shot  accuracy of colour and shape of a single object among all of them
+  CIDEr-D    of captions, 0 to 10
+  fact F1    what captions say against what is there
+  VQA        accuracy of answers
+
+Each is a mean over the seeds with its 95 % interval by Student's t. The table is also written to OUT/tree.md, the plot \
+to OUT/tree.svg and OUT/tree.png. The part of a recipe's file name before the first - is the group that it is plotted \
+with.
+
+With --json the line on stdout has task, seeds, pictures, models (recipe, group, family, runs, parameters, seconds and \
+pictures_per_second of training, and scores: test and compositional with r1, r5, r10, zero_shot, bleu4, cider_d, fact_f1 \
+and vqa, each with mean, ci95 and values), failed, table, svg and png.
+
+Exit codes: 0 done; 1 some runs failed, the others are compared; 2 wrong usage or unusable recipes; 130 interrupted.
+
+Example:
+  vlm eval tree --seeds 3
+  vlm eval tree --recipes recipes/tree --runs runs/tree --out docs")]
+pub struct TreeArgs {
+    /// Directory of recipes, *.toml
+    #[arg(long, value_name = "DIR", default_value = "recipes/tree")]
+    recipes: PathBuf,
+    /// Directory of the runs
+    #[arg(long, value_name = "DIR", default_value = "runs/tree")]
+    runs: PathBuf,
+    /// Runs of each recipe
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    seeds: u64,
+    /// Pictures of each split that are measured on
+    #[arg(long, value_name = "N", default_value_t = 200,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pictures: u32,
+    /// Directory for tree.md, tree.svg and tree.png [default: that of the runs]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// More runs of a recipe than anyone has time for.
+const MOST_SEEDS: u64 = 1000;
+
+pub fn run(args: &TreeArgs, common: &Common) -> anyhow::Result<Outcome> {
+    if !(1..=MOST_SEEDS).contains(&args.seeds) {
+        bail!("--seeds: expected 1 to {MOST_SEEDS}, found {}", args.seeds);
+    }
+    let experiments = experiments(&args.recipes)?;
+    set_precision(PrecisionArg::Auto, common);
+    let scenes = experiments[0].scenes;
+    let scenery = Scenery::new(scenes, args.pictures as usize)?;
+    let stop = stop_on_ctrl_c()?;
+    let total = experiments.len() as u64 * args.seeds;
+    let (mut done, mut failed) = (0, 0);
+    let mut compared = Vec::new();
+    for experiment in &experiments {
+        let mut runs = Vec::new();
+        for seed in 1..=args.seeds {
+            done += 1;
+            let run = Run::new(experiment, seed, &args.runs);
+            let tell = |what: &str| {
+                if !common.quiet {
+                    let name = &experiment.name;
+                    complain(format_args!(
+                        "note: {name}, seed {seed} (run {done} of {total}): {what}"
+                    ));
+                }
+            };
+            match run.finished(&scenery, &stop, common.quiet, tell) {
+                Ok(Some(result)) => runs.push(result),
+                Ok(None) => {
+                    complain(format_args!(
+                        "interrupted; the same command goes on from here"
+                    ));
+                    return Ok(Outcome::Interrupted);
+                }
+                // one broken run does not stop the others
+                Err(error) => {
+                    complain(format_args!("{error}"));
+                    failed += 1;
+                }
+            }
+        }
+        if !runs.is_empty() {
+            compared.push(Compared::new(experiment, runs));
+        }
+    }
+    if compared.is_empty() {
+        bail!(
+            "{}: expected at least one run that can be measured, found none of {total}",
+            args.runs.display()
+        );
+    }
+    let out = args.out.as_ref().unwrap_or(&args.runs);
+    let written = report::write(&compared, args, out, failed)?;
+    let mut output = Output::new(common.json);
+    let text = written.table.render(output.is_terminal());
+    output.result(&written.record, &text)?;
+    Ok(match failed {
+        0 => Outcome::Done,
+        _ => Outcome::SomeInputsFailed,
+    })
+}
+
+/// The recipes of a directory in the order of their names, all of which learn from the same scenes.
+fn experiments(directory: &Path) -> anyhow::Result<Vec<Experiment>> {
+    let unreadable = |e: std::io::Error| anyhow!("{}: cannot read: {e}", directory.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|e| e == "toml") && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        bail!(
+            "{}: expected recipes (*.toml), found none",
+            directory.display()
+        );
+    }
+    let mut found = Vec::<Experiment>::new();
+    for path in files {
+        let recipe = Recipe::read(&path)?;
+        let Some(scenes) = recipe.scenes() else {
+            bail!(
+                "{}: data.world: expected \"shapes\", whose scenes are measured on, found none",
+                path.display()
+            );
+        };
+        if let Some(first) = found.first()
+            && first.scenes != scenes
+        {
+            bail!(
+                "{}: data: expected the scenes of {}, size {} and difficulty {:?}, found {} and {:?}",
+                path.display(),
+                first.name,
+                first.scenes.size,
+                first.scenes.difficulty,
+                scenes.size,
+                scenes.difficulty
+            );
+        }
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let group = name.split('-').next().unwrap_or_default().to_owned();
+        found.push(Experiment {
+            name: name.into_owned(),
+            recipe,
+            group,
+            scenes,
+        });
+    }
+    Ok(found)
+}

@@ -1,0 +1,168 @@
+//! One run of one recipe: trained, measured, or read from what was done before.
+
+use super::scores::{Scenery, Scores};
+use anyhow::{anyhow, bail};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use vlm_tasks::Vlm;
+use vlm_train::{Ended, Options, Recipe, Scenes};
+
+/// A recipe that is compared with others.
+pub struct Experiment {
+    /// The name of its file, which may be the only thing besides one line that tells it from another.
+    pub name: String,
+    pub recipe: Recipe,
+    /// What it is plotted with.
+    pub group: String,
+    pub scenes: Scenes,
+}
+
+/// What is known of a finished run, in `result.json` of its directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunResult {
+    /// The model's family.
+    pub family: String,
+    pub parameters: usize,
+    /// Seconds of training.
+    pub seconds: f64,
+    /// Pictures that were learned from.
+    pub pictures_seen: u64,
+    /// Scores, where the model was measured already.
+    pub measured: Option<Measured>,
+}
+
+/// Scores, and of how many pictures of each split.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    pub pictures: usize,
+    pub test: Scores,
+    pub compositional: Scores,
+}
+
+/// A recipe with a seed and its place.
+pub struct Run {
+    recipe: Recipe,
+    directory: PathBuf,
+}
+
+const RESULT: &str = "result.json";
+
+impl Run {
+    /// Seeds count from 1, and the first is the recipe's own.
+    pub fn new(experiment: &Experiment, seed: u64, runs: &Path) -> Self {
+        Self {
+            recipe: experiment.recipe.reseeded(seed - 1),
+            directory: runs.join(&experiment.name).join(format!("seed-{seed}")),
+        }
+    }
+
+    /// The result, after whatever is still to be done for it; none if `stop` came before the end of the training.
+    pub fn finished(
+        &self,
+        scenery: &Scenery,
+        stop: &AtomicBool,
+        quiet: bool,
+        tell: impl Fn(&str),
+    ) -> anyhow::Result<Option<RunResult>> {
+        let begun = self.directory.join("recipe.toml");
+        if begun.is_file() && Recipe::read(&begun)? != self.recipe {
+            bail!(
+                "{}: expected the recipe that is compared, found another, which the run was begun with",
+                begun.display()
+            );
+        }
+        let mut result = match self.read()? {
+            Some(result) => result,
+            None => {
+                tell("training");
+                match self.trained(&begun, stop, quiet)? {
+                    Some(result) => result,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let measured = result.measured.as_ref();
+        if measured.is_none_or(|m| m.pictures != scenery.pictures()) {
+            tell("measuring");
+            let model = self.directory.join("model");
+            let vlm = Vlm::load(&model)?;
+            vlm.model().family().clone_into(&mut result.family);
+            result.measured = Some(Measured {
+                pictures: scenery.pictures(),
+                test: scenery.test.scores(&vlm)?,
+                compositional: scenery.compositional.scores(&vlm)?,
+            });
+            self.write(&result)?;
+        }
+        Ok(Some(result))
+    }
+
+    /// Trains from the beginning, or from where an earlier training ended.
+    fn trained(
+        &self,
+        begun: &Path,
+        stop: &AtomicBool,
+        quiet: bool,
+    ) -> anyhow::Result<Option<RunResult>> {
+        let resume = has_checkpoint(&self.directory);
+        if !resume && begun.is_file() {
+            // it ended before its first checkpoint, and nothing but its claim on the directory is left
+            std::fs::remove_file(begun)
+                .map_err(|e| anyhow!("{}: cannot be removed: {e}", begun.display()))?;
+        }
+        let options = Options {
+            directory: self.directory.clone(),
+            resume,
+            quiet,
+        };
+        let outcome = vlm_train::train(self.recipe.clone(), &options, stop)?;
+        if outcome.ended == Ended::Interrupted {
+            return Ok(None);
+        }
+        let t = self.recipe.train();
+        let result = RunResult {
+            family: String::new(),
+            parameters: outcome.parameters,
+            seconds: outcome.seconds,
+            pictures_seen: outcome.step * (t.batch_size * t.accumulate) as u64,
+            measured: None,
+        };
+        self.write(&result)?;
+        Ok(Some(result))
+    }
+
+    fn read(&self) -> anyhow::Result<Option<RunResult>> {
+        let path = self.directory.join(RESULT);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| anyhow!("{}: cannot be read: {e}", path.display()))?;
+        let result = serde_json::from_str(&text);
+        result.map(Some).map_err(|e| {
+            anyhow!(
+                "{}: expected the result of a run, found {e}; without the file it is measured anew",
+                path.display()
+            )
+        })
+    }
+
+    fn write(&self, result: &RunResult) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(result)?;
+        let path = self.directory.join(RESULT);
+        vlm_data::files::write_atomically(&path, |w| writeln!(w, "{text}"))?;
+        Ok(())
+    }
+}
+
+/// Whether a training has left anything to go on from.
+fn has_checkpoint(run: &Path) -> bool {
+    let entries = std::fs::read_dir(run.join("checkpoints"));
+    let names = entries.into_iter().flatten().flatten();
+    names
+        .map(|entry| entry.file_name())
+        .any(|name| name.to_string_lossy().starts_with("step-"))
+}

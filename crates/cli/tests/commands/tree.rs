@@ -1,0 +1,297 @@
+//! Models of the tree and captioners after their training, and all of them compared.
+
+use crate::support::{Ended, data, picture, run, run_in, text};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A recipe so small that it takes a moment.
+fn recipe(model: &str) -> String {
+    format!(
+        r#"
+name = "speck"
+[data]
+world = "shapes"
+size = 32
+difficulty = [0.0, 0.0]
+seed = 3
+[train]
+seed = 1
+steps = 2
+batch_size = 2
+accumulate = 1
+learning_rate = 1e-3
+min_learning_rate = 0.0
+warmup_steps = 1
+decay_steps = 0
+weight_decay = 0.05
+betas = [0.9, 0.98]
+clip_norm = 1.0
+precision = "f32"
+checkpoint_every = 1
+output = "f32"
+[validation]
+every = 1000
+pictures = 2
+[model]
+{model}
+"#
+    )
+}
+
+const TREE: &str = "\
+model_type = \"tree\"
+vision = { handcrafted = { image_size = 32, grid = 2, colour_bins = 2, lbp = true, orientations = 6 } }
+text = \"bag_of_words\"
+fusion = \"late\"
+hidden_size = 16
+num_layers = 1
+num_heads = 2
+max_length = 64
+captions = false";
+const NIC: &str = "\
+model_type = \"nic\"
+encoder = { vgg = { stages = [[4], [8]], batch_norm = true, last_pooling = true } }
+rnn_type = \"gru\"
+embed_size = 16
+hidden_size = 16
+max_length = 64
+image_size = 32";
+
+/// A directory with recipes of two models.
+fn recipes(place: &Path) -> PathBuf {
+    let directory = place.join("recipes");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("first-tree.toml"), recipe(TREE)).unwrap();
+    fs::write(directory.join("second-nic.toml"), recipe(NIC)).unwrap();
+    directory
+}
+
+fn compare(place: &Path, more: &[&str]) -> Ended {
+    let arguments = [
+        "eval",
+        "tree",
+        "--recipes",
+        "recipes",
+        "--runs",
+        "runs",
+        "--seeds",
+        "2",
+        "--pictures",
+        "5",
+    ];
+    run_in(place, arguments.iter().chain(more))
+}
+
+#[test]
+fn recipes_are_trained_measured_and_compared_once_and_broken_runs_are_told() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    recipes(place);
+    let ended = compare(place, &["--json", "--quiet", "--out", "out"]).with(0);
+    let record = ended.records().remove(0);
+    assert_eq!(
+        (&record["task"], &record["seeds"]),
+        (&"tree".into(), &2.into())
+    );
+    assert_eq!(record["failed"], 0);
+    let models = record["models"].as_array().unwrap();
+    assert_eq!(models.len(), 2);
+    for (model, (recipe, family, able, unable)) in models.iter().zip([
+        (
+            "first-tree",
+            "tree",
+            ["r1", "r10", "zero_shot", "vqa"],
+            "cider_d",
+        ),
+        (
+            "second-nic",
+            "nic",
+            ["bleu4", "cider_d", "fact_f1", "fact_f1"],
+            "vqa",
+        ),
+    ]) {
+        assert_eq!(
+            (&model["recipe"], &model["family"]),
+            (&recipe.into(), &family.into())
+        );
+        assert_eq!(model["group"], recipe.split('-').next().unwrap());
+        assert_eq!(
+            (&model["runs"], model["parameters"].as_u64() > Some(100)),
+            (&2.into(), true)
+        );
+        for split in ["test", "compositional"] {
+            let scores = &model["scores"][split];
+            for name in able {
+                let values = scores[name]["values"].as_array().unwrap();
+                assert_eq!(values.len(), 2, "{name}: {scores}");
+                let mean = (values[0].as_f64().unwrap() + values[1].as_f64().unwrap()) / 2.0;
+                assert!((scores[name]["mean"].as_f64().unwrap() - mean).abs() < 1e-9);
+            }
+            assert_eq!(scores[unable], Value::Null);
+        }
+    }
+    let table = fs::read_to_string(place.join("out/tree.md")).unwrap();
+    assert!(
+        table.starts_with("| recipe | R@1 |") && table.contains("| second-nic |"),
+        "{table}"
+    );
+    let svg = fs::read_to_string(place.join("out/tree.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains("VQA accuracy"));
+    assert!(
+        fs::read(place.join("out/tree.png"))
+            .unwrap()
+            .starts_with(b"\x89PNG")
+    );
+
+    // nothing is done twice: the weights are not even looked at
+    let weights = |name: &str| {
+        place
+            .join("runs")
+            .join(name)
+            .join("model/model.safetensors")
+    };
+    fs::remove_file(weights("first-tree/seed-2")).unwrap();
+    let again = compare(place, &["--json", "--quiet", "--out", "out"]).with(0);
+    assert_eq!(again.records().remove(0), record);
+    let shown = compare(place, &["--quiet"]).with(0).stdout;
+    assert!(
+        shown.contains("comp. VQA") && shown.contains(" ± "),
+        "{shown}"
+    );
+
+    // a run that lost its results is gone on with, one that cannot be is told, and the others are compared
+    fs::remove_file(place.join("runs/second-nic/seed-1/result.json")).unwrap();
+    fs::write(place.join("runs/first-tree/seed-1/result.json"), "{}").unwrap();
+    let ended = compare(place, &["--json", "--quiet"]).with(1);
+    ended.complains(&[
+        "first-tree/seed-1/result.json",
+        "expected the result of a run",
+    ]);
+    let partly = ended.records().remove(0);
+    assert_eq!(
+        (&partly["failed"], &partly["models"][0]["runs"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(partly["models"][1]["scores"], record["models"][1]["scores"]);
+    let arguments = "eval tree --recipes recipes --runs runs --seeds 2 --pictures 6 --json --quiet";
+    let ended = run_in(place, arguments.split(' ')).with(1);
+    assert!(ended.stderr.contains("seed-2/model"), "{ended:?}");
+    assert_eq!(ended.records().remove(0)["failed"], 2);
+
+    // another recipe than the runs were begun with
+    let other = recipe(TREE).replace("weight_decay = 0.05", "weight_decay = 0.1");
+    fs::write(place.join("recipes/first-tree.toml"), other).unwrap();
+    fs::remove_file(place.join("recipes/second-nic.toml")).unwrap();
+    let ended = compare(place, &["--quiet"]).with(2);
+    assert!(
+        ended
+            .stderr
+            .contains("expected the recipe that is compared"),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stderr.contains("expected at least one run"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_compared_is_one_line() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    fs::create_dir_all(place.join("recipes")).unwrap();
+    let tell = |words: &[&str]| compare(place, &[]).with(2).complains(words);
+    tell(&["recipes", "expected recipes (*.toml), found none"]);
+    fs::write(place.join("recipes/a.toml"), "name = 3").unwrap();
+    tell(&["a.toml"]);
+    fs::write(place.join("recipes/a.toml"), recipe(TREE)).unwrap();
+    let harder = recipe(TREE).replace("[0.0, 0.0]", "[0.0, 0.5]");
+    fs::write(place.join("recipes/b.toml"), harder).unwrap();
+    tell(&[
+        "b.toml",
+        "data",
+        "difficulty [0.0, 0.0], found 32 and [0.0, 0.5]",
+    ]);
+    let sets = recipe(TREE).replace("world = \"shapes\"", "sets = [\"pictures\"]");
+    fs::write(place.join("recipes/b.toml"), sets).unwrap();
+    tell(&["b.toml", "data.world"]);
+    run_in(
+        place,
+        ["eval", "tree", "--recipes", "recipes", "--seeds", "0"],
+    )
+    .with(2)
+    .complains(&["--seeds", "found 0"]);
+    run_in(place, ["eval", "tree", "--recipes", "nowhere"])
+        .with(2)
+        .complains(&["nowhere"]);
+    assert!(!place.join("runs").exists());
+}
+
+#[test]
+fn trained_models_of_the_tree_answer_and_retrieve_and_captioners_caption() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    let recipes = recipes(place);
+    for name in ["first-tree", "second-nic"] {
+        let recipe = recipes.join(format!("{name}.toml"));
+        run_in(place, ["train", text(&recipe), "--out", name, "--quiet"]).with(0);
+    }
+    let model = |name: &str| place.join(name).join("model");
+    let (tree, nic) = (model("first-tree"), model("second-nic"));
+    let (data, picture) = (text(data()), picture(0));
+    let (tree, nic, picture) = (text(&tree), text(&nic), text(&picture));
+
+    let question = "how many circles are there?";
+    let asked = run(["ask", question, picture, "--model", tree, "--json"]).with(0);
+    let record = asked.records().remove(0);
+    assert!(record["confidence"].as_f64().unwrap() > 0.0, "{record}");
+    let arguments = [
+        "ask",
+        question,
+        picture,
+        "--model",
+        tree,
+        "--choices",
+        "one,two",
+        "--json",
+    ];
+    let chosen = run(arguments).with(0).records().remove(0);
+    assert_eq!(chosen["choices"].as_array().unwrap().len(), 2);
+    let arguments = [
+        "ask",
+        question,
+        picture,
+        "--model",
+        tree,
+        "--choices",
+        "perhaps",
+    ];
+    let ended = run(arguments).with(1);
+    assert!(
+        ended.stderr.contains("answers that the model knows"),
+        "{ended:?}"
+    );
+    run(["ask", question, picture, "--model", nic])
+        .with(2)
+        .complains(&["nic cannot answer questions"]);
+
+    let evaluate = |task: &str, model: &str| {
+        run(["eval", task, "--data", data, "--model", model, "--json"])
+            .with(0)
+            .records()
+            .remove(0)
+    };
+    assert!(evaluate("vqa", tree)["accuracy"].as_f64().is_some());
+    assert_eq!(evaluate("retrieval", tree)["images"], 12);
+    assert_eq!(evaluate("caption", nic)["n"], 12);
+    let can = |model: &str| {
+        let record = run(["models", "--model", model, "--json"])
+            .with(0)
+            .records()
+            .remove(0);
+        record["can"].as_array().unwrap().clone()
+    };
+    assert!(can(tree).contains(&"ask".into()) && !can(tree).contains(&"caption".into()));
+    assert!(can(nic).contains(&"caption".into()) && !can(nic).contains(&"ask".into()));
+}
