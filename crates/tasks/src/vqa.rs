@@ -12,7 +12,7 @@ use vlm_models::generate::{Autoregressive, Strategy, generate};
 pub struct Answer {
     /// The answer's words.
     pub text: String,
-    /// The model's probability of the answer.
+    /// The model's probability of what it wrote: the answer, and its working where it writes one.
     pub confidence: f64,
 }
 
@@ -40,8 +40,9 @@ impl Vlm {
         let mut answers = vec![None; questions.len()];
         self.each_group(images, questions, |rows, decoding, prompts| {
             for (&row, written) in rows.iter().zip(generate(decoding, prompts, &options)) {
+                let (_, answer) = self.working_and_answer(&written.ids);
                 answers[row] = Some(Answer {
-                    text: text.decode(&written.ids)?,
+                    text: text.decode(answer)?,
                     confidence: written.log_probability.exp(),
                 });
             }
@@ -54,7 +55,7 @@ impl Vlm {
     }
 
     /// The model's log-probability of each choice as the answer to a question, its end included, as ALBEF's authors rank
-    /// answers.
+    /// answers; after the working, where the model writes one.
     ///
     /// # Errors
     /// As [`Self::answer`]; no choices, or one that cannot be tokenized or is too long.
@@ -101,12 +102,35 @@ impl Vlm {
             .iter()
             .map(|choice| text.answer(choice))
             .collect::<Result<_, _>>()?;
+        let mut working = Vec::new();
+        if self.model().working_before_answers() {
+            let options = text.writing(Strategy::Greedy, MAX_ANSWER);
+            self.each_group(&[image], &[(0, question)], |_, decoding, prompts| {
+                for written in generate(decoding, prompts, &options) {
+                    working.extend_from_slice(self.working_and_answer(&written.ids).0);
+                }
+                Ok(())
+            })?;
+        }
         let mut ranked = Vec::new();
         self.each_group(&[image], &[(0, question)], |_, decoding, prompts| {
-            ranked = log_probabilities(decoding, prompts, &choices)?;
+            let prompts: Vec<Vec<u32>> = prompts
+                .iter()
+                .map(|prompt| [prompt.as_slice(), &working].concat())
+                .collect();
+            ranked = log_probabilities(decoding, &prompts, &choices)?;
             Ok(())
         })?;
         Ok(ranked)
+    }
+
+    /// The working and the answer of what was written.
+    fn working_and_answer<'a>(&self, written: &'a [u32]) -> (&'a [u32], &'a [u32]) {
+        let working = match self.model().working_before_answers() {
+            true => written.len().saturating_sub(1),
+            false => 0,
+        };
+        written.split_at(working)
     }
 
     /// Checks that a question can be put to the model.

@@ -286,11 +286,20 @@ impl Batches {
             let mut examples = Vec::new();
             let asked = if not_its_own { &colourless } else { &item.qa };
             for qa in questions_to_learn(&mut rng, asked, data) {
-                let (question, answer) = (&qa.question, &qa.answer);
+                let question = &qa.question;
+                let with_working = match &qa.working {
+                    Some(working) if self.recipe.model.working_before_answers => {
+                        format!("{working} {}", qa.answer)
+                    }
+                    _ => qa.answer.clone(),
+                };
+                let answer = &with_working;
                 let example = self
                     .special
                     .answer_example(&self.tokenizer, question, answer)?;
-                let never = self.never(&example, qa.kind == QuestionKind::Attribute);
+                let mut never = self.never(&example, qa.kind == QuestionKind::Attribute);
+                // the working says values of two objects, not two values of one
+                never.retain(|&(at, _)| qa.working.is_none() || at + 1 < example.prompt);
                 examples.push(Text { example, never });
             }
             if data.symbol_substitution > 0.0 {

@@ -69,6 +69,10 @@ pub struct CocaConfig {
     /// training.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub colour_invariant_groups: Vec<usize>,
+    /// Whether answers may begin with their working ("two three no"), of which the last token is the answer (Wei et al.,
+    /// "Chain-of-thought prompting", 2022).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub working_before_answers: bool,
     /// Object tags beyond the classes, which only training has ([`Batch::substitution`]).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub extra_tags: usize,

@@ -438,6 +438,11 @@ impl Model {
         matches!(self, Self::Coca(_))
     }
 
+    /// Whether a written answer begins with its working, so that its last token is the answer.
+    pub fn working_before_answers(&self) -> bool {
+        matches!(self, Self::Coca(m) if m.config().working_before_answers)
+    }
+
     /// # Errors
     /// A family without an image-text matching head.
     pub fn score_pair(&self) -> Result<&dyn ScorePair, Error> {

@@ -40,6 +40,20 @@ pub struct Qa {
     /// What the question asks about.
     #[serde(rename = "type")]
     pub kind: QuestionKind,
+    /// What a comparison compares, in the question's order, as a model may say before the answer: "two three". Part of
+    /// no record.
+    #[serde(skip)]
+    pub working: Option<String>,
+}
+
+impl Qa {
+    /// The question as records have it.
+    pub(crate) fn without_working(&self) -> Qa {
+        Qa {
+            working: None,
+            ..self.clone()
+        }
+    }
 }
 
 /// What the questions of an item are made from.
@@ -51,6 +65,11 @@ pub(crate) struct Source<'a> {
 }
 
 type Text = Option<(String, String)>;
+type TextWithWorking = Option<(String, String, Option<String>)>;
+
+fn without_working((question, answer): (String, String)) -> (String, String, Option<String>) {
+    (question, answer, None)
+}
 
 /// The questions of an item: at most 12, of all kinds that the scene allows.
 pub(crate) fn questions(rng: &mut Rng, source: &Source) -> Vec<Qa> {
@@ -64,33 +83,41 @@ pub(crate) fn questions(rng: &mut Rng, source: &Source) -> Vec<Qa> {
         source,
     };
     let mut all: Vec<Qa> = Vec::with_capacity(12);
-    let mut add = |kind: QuestionKind, wanted: usize, ask: &mut dyn FnMut(usize) -> Text| {
-        let mut found = 0;
-        for attempt in 0..wanted * 4 {
-            if found == wanted {
-                break;
+    let mut add =
+        |kind: QuestionKind, wanted: usize, ask: &mut dyn FnMut(usize) -> TextWithWorking| {
+            let mut found = 0;
+            for attempt in 0..wanted * 4 {
+                if found == wanted {
+                    break;
+                }
+                if let Some((question, answer, working)) = ask(attempt)
+                    && !all.iter().any(|qa| qa.question == question)
+                {
+                    all.push(Qa {
+                        question,
+                        answer,
+                        kind,
+                        working,
+                    });
+                    found += 1;
+                }
             }
-            if let Some((question, answer)) = ask(attempt)
-                && !all.iter().any(|qa| qa.question == question)
-            {
-                all.push(Qa {
-                    question,
-                    answer,
-                    kind,
-                });
-                found += 1;
-            }
-        }
-    };
-    add(QuestionKind::Existence, 2, &mut |_| writer.existence(rng));
+        };
+    add(QuestionKind::Existence, 2, &mut |_| {
+        writer.existence(rng).map(without_working)
+    });
     let planned = source.counts.len();
     let with_total = usize::from(rng.percent(30));
     add(QuestionKind::Count, planned + with_total, &mut |attempt| {
-        (attempt < planned + with_total).then(|| writer.count(rng, attempt))
+        (attempt < planned + with_total).then(|| without_working(writer.count(rng, attempt)))
     });
-    add(QuestionKind::Attribute, 3, &mut |_| writer.attribute(rng));
+    add(QuestionKind::Attribute, 3, &mut |_| {
+        writer.attribute(rng).map(without_working)
+    });
     add(QuestionKind::Comparison, 2, &mut |_| writer.comparison(rng));
-    add(QuestionKind::Relation, 2, &mut |_| writer.relation(rng));
+    add(QuestionKind::Relation, 2, &mut |_| {
+        writer.relation(rng).map(without_working)
+    });
     all
 }
 
@@ -151,6 +178,10 @@ const SIZE_COLOUR_SHAPE: [bool; 4] = [true, false, true, true];
 
 fn yes_or_no(yes: bool) -> String {
     (if yes { "yes" } else { "no" }).to_owned()
+}
+
+fn two_words(first: &str, second: &str) -> Option<String> {
+    Some(format!("{first} {second}"))
 }
 
 impl Writer<'_> {
@@ -425,11 +456,11 @@ impl Writer<'_> {
         }
     }
 
-    fn comparison(&mut self, rng: &mut Rng) -> Text {
+    fn comparison(&mut self, rng: &mut Rng) -> TextWithWorking {
         match rng.weighted(&[45, 10, 25, 20]) {
             0 => self.more_or_fewer(rng),
             1 => self.as_many(rng),
-            2 => self.larger_or_smaller(rng),
+            2 => self.larger_or_smaller(rng).map(without_working),
             _ => self.same(rng),
         }
     }
@@ -462,7 +493,7 @@ impl Writer<'_> {
         pairs
     }
 
-    fn more_or_fewer(&self, rng: &mut Rng) -> Text {
+    fn more_or_fewer(&self, rng: &mut Rng) -> TextWithWorking {
         let pairs = self.pairs_of_kinds(rng);
         let (yes, more) = (rng.coin(), rng.coin());
         let level = !yes && rng.percent(25) && pairs.iter().any(|p| p.1 == p.3);
@@ -480,30 +511,32 @@ impl Writer<'_> {
         if fitting.is_empty() || pairs.iter().all(|p| p.1 == p.3) {
             return None;
         }
-        let (a, _, b, _) = rng.pick(&fitting);
+        let (a, many, b, others) = rng.pick(&fitting);
         let question = format!(
             "are there {} {} than {}?",
             if more { "more" } else { "fewer" },
             a.phrase(true, "objects"),
             b.phrase(true, "objects")
         );
-        Some((question, yes_or_no(yes)))
+        let working = two_words(NUMBERS[*many], NUMBERS[*others]);
+        Some((question, yes_or_no(yes), working))
     }
 
-    fn as_many(&self, rng: &mut Rng) -> Text {
+    fn as_many(&self, rng: &mut Rng) -> TextWithWorking {
         let pairs = self.pairs_of_kinds(rng);
         let yes = rng.coin();
         let (level, other): (Vec<_>, Vec<_>) = pairs.iter().partition(|p| p.1 == p.3);
         if level.is_empty() || other.is_empty() {
             return None;
         }
-        let (a, _, b, _) = rng.pick(if yes { &level } else { &other });
+        let (a, many, b, others) = rng.pick(if yes { &level } else { &other });
         let question = format!(
             "are there as many {} as {}?",
             a.phrase(true, "objects"),
             b.phrase(true, "objects")
         );
-        Some((question, yes_or_no(yes)))
+        let working = two_words(NUMBERS[many], NUMBERS[others]);
+        Some((question, yes_or_no(yes), working))
     }
 
     fn larger_or_smaller(&self, rng: &mut Rng) -> Text {
@@ -533,7 +566,7 @@ impl Writer<'_> {
         Some((question, yes_or_no(yes)))
     }
 
-    fn same(&self, rng: &mut Rng) -> Text {
+    fn same(&self, rng: &mut Rng) -> TextWithWorking {
         let attribute = rng.pick(&[
             Attribute::Colour,
             Attribute::Shape,
@@ -547,23 +580,24 @@ impl Writer<'_> {
                     && let Some(a) = self.refer(rng, i, &[attribute])
                     && let Some(b) = self.refer(rng, j, &[attribute])
                 {
-                    let same = attribute.of(&self.objects[i]) == attribute.of(&self.objects[j]);
-                    pairs.push((a, b, same));
+                    let values = [i, j].map(|at| attribute.of(&self.objects[at]));
+                    pairs.push((a, b, values));
                 }
             }
         }
         let yes = rng.coin();
-        let (same, other): (Vec<_>, Vec<_>) = pairs.iter().partition(|pair| pair.2);
+        let (same, other): (Vec<_>, Vec<_>) = pairs.iter().partition(|pair| pair.2[0] == pair.2[1]);
         if same.is_empty() || other.is_empty() {
             return None;
         }
-        let (a, b, _) = rng.pick(if yes { &same } else { &other });
+        let (a, b, values) = rng.pick(if yes { &same } else { &other });
         let word = attribute.word();
         let question = match rng.below(2) {
             0 => format!("do {a} and {b} have the same {word}?"),
             _ => format!("does {a} have the same {word} as {b}?"),
         };
-        Some((question, yes_or_no(yes)))
+        let working = two_words(values[0], values[1]);
+        Some((question, yes_or_no(yes), working))
     }
 
     fn relation(&mut self, rng: &mut Rng) -> Text {

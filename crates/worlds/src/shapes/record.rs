@@ -47,7 +47,7 @@ impl Record {
             index,
             background: item.scene.background,
             captions: item.captions.clone(),
-            qa: item.qa.clone(),
+            qa: item.qa.iter().map(Qa::without_working).collect(),
             objects: item.scene.objects.clone(),
             relations: item.scene.relations.clone(),
         }

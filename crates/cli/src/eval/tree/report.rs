@@ -104,7 +104,8 @@ const SCORES: [Score; 8] = [
     },
 ];
 
-const SPLITS: [(&str, fn(&Measured) -> &Scores); 2] = [
+type ScoresOf = fn(&Measured) -> &Scores;
+const SPLITS: [(&str, ScoresOf); 2] = [
     ("test", |m| &m.test),
     ("compositional", |m| &m.compositional),
 ];
