@@ -307,6 +307,10 @@ fn log_softmax(logits: &[f32], token: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::Device;
+    use vlm_models::families::Model;
+    use vlm_models::families::coca::{Coca, CocaConfig};
+    use vlm_nn::weights::Weights;
     use vlm_worlds::shapes;
 
     #[test]
@@ -323,5 +327,42 @@ mod tests {
         assert_eq!(best, Some(2), "{ranked:?}");
         let difference = ranked[2].exp() - answer.confidence;
         assert!(difference.abs() < 1e-3, "{ranked:?} {answer:?}");
+    }
+
+    /// A model with random weights, which writes one word after another.
+    fn random(working_before_answers: bool) -> Vlm {
+        let builtin = Vlm::builtin().unwrap();
+        let Model::Coca(coca) = builtin.model() else {
+            panic!("expected a CoCa");
+        };
+        let config = CocaConfig {
+            working_before_answers,
+            ..coca.config().clone()
+        };
+        let model = Coca::new(&mut Weights::random(5, &Device::flex()), &config);
+        let tokenizer = builtin.text().unwrap().tokenizer().clone();
+        let processor = builtin.processor().unwrap().clone();
+        Vlm::from_parts("random", Model::Coca(model), tokenizer, processor).unwrap()
+    }
+
+    #[test]
+    fn after_its_working_the_last_word_is_the_answer_and_choices_follow_the_working() {
+        let image = Image::from_rgb(8, 8, vec![90; 8 * 8 * 3]).unwrap();
+        let question = "are there more stars than rings?";
+        let ask = |vlm: &Vlm| {
+            vlm.answer(&[&image], &[(0, question)])
+                .unwrap()
+                .remove(0)
+                .text
+        };
+        let (plain, working) = (random(false), random(true));
+        let written = ask(&plain);
+        let words: Vec<&str> = written.split_whitespace().collect();
+        assert!(words.len() > 1, "{written:?}");
+        assert_eq!(ask(&working), words[words.len() - 1]);
+        // choices are ranked after the working
+        let choices = [words[words.len() - 1], "yes"];
+        let rank = |vlm: &Vlm| vlm.rank_answers(&image, question, &choices).unwrap();
+        assert_ne!(rank(&plain), rank(&working));
     }
 }

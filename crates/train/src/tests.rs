@@ -665,7 +665,7 @@ fn the_loss_of_captioners_and_of_the_tree_falls_and_a_resumed_run_ends_with_the_
             std::fs::read(outcome.model.join("model.safetensors")).expect("weights")
         };
         let whole = run(30, "whole", false);
-        let log = Log::read(&scratch.path().join("whole/log.jsonl")).expect("a log");
+        let log = Log::read(scratch.path().join("whole/log.jsonl")).expect("a log");
         let losses: Vec<f64> = log
             .series("loss")
             .into_iter()

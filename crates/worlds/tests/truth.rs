@@ -360,7 +360,10 @@ fn every_answer_follows_from_the_record() {
 #[test]
 fn further_sets_of_questions_are_new_and_right() {
     let (config, split, seed) = (Config::default(), Split::Train, 9);
-    let mut further = 0;
+    const NUMBERS: [&str; 10] = [
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    ];
+    let (mut further, mut worked) = (0, 0);
     for index in 0..300 {
         let once = generate(&config, split, seed, index);
         let asked = generate_asking(&config, split, seed, index, 3);
@@ -371,9 +374,24 @@ fn further_sets_of_questions_are_new_and_right() {
             let is_same = |other: &Qa| other.question == qa.question;
             assert!(!asked.qa[..i].iter().any(is_same), "{qa:?}");
             assert_eq!(qa.answer, Oracle::answer(&record, &qa.question), "{qa:?}");
+            let Some(working) = &qa.working else {
+                continue;
+            };
+            worked += 1;
+            // the answer follows from the two words alone
+            let (first, second) = working.split_once(' ').expect("two words");
+            let number = |word: &str| NUMBERS.iter().position(|&n| n == word).expect("a number");
+            let yes = if qa.question.contains(" more ") {
+                number(first) > number(second)
+            } else if qa.question.contains(" fewer ") {
+                number(first) < number(second)
+            } else {
+                first == second
+            };
+            assert_eq!(qa.answer, if yes { "yes" } else { "no" }, "{qa:?}");
         }
     }
-    assert!(further > 3000, "{further}");
+    assert!(further > 3000 && worked > 1000, "{further} {worked}");
 }
 
 #[test]
