@@ -9,7 +9,7 @@ use crate::similarity::dot;
 use crate::{CaptionOptions, Error, Vlm};
 use std::borrow::Borrow;
 use vlm_data::image::Image;
-use vlm_worlds::shapes::{Scene, facts};
+use vlm_worlds::shapes::{Item, Scene, facts};
 
 /// A picture with what is known about it.
 #[derive(Clone, Debug)]
@@ -33,6 +33,29 @@ pub struct Question {
     pub answer: String,
     /// What it asks about.
     pub kind: String,
+}
+
+impl TryFrom<Item> for Sample {
+    type Error = Error;
+
+    /// A rendered scene with all that is known of it.
+    ///
+    /// # Errors
+    /// None for what the world makes.
+    fn try_from(item: Item) -> Result<Self, Error> {
+        let picture = item.picture;
+        let questions = item.qa.into_iter().map(|qa| Question {
+            question: qa.question,
+            answer: qa.answer,
+            kind: qa.kind.name().to_owned(),
+        });
+        Ok(Self {
+            image: Image::from_rgb(picture.width, picture.height, picture.rgb)?,
+            captions: item.captions,
+            questions: questions.collect(),
+            scene: Some(item.scene),
+        })
+    }
 }
 
 /// Scores of captions.

@@ -177,17 +177,6 @@ fn some<'a, T>(rng: &mut SplitMix64, items: &'a [T], count: usize) -> Vec<&'a T>
     (0..count).map(|i| order[i % order.len()]).collect()
 }
 
-/// A kind as recipes name it.
-fn kind_name(kind: QuestionKind) -> &'static str {
-    match kind {
-        QuestionKind::Existence => "existence",
-        QuestionKind::Count => "count",
-        QuestionKind::Attribute => "attribute",
-        QuestionKind::Comparison => "comparison",
-        QuestionKind::Relation => "relation",
-    }
-}
-
 /// The questions of a picture that are learned.
 fn questions_to_learn<'a>(rng: &mut SplitMix64, asked: &'a [Qa], data: &DataRecipe) -> Vec<&'a Qa> {
     let weights = &data.question_weights;
@@ -196,7 +185,7 @@ fn questions_to_learn<'a>(rng: &mut SplitMix64, asked: &'a [Qa], data: &DataReci
     }
     // sampling without replacement: the least of exponential variables (Efraimidis and Spirakis, 2006)
     let keys = asked.iter().map(|qa| {
-        let fits = |of: &str| of == kind_name(qa.kind) || qa.question.contains(of);
+        let fits = |of: &str| of == qa.kind.name() || qa.question.contains(of);
         let fitting = weights.iter().filter(|(of, _)| fits(of));
         let weight: f32 = fitting.map(|(_, weight)| weight).product();
         (-(1.0 - rng.uniform_f32()).ln() / weight, qa)
@@ -286,20 +275,16 @@ impl Batches {
             let mut examples = Vec::new();
             let asked = if not_its_own { &colourless } else { &item.qa };
             for qa in questions_to_learn(&mut rng, asked, data) {
-                let question = &qa.question;
-                let with_working = match &qa.working {
+                let answer = match &qa.working {
                     Some(working) if self.recipe.model.working_before_answers => {
-                        format!("{working} {}", qa.answer)
+                        &format!("{working} {}", qa.answer)
                     }
-                    _ => qa.answer.clone(),
+                    _ => &qa.answer,
                 };
-                let answer = &with_working;
                 let example = self
                     .special
-                    .answer_example(&self.tokenizer, question, answer)?;
-                let mut never = self.never(&example, qa.kind == QuestionKind::Attribute);
-                // the working says values of two objects, not two values of one
-                never.retain(|&(at, _)| qa.working.is_none() || at + 1 < example.prompt);
+                    .answer_example(&self.tokenizer, &qa.question, answer)?;
+                let never = self.never(&example, qa.kind == QuestionKind::Attribute);
                 examples.push(Text { example, never });
             }
             if data.symbol_substitution > 0.0 {

@@ -9,12 +9,12 @@ use crate::recipe::ShapesRecipe;
 use burn::tensor::Device;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use vlm_data::image::{Image, ImageProcessor, PreprocessorConfig, ProcessorKind};
+use vlm_data::image::{ImageProcessor, PreprocessorConfig, ProcessorKind};
 use vlm_data::text::{Tokenizer, word_level};
 use vlm_models::families::Model;
 use vlm_models::families::coca::{Coca, CocaConfig};
 use vlm_nn::weights::Weights;
-use vlm_tasks::evaluate::{Question, Sample};
+use vlm_tasks::evaluate::Sample;
 use vlm_tasks::prompt::{SPECIALS, SpecialIds};
 use vlm_tasks::{CaptionOptions, Vlm, file};
 use vlm_worlds::shapes::{self, Split};
@@ -99,18 +99,7 @@ fn sample(size: u32, seed: u64, index: u64) -> Result<Sample, Error> {
         ..shapes::Config::default()
     };
     let item = shapes::generate(&config, Split::Validation, seed, index);
-    let picture = item.picture;
-    let questions = item.qa.into_iter().map(|q| Question {
-        question: q.question,
-        answer: q.answer,
-        kind: String::new(),
-    });
-    Ok(Sample {
-        image: Image::from_rgb(picture.width, picture.height, picture.rgb)?,
-        captions: item.captions,
-        questions: questions.collect(),
-        scene: Some(item.scene),
-    })
+    Ok(item.try_into()?)
 }
 
 impl Learner for ShapesLearner {

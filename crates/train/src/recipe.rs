@@ -67,7 +67,7 @@ pub struct DataRecipe {
     #[serde(default)]
     pub recolour: f32,
     /// Sets of questions that are drawn for a picture; those to learn are taken from all of them.
-    #[serde(default = "one_set", skip_serializing_if = "is_one_set")]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub question_sets: usize,
     /// How readily a question is taken: the product of what is given for its kind and for phrases in it, else 1, as in
     /// `{ count = 2.0, "have the same" = 8.0 }`. Empty: all questions once, before any is taken again.
@@ -129,20 +129,12 @@ pub struct TrainRecipe {
     pub gradient_cache: bool,
 }
 
-fn one_set() -> usize {
-    1
+fn one<T: From<u8>>() -> T {
+    T::from(1)
 }
 
-fn is_one_set(value: &usize) -> bool {
-    *value == 1
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn is_one(value: &f64) -> bool {
-    *value == 1.0
+fn is_one<T: From<u8> + PartialEq>(value: &T) -> bool {
+    *value == one()
 }
 
 /// Number type of the finished model's weights.

@@ -103,7 +103,7 @@ fn of_world(item: shapes::Item) -> Result<HeldOut, Error> {
     let questions = item.qa.into_iter().map(|qa| QuestionAnswer {
         question: qa.question,
         answer: qa.answer,
-        kind: format!("{:?}", qa.kind).to_lowercase(),
+        kind: qa.kind.name().to_owned(),
     });
     let picture = item.picture;
     Ok(HeldOut {

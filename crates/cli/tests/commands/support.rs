@@ -135,20 +135,10 @@ pub fn picture(index: usize) -> PathBuf {
     data().join(format!("{index:06}.png"))
 }
 
-/// A recipe so small that a step takes hundredths of a second.
-pub fn recipe(steps: u64) -> String {
+/// The loop of such a recipe and what is measured on the way.
+pub fn sections(steps: u64) -> String {
     format!(
-        r#"
-name = "speck"
-[data]
-world = "shapes"
-seed = 3
-size = 64
-difficulty = [0.0, 1.0]
-difficulty_ramp_steps = 10
-captions_per_picture = 1
-questions_per_picture = 2
-[train]
+        r#"[train]
 seed = 1
 steps = {steps}
 batch_size = 2
@@ -166,7 +156,24 @@ output = "f32"
 [validation]
 every = 1000
 pictures = 2
-[model]
+"#
+    )
+}
+
+/// A recipe so small that a step takes hundredths of a second.
+pub fn recipe(steps: u64) -> String {
+    format!(
+        r#"
+name = "speck"
+[data]
+world = "shapes"
+seed = 3
+size = 64
+difficulty = [0.0, 1.0]
+difficulty_ramp_steps = 10
+captions_per_picture = 1
+questions_per_picture = 2
+{}[model]
 model_type = "coca"
 projection_dim = 16
 logit_scale_init_value = 2.6592
@@ -195,7 +202,8 @@ num_hidden_layers = 1
 num_multimodal_layers = 1
 num_attention_heads = 2
 layer_norm_eps = 1e-6
-"#
+"#,
+        sections(steps)
     )
 }
 

@@ -1,6 +1,6 @@
 //! Models of the tree and captioners after their training, and all of them compared.
 
-use crate::support::{Ended, data, picture, run, run_in, text};
+use crate::support::{Ended, data, picture, run, run_in, sections, text};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,27 +15,10 @@ world = "shapes"
 size = 32
 difficulty = [0.0, 0.0]
 seed = 3
-[train]
-seed = 1
-steps = 2
-batch_size = 2
-accumulate = 1
-learning_rate = 1e-3
-min_learning_rate = 0.0
-warmup_steps = 1
-decay_steps = 0
-weight_decay = 0.05
-betas = [0.9, 0.98]
-clip_norm = 1.0
-precision = "f32"
-checkpoint_every = 1
-output = "f32"
-[validation]
-every = 1000
-pictures = 2
-[model]
+{}[model]
 {model}
-"#
+"#,
+        sections(2)
     )
 }
 
@@ -243,36 +226,23 @@ fn trained_models_of_the_tree_answer_and_retrieve_and_captioners_caption() {
     let (tree, nic, picture) = (text(&tree), text(&nic), text(&picture));
 
     let question = "how many circles are there?";
-    let asked = run(["ask", question, picture, "--model", tree, "--json"]).with(0);
+    let ask = |model: &str, more: &[&str]| {
+        run(["ask", question, picture, "--model", model]
+            .iter()
+            .chain(more))
+    };
+    let asked = ask(tree, &["--json"]).with(0);
     let record = asked.records().remove(0);
     assert!(record["confidence"].as_f64().unwrap() > 0.0, "{record}");
-    let arguments = [
-        "ask",
-        question,
-        picture,
-        "--model",
-        tree,
-        "--choices",
-        "one,two",
-        "--json",
-    ];
-    let chosen = run(arguments).with(0).records().remove(0);
+    let chosen = ask(tree, &["--choices", "one,two", "--json"]).with(0);
+    let chosen = chosen.records().remove(0);
     assert_eq!(chosen["choices"].as_array().unwrap().len(), 2);
-    let arguments = [
-        "ask",
-        question,
-        picture,
-        "--model",
-        tree,
-        "--choices",
-        "perhaps",
-    ];
-    let ended = run(arguments).with(1);
+    let ended = ask(tree, &["--choices", "perhaps"]).with(1);
     assert!(
         ended.stderr.contains("answers that the model knows"),
         "{ended:?}"
     );
-    run(["ask", question, picture, "--model", nic])
+    ask(nic, &[])
         .with(2)
         .complains(&["nic cannot answer questions"]);
 

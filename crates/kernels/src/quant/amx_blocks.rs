@@ -8,7 +8,7 @@ use super::format::BlockFormat;
 use super::int8::write_panel;
 use super::lanes::{Avx512Vnni, Lanes, PANEL};
 use super::layout::{Source, Unpacked};
-use super::product::{CHUNK, Product, unpacked_len};
+use super::product::{CHUNK, Product, unpack_blocks, unpacked_len};
 use crate::cpu_features::has_amx_int8;
 use crate::gemm::amx::{TileConfig, Tiles};
 use std::arch::asm;
@@ -185,10 +185,7 @@ unsafe fn many_rows_kernel<T: GroupProducts, S: Lanes, F: Source>(
             // SAFETY: the caller promises the extents; the scratch holds a chunk and a panel of sums for every row.
             unsafe {
                 let weights = product.panel::<F>(panel).add(first * F::BYTES);
-                for b in 0..blocks {
-                    let dst = unpacked.add(b * <Unpacked<F> as Source>::BYTES);
-                    Unpacked::<F>::unpack(s, weights.add(b * F::BYTES), dst);
-                }
+                unpack_blocks::<S, F>(s, weights, blocks, unpacked);
                 for row in rows.clone().step_by(ROWS) {
                     let acc = sums[(row - rows.start) * PANEL..].as_mut_ptr();
                     if first == 0 {

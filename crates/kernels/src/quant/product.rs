@@ -208,6 +208,26 @@ pub(super) const fn unpacked_len<F: Source>() -> usize {
     CHUNK / F::FORMAT.block_len() * <Unpacked<F> as Source>::BYTES / 4
 }
 
+/// Unpacks neighbouring blocks of a panel.
+///
+/// # Safety
+/// `weights` is readable over `blocks` blocks, `unpacked` writable over as many unpacked ones.
+#[inline(always)]
+pub(super) unsafe fn unpack_blocks<S: Lanes, F: Source>(
+    s: S,
+    weights: *const u8,
+    blocks: usize,
+    unpacked: *mut u8,
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        for b in 0..blocks {
+            let dst = unpacked.add(b * <Unpacked<F> as Source>::BYTES);
+            Unpacked::<F>::unpack(s, weights.add(b * F::BYTES), dst);
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn many_rows_kernel<S: Lanes, F: Source, const R: usize>(
     s: S,
@@ -231,10 +251,7 @@ unsafe fn many_rows_kernel<S: Lanes, F: Source, const R: usize>(
             // sums for every row of every tile.
             unsafe {
                 let weights = product.panel::<F>(panel).add(first * F::BYTES);
-                for b in 0..blocks {
-                    let dst = unpacked.add(b * <Unpacked<F> as Source>::BYTES);
-                    Unpacked::<F>::unpack(s, weights.add(b * F::BYTES), dst);
-                }
+                unpack_blocks::<S, F>(s, weights, blocks, unpacked);
                 for (i, tile) in tiles.clone().enumerate() {
                     let activations = (
                         a.codes(tile).add(first * block_len * R),

@@ -17,7 +17,7 @@ use crate::encoders::{
     VisionTower, VisionTowerConfig,
 };
 use crate::error::{Error, expect};
-use crate::objectives::{itc_logits, l2_normalize, siglip_logits};
+use crate::objectives::{itc_logits, l2_normalize, scale_at_most, siglip_logits};
 use crate::reference::{Inputs, Outputs, Reference, Value};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -179,11 +179,7 @@ impl DualEncoder {
     /// The same model in training, with a logarithm of the inverse temperature of at most `most`.
     #[must_use]
     pub fn with_scale_at_most(mut self, most: f32) -> Self {
-        self.logit_scale = self.logit_scale.map(|scale| {
-            let (id, scale, mapper) = scale.consume();
-            let scale = Tensor::from_inner(scale.inner().clamp_max(most));
-            Param::from_mapped_value(id, scale.require_grad(), mapper)
-        });
+        self.logit_scale = self.logit_scale.map(|scale| scale_at_most(scale, most));
         self
     }
 

@@ -1,3 +1,4 @@
+use burn::module::Param;
 use burn::tensor::{Int, Tensor};
 use vlm_nn::ops;
 
@@ -17,6 +18,13 @@ pub fn l2_normalize(x: Tensor<2>) -> Tensor<2> {
 /// temperature. Gives `[1]`.
 pub fn itc(image: Tensor<2>, text: Tensor<2>, logit_scale: Tensor<1>) -> Tensor<1> {
     itc_logits(image.matmul(text.transpose()) * logit_scale.exp().unsqueeze())
+}
+
+/// A logarithm of the inverse temperature in training, brought down to at most `most`.
+pub fn scale_at_most(logit_scale: Param<Tensor<1>>, most: f32) -> Param<Tensor<1>> {
+    let (id, scale, mapper) = logit_scale.consume();
+    let scale = Tensor::from_inner(scale.inner().clamp_max(most));
+    Param::from_mapped_value(id, scale.require_grad(), mapper)
 }
 
 /// [`itc`] of logits.

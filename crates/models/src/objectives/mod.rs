@@ -11,7 +11,7 @@ mod siglip;
 mod token_labeling;
 
 pub use distillation::{alpha_ramp, distilled_cross_entropy, soft_cross_entropy};
-pub use itc::{itc, itc_logits, l2_normalize};
+pub use itc::{itc, itc_logits, l2_normalize, scale_at_most};
 pub use itc_momentum::{ItcKeys, ItcMomentum, itc_momentum};
 pub use itm::{hard_negatives, itm};
 pub use lm::lm;

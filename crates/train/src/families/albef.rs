@@ -177,8 +177,7 @@ impl Learner for AlbefLearner {
     }
 
     fn stream(&self, first: u64) -> Receiver<Result<SetBatch, Error>> {
-        let parts = &self.parts;
-        (parts.source).stream(first, &parts.recipe.train, &parts.processor)
+        self.parts.stream(first)
     }
 
     fn before(&self, model: &Albef, step: u64) -> Result<(), Error> {

@@ -196,8 +196,7 @@ impl Learner for BlipLearner {
     }
 
     fn stream(&self, first: u64) -> Receiver<Result<SetBatch, Error>> {
-        let parts = &self.parts;
-        (parts.source).stream(first, &parts.recipe.train, &parts.processor)
+        self.parts.stream(first)
     }
 
     fn loss(&self, model: &Blip, batch: &SetBatch, device: &Device) -> Result<Losses, Error> {

@@ -112,8 +112,7 @@ impl Learner for CocaLearner {
     }
 
     fn stream(&self, first: u64) -> Receiver<Result<SetBatch, Error>> {
-        let parts = &self.parts;
-        (parts.source).stream(first, &parts.recipe.train, &parts.processor)
+        self.parts.stream(first)
     }
 
     fn loss(&self, model: &Coca, batch: &SetBatch, device: &Device) -> Result<Losses, Error> {

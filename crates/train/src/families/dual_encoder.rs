@@ -1,6 +1,8 @@
 //! CLIP and SigLIP in the layouts of Hugging Face and open_clip: pairs of pictures and texts.
 
-use super::parts::{Parts, Specials, Start, fill, id, panels, pictures, strings, whole_batches};
+use super::parts::{
+    MOST_SCALE, Parts, Specials, Start, fill, id, panels, pictures, strings, whole_batches,
+};
 use crate::Error;
 use crate::learner::{Contrastive, Files, Learner, Losses, Measured};
 use crate::log::Log;
@@ -25,9 +27,6 @@ const SPECIALS: Specials = Specials {
     end: "<|endoftext|>",
     plain: str::to_owned,
 };
-
-/// What the inverse temperature may not exceed (Radford et al., 2021), as a logarithm.
-const MOST_SCALE: f32 = 4.605_170_2;
 
 /// A dual encoder in training.
 pub(crate) struct Pairs {
@@ -119,8 +118,7 @@ impl Learner for Pairs {
     }
 
     fn stream(&self, first: u64) -> Receiver<Result<SetBatch, Error>> {
-        let parts = &self.parts;
-        (parts.source).stream(first, &parts.recipe.train, &parts.processor)
+        self.parts.stream(first)
     }
 
     fn loss(

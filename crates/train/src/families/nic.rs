@@ -8,8 +8,9 @@ use crate::plot::Panel;
 use crate::set_recipe::SetRecipe;
 use crate::source::{SetBatch, Wanted};
 use burn::tensor::Device;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::mpsc::Receiver;
+use vlm_data::text::Tokenizer;
 use vlm_models::families::Model;
 use vlm_models::families::nic::{Nic, NicConfig};
 use vlm_nn::Statistics;
@@ -25,6 +26,16 @@ pub(super) const SPECIALS: Specials = Specials {
     plain: str::to_owned,
 };
 
+/// What a config says of a vocabulary with these tokens.
+pub(super) fn of_vocabulary(t: &Tokenizer) -> [(&'static str, Value); 4] {
+    [
+        ("vocab_size", json!(t.id_bound())),
+        ("bos_token_id", id(t, SPECIALS.begin)),
+        ("eos_token_id", id(t, SPECIALS.end)),
+        ("pad_token_id", id(t, "<pad>")),
+    ]
+}
+
 /// A NIC in training.
 pub(crate) struct NicLearner {
     parts: Parts,
@@ -35,14 +46,7 @@ pub(crate) struct NicLearner {
 impl NicLearner {
     pub(crate) fn new(set: &SetRecipe, start: Start) -> Result<Self, Error> {
         let mut parts = Parts::open(set, start, Wanted::Texts, "a photo of a {}.", &SPECIALS)?;
-        let t = &parts.tokenizer;
-        let fields = [
-            ("vocab_size", json!(t.id_bound())),
-            ("bos_token_id", id(t, SPECIALS.begin)),
-            ("eos_token_id", id(t, SPECIALS.end)),
-            ("pad_token_id", id(t, "<pad>")),
-        ];
-        fill_in(&mut parts.config, &fields);
+        fill_in(&mut parts.config, &of_vocabulary(&parts.tokenizer));
         let config = NicConfig::parse(&parts.config.to_string())
             .map_err(|e| Error::file("recipe", format!("model: {e}")))?;
         whole_batches(set, "CNN")?;
@@ -78,8 +82,7 @@ impl Learner for NicLearner {
     }
 
     fn stream(&self, first: u64) -> Receiver<Result<SetBatch, Error>> {
-        let parts = &self.parts;
-        (parts.source).stream(first, &parts.recipe.train, &parts.processor)
+        self.parts.stream(first)
     }
 
     fn loss(&self, model: &Nic, batch: &SetBatch, device: &Device) -> Result<Losses, Error> {

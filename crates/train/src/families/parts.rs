@@ -12,6 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use vlm_data::image::{Filter, Image, ImageProcessor, PreprocessorConfig, ProcessorKind, Size};
 use vlm_data::text::{Tokenizer, word_level, words_of};
 use vlm_models::capability::Pictures;
@@ -28,6 +29,9 @@ pub(crate) struct Start {
     /// The model to begin with.
     pub init: Option<ModelFiles>,
 }
+
+/// What the inverse temperature may not exceed (Radford et al., 2021), as a logarithm.
+pub(crate) const MOST_SCALE: f32 = 4.605_170_2;
 
 /// Special tokens of a vocabulary of words, with those that begin and end a text.
 pub(crate) struct Specials {
@@ -279,6 +283,12 @@ impl Parts {
         let model = build(&mut weights);
         weights.finish()?;
         Ok((model, note))
+    }
+
+    /// Batches from number `first` on, made ahead by another thread until the receiver is dropped.
+    pub(crate) fn stream(&self, first: u64) -> Receiver<Result<SetBatch, Error>> {
+        self.source
+            .stream(first, &self.recipe.train, &self.processor)
     }
 
     /// Whether the network is drawn from the seed alone.

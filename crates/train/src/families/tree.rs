@@ -1,6 +1,7 @@
 //! Freely joined parts of the tree: retrieval, and where the config wants them answers and captions.
 
-use super::parts::{Parts, Specials, Start, fill_in, id, panels, pictures, strings, whole_batches};
+use super::nic::{SPECIALS, of_vocabulary};
+use super::parts::{MOST_SCALE, Parts, Start, fill_in, panels, pictures, strings, whole_batches};
 use crate::Error;
 use crate::learner::{Files, Learner, Losses, Measured};
 use crate::log::Log;
@@ -16,11 +17,6 @@ use vlm_models::families::tree::{Batch, Questions, TextPart, Tree, TreeConfig, V
 use vlm_nn::Statistics;
 use vlm_nn::weights::{Weights, collect};
 use vlm_tasks::TextSide;
-
-const SPECIALS: Specials = super::nic::SPECIALS;
-
-/// What the inverse temperature may not exceed (Radford et al., 2021), as a logarithm.
-const MOST_SCALE: f32 = 4.605_170_2;
 
 /// Pictures whose texts tell how rare words are.
 const COUNTED: usize = 256;
@@ -51,14 +47,7 @@ impl TreeLearner {
             ];
             fill_in(&mut parts.config, &fields);
         }
-        let t = &parts.tokenizer;
-        let fields = [
-            ("vocab_size", json!(t.id_bound())),
-            ("bos_token_id", id(t, SPECIALS.begin)),
-            ("eos_token_id", id(t, SPECIALS.end)),
-            ("pad_token_id", id(t, "<pad>")),
-        ];
-        fill_in(&mut parts.config, &fields);
+        fill_in(&mut parts.config, &of_vocabulary(&parts.tokenizer));
         let config = TreeConfig::parse(&parts.config.to_string())
             .map_err(|e| Error::file("recipe", format!("model: {e}")))?;
         match &config.vision {
@@ -154,8 +143,7 @@ impl Learner for TreeLearner {
     }
 
     fn stream(&self, first: u64) -> Receiver<Result<SetBatch, Error>> {
-        let parts = &self.parts;
-        (parts.source).stream(first, &parts.recipe.train, &parts.processor)
+        self.parts.stream(first)
     }
 
     fn loss(&self, model: &Tree, batch: &SetBatch, device: &Device) -> Result<Losses, Error> {

@@ -30,6 +30,19 @@ pub enum QuestionKind {
     Relation,
 }
 
+impl QuestionKind {
+    /// The name, as records and scores have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            QuestionKind::Existence => "existence",
+            QuestionKind::Count => "count",
+            QuestionKind::Attribute => "attribute",
+            QuestionKind::Comparison => "comparison",
+            QuestionKind::Relation => "relation",
+        }
+    }
+}
+
 /// A question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Qa {

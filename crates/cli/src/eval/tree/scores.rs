@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use vlm_data::image::Image;
-use vlm_tasks::evaluate::{Question, Sample};
+use vlm_tasks::evaluate::Sample;
 use vlm_tasks::{CaptionOptions, Vlm};
 use vlm_train::Scenes;
-use vlm_worlds::shapes::{self, Colour, Config, Item, Shape, Split};
+use vlm_worlds::shapes::{self, Colour, Config, Shape, Split};
 
 /// Scores of a model on one split; none for what it cannot do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,29 +67,10 @@ impl Scenery {
     }
 }
 
-fn image(item: &Item) -> anyhow::Result<Image> {
-    let p = &item.picture;
-    Ok(Image::from_rgb(p.width, p.height, p.rgb.clone())?)
-}
-
-fn sample(item: Item) -> anyhow::Result<Sample> {
-    let questions = item.qa.iter().map(|qa| Question {
-        question: qa.question.clone(),
-        answer: qa.answer.clone(),
-        kind: format!("{:?}", qa.kind).to_lowercase(),
-    });
-    Ok(Sample {
-        image: image(&item)?,
-        questions: questions.collect(),
-        captions: item.captions,
-        scene: Some(item.scene),
-    })
-}
-
 impl SplitScenes {
     fn new(config: &Config, split: Split, pictures: usize) -> anyhow::Result<Self> {
         let made = (0..pictures as u64).map(|i| shapes::generate(config, split, SEED, i));
-        let samples: Vec<Sample> = made.map(sample).collect::<Result<_, _>>()?;
+        let samples = made.map(Sample::try_from).collect::<Result<_, _>>()?;
         let pairs: Vec<(Colour, Shape)> = Colour::ALL
             .iter()
             .flat_map(|&colour| Shape::ALL.iter().map(move |&shape| (colour, shape)))
@@ -105,7 +86,7 @@ impl SplitScenes {
             if let [object] = &item.scene.objects[..] {
                 let pair = (object.colour, object.shape);
                 let label = pairs.iter().position(|&known| known == pair);
-                singles.push((image(&item)?, label.unwrap_or_default()));
+                singles.push((Sample::try_from(item)?.image, label.unwrap_or_default()));
             }
         }
         Ok(Self {

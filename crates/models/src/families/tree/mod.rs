@@ -25,7 +25,7 @@ use crate::encoders::{Cnn, TextTransformer, Vit};
 use crate::error::{Error, expect};
 use crate::fusion::{Fuse, Fusion, TextStates, mean_place};
 use crate::generate::Autoregressive;
-use crate::objectives::{itc, l2_normalize, lm};
+use crate::objectives::{itc, l2_normalize, lm, scale_at_most};
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -234,9 +234,7 @@ impl Tree {
     /// The same model in training, with a logarithm of the inverse temperature of at most `most`.
     #[must_use]
     pub fn with_scale_at_most(mut self, most: f32) -> Self {
-        let (id, scale, mapper) = self.logit_scale.consume();
-        let scale = Tensor::from_inner(scale.inner().clamp_max(most));
-        self.logit_scale = Param::from_mapped_value(id, scale.require_grad(), mapper);
+        self.logit_scale = scale_at_most(self.logit_scale, most);
         self
     }
 
