@@ -2,6 +2,7 @@
 
     python -m venv VENV && VENV/bin/pip install torch transformers safetensors
     OMP_NUM_THREADS=1 VENV/bin/python reference/models_oscar.py
+    OMP_NUM_THREADS=1 VENV/bin/python reference/models_oscar.py full DIRECTORY   (real sizes, outside the repository)
 
 The authors' code is packaged nowhere. This is the model of the papers (Li et al., "Oscar", 2020; Zhang et al., "VinVL",
 2021) in plain PyTorch, under the names of the released checkpoints, with the losses of pre-training, captioning, VQA,
@@ -15,6 +16,7 @@ of AdamW. States of padding are zeros, because the released code gives them valu
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -264,8 +266,8 @@ def check_bert(bert, c):
     assert torch.allclose(pooled, y.pooler_output, atol=1e-5)
 
 
-def write(name, model, fields, inputs, generate=None, train=True):
-    directory = OUT / name
+def write(name, model, fields, inputs, generate=None, train=True, folder=OUT):
+    directory = folder / name
     directory.mkdir(parents=True, exist_ok=True)
     config = {k: v for k, v in Config(fields).fields.items()}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -341,8 +343,45 @@ def padded(rows, length):
     return torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
 
 
+def full(folder):
+    """The base sizes of the released models, 50 regions of 2,054 numbers."""
+    sizes = dict(vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+                 max_position_embeddings=512, img_feature_dim=2054)
+    ids = torch.randint(5, 30522, (2, 35), generator=torch.Generator().manual_seed(3))
+    ids[:, 0] = CLS
+    ids[1, 28:] = PAD
+    types = (torch.arange(35) >= 20).long().expand(2, -1)
+    regions = normal(2, 50, 2054, seed=4)
+    seen = torch.ones(2, 50, dtype=torch.long)
+    seen[1, 40:] = 0
+    mask = torch.cat([(ids != PAD).long(), seen], 1)
+    both = dict(input_ids=ids, attention_mask=mask, token_type_ids=types, img_feats=regions)
+    labels = torch.full_like(ids, -1)
+    labels[:, 3:6] = ids[:, 3:6]
+    answers = torch.zeros(2, 3129)
+    answers[0, 7] = answers[1, 3000] = 1.0
+    two = {k: torch.stack([v, v.flip(0)], 1) for k, v in both.items()}
+    vqa = dict(num_labels=3129, loss_type="bce", classifier="linear", cls_hidden_scale=3)
+    nlvr2 = dict(num_labels=2, loss_type="xe", classifier="mlp", cls_hidden_scale=3, num_choice=2, use_img_layernorm=1,
+                 img_layer_norm_eps=1e-12)
+    for name, cls, fields, inputs in (
+            ("pretraining", Pretraining, dict(num_contrast_classes=3, num_labels=2),
+             both | dict(masked_lm_labels=labels, next_sentence_label=torch.tensor([0, 2]))),
+            ("vqa", Classification, vqa, both | dict(labels=answers)),
+            ("nlvr2", Classification, nlvr2, two | dict(labels=torch.tensor([1, 0])))):
+        torch.manual_seed(16)
+        model = cls(Config(sizes | fields)).eval()
+        with torch.no_grad():
+            for key, p in model.named_parameters():
+                if p.dim() > 1:
+                    p.normal_(0, 0.05)
+                elif not key.endswith("LayerNorm.weight"):
+                    p.normal_(0, 0.02)
+            write(name, model, sizes | fields, inputs, train=False, folder=Path(folder))
+        print(name, sum(p.numel() for p in model.parameters()))
+
+
 def main():
-    torch.set_num_threads(1)
     texts = [[CLS, 7, 8, 9, SEP, 20, 21, SEP], [CLS, 11, 12, SEP, 22, SEP]]
     ids = padded(texts, 8)
     types = torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 0, 0]])
@@ -404,4 +443,8 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    if sys.argv[1:2] == ["full"]:
+        full(sys.argv[2])
+    else:
+        main()

@@ -2,6 +2,7 @@
 
     python -m venv VENV && VENV/bin/pip install torch torchvision safetensors
     OMP_NUM_THREADS=1 VENV/bin/python reference/models_vinvl.py
+    OMP_NUM_THREADS=1 VENV/bin/python reference/models_vinvl.py full DIRECTORY   (real sizes, outside the repository)
 
 maskrcnn-benchmark and the authors' code are packaged nowhere. This follows the papers (Ren et al., "Faster R-CNN", 2015;
 Zhang et al., "VinVL", 2021), the names of the released checkpoint and the settings of the released commands; RoIAlign is
@@ -10,6 +11,7 @@ torchvision's. One folder per model: config.json (thresholds), model.safetensors
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import torch
@@ -77,16 +79,12 @@ def clip(boxes, height, width):
 
 def nms(boxes, scores, threshold):
     kept = []
+    area = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     for i in scores.argsort(descending=True, stable=True).tolist():
-        a = boxes[i]
-        for j in kept:
-            b = boxes[j]
-            w = (min(a[2], b[2]) - max(a[0], b[0]) + 1).clamp(min=0)
-            h = (min(a[3], b[3]) - max(a[1], b[1]) + 1).clamp(min=0)
-            area = lambda c: (c[2] - c[0] + 1) * (c[3] - c[1] + 1)
-            if w * h / (area(a) + area(b) - w * h) > threshold:
-                break
-        else:
+        a, others = boxes[i], boxes[kept]
+        w = (torch.minimum(a[2], others[:, 2]) - torch.maximum(a[0], others[:, 0]) + 1).clamp(min=0)
+        h = (torch.minimum(a[3], others[:, 3]) - torch.maximum(a[1], others[:, 1]) + 1).clamp(min=0)
+        if not (w * h / (area[i] + area[kept] - w * h) > threshold).any():
             kept.append(i)
     return kept
 
@@ -139,8 +137,9 @@ class Detector(nn.Module):
         self.attribute = Part()
         self.attribute.feature_extractor = extractor() if c["own"] else box.feature_extractor
         self.attribute.predictor = p = Part()
-        p.cls_embedding = nn.Embedding(c["classes"], 6)
-        p.fc_attr, p.attr_score = nn.Linear(dim + 6, 10), nn.Linear(10, c["attributes"])
+        p.cls_embedding = nn.Embedding(c["classes"], c["embedding"])
+        p.fc_attr = nn.Linear(dim + c["embedding"], c["hidden"])
+        p.attr_score = nn.Linear(c["hidden"], c["attributes"])
 
     def pooled(self, extractor, features, boxes):
         rois = torch.cat([torch.zeros(len(boxes), 1), boxes], 1)
@@ -212,18 +211,22 @@ def spread(model, seed):
         model.backbone.body.stem.conv1.weight.mul_(0.02)
 
 
-def write(name, seed, height, width, **fields):
+def write(name, seed, height, width, folder=OUT, **fields):
     c = dict(layers=[1, 1, 2], head=1, stem=4, width=8, groups=2, per_group=2, classes=7, attributes=5, pre=60, post=20,
-             rpn_nms=0.7, thresh=0.2, least=4, most=9, ignore=False, own=False) | fields
+             rpn_nms=0.7, thresh=0.2, least=4, most=9, ignore=False, own=False, embedding=6, hidden=10) | fields
     torch.manual_seed(seed)
     model = Detector(c).eval()
     spread(model, seed)
+    if folder != OUT:
+        # fifty blocks of such weights would grow without bound
+        for key, p in model.state_dict().items():
+            p.mul_(0.2 if key.endswith("bn3.weight") else 1)
     pixels = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) * 255
     pixels = F.interpolate(pixels, size=(height, width), mode="bicubic").clamp(0, 255)
     pixels = pixels - torch.tensor([103.53, 116.28, 123.675])[:, None, None]
     with torch.no_grad():
         out = model(pixels)
-    directory = OUT / name
+    directory = folder / name
     directory.mkdir(parents=True, exist_ok=True)
     config = dict(model_type="vinvl", num_classes=c["classes"], num_attributes=c["attributes"],
                   rpn_pre_nms_top_n_test=c["pre"], rpn_post_nms_top_n_test=c["post"], rpn_nms_thresh=c["rpn_nms"],
@@ -239,5 +242,10 @@ def write(name, seed, height, width, **fields):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if sys.argv[1:2] == ["full"]:
+        # ResNeXt-152 32x8d, C4, as released: 1,593 classes and the background, 524 attributes and none
+        write("vinvl", 23, 600, 800, Path(sys.argv[2]), layers=[3, 8, 36], head=3, stem=64, width=256, groups=32, per_group=8,
+              classes=1594, attributes=525, embedding=256, hidden=512, pre=6000, post=300, least=10, most=100)
+        sys.exit()
     write("fitted", 21, 150, 190)
     write("proposed", 22, 130, 96, ignore=True, own=True, groups=1, per_group=3, thresh=0.1, least=10, most=30)

@@ -2,13 +2,13 @@
 
 use crate::models::ModelArg;
 use crate::output::{Output, complain};
-use crate::{Common, Outcome, input};
+use crate::regions::RegionArgs;
+use crate::{Common, Outcome};
 use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
-use vlm_data::image::Image;
-use vlm_tasks::Vlm;
+use vlm_tasks::{Subject, Vlm};
 
 /// Answer a question about pictures
 #[derive(Args)]
@@ -32,6 +32,8 @@ pub struct AskArgs {
     choices: Vec<String>,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    regions: RegionArgs,
 }
 
 #[derive(Serialize)]
@@ -52,13 +54,17 @@ struct Choice<'a> {
     probability: f64,
 }
 
-/// Choices with their share of the probability of them all, best first.
-fn ranked(
+/// The answer with its probability, or choices with their share of the probability of them all, best first.
+fn answers<S: Subject>(
     vlm: &Vlm,
-    image: &Image,
+    image: &S,
     question: &str,
     choices: &[&str],
 ) -> Result<Vec<(String, f64)>, vlm_tasks::Error> {
+    if choices.is_empty() {
+        let answer = vlm.answer(&[image], &[(0, question)])?.swap_remove(0);
+        return Ok(vec![(answer.text, answer.confidence)]);
+    }
     let logs = vlm.rank_answers(image, question, choices)?;
     let highest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = logs.iter().map(|log| (log - highest).exp()).collect();
@@ -78,8 +84,7 @@ fn digits(probability: f64) -> f64 {
 }
 
 pub fn run(args: &AskArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let vlm = args.model.load(common)?;
-    vlm.processor()?;
+    let vlm = args.regions.complete(args.model.load(common)?)?;
     let question = args.question.trim();
     // a bad question is told before any picture is opened
     vlm.check_question(question)
@@ -94,17 +99,12 @@ pub fn run(args: &AskArgs, common: &Common) -> anyhow::Result<Outcome> {
     }
     let choices: Vec<&str> = args.choices.iter().map(|c| c.trim()).collect();
     let mut output = Output::new(common.json);
-    input::each_picture(
+    args.regions.each(
         &args.images,
-        vlm.name(),
+        &vlm,
         common,
-        |image| {
-            if choices.is_empty() {
-                let answer = vlm.answer(&[image], &[(0, question)])?.swap_remove(0);
-                return Ok(vec![(answer.text, answer.confidence)]);
-            }
-            ranked(&vlm, image, question, &choices)
-        },
+        |image| answers(&vlm, image, question, &choices),
+        |regions| answers(&vlm, regions, question, &choices),
         |done| {
             let all: Vec<Choice> = done
                 .result

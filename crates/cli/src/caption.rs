@@ -2,7 +2,8 @@
 
 use crate::models::ModelArg;
 use crate::output::{Output, complain};
-use crate::{Common, Outcome, input};
+use crate::regions::RegionArgs;
+use crate::{Common, Outcome};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde::Serialize;
@@ -24,7 +25,9 @@ Exit codes: 0 done; 1 some pictures failed, the others are captioned; 2 wrong us
 Example:
   vlm caption examples/pictures/*.png
   vlm caption examples/pictures/five-hearts.png --attention attention
-  curl -s https://example.org/picture.jpg | vlm caption --json -")]
+  curl -s https://example.org/picture.jpg | vlm caption --json -
+  vlm caption photo.jpg --model oscar-captioning --detector vinvl
+  vlm caption '*' --model oscar-captioning --regions features.tsv --tags label.tsv")]
 pub struct CaptionArgs {
     /// Pictures: files, directories, patterns, or - for stdin
     #[arg(required = true, value_name = "IMAGE")]
@@ -37,6 +40,8 @@ pub struct CaptionArgs {
     attention: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    regions: RegionArgs,
     #[command(flatten)]
     decoding: Decoding,
 }
@@ -116,10 +121,9 @@ struct Record<'a> {
 }
 
 pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let vlm = args.model.load(common)?;
     // what the model lacks is told before any picture is opened
+    let vlm = args.regions.complete(args.model.load(common)?)?;
     vlm.model().generate()?;
-    vlm.processor()?;
     let prompt = args.prompt.as_deref();
     vlm.text()?
         .caption_prompt(prompt)
@@ -133,9 +137,9 @@ pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
     let mut output = Output::new(common.json);
     let mut sheets = Sheets::default();
     let mut unwritten = 0;
-    let outcome = input::each_picture(
+    let outcome = args.regions.each(
         &args.images,
-        vlm.name(),
+        &vlm,
         common,
         |image| {
             if args.attention.is_none() {
@@ -145,6 +149,10 @@ pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
             let attended = vlm.caption_attended(prompt, image, &options)?;
             let sheet = vlm.attention_sheet(image, &attended)?;
             Ok((attended.caption, Some(sheet)))
+        },
+        |regions| {
+            let mut captions = vlm.caption_from(prompt, &[regions], &options)?;
+            Ok((captions.swap_remove(0), None))
         },
         |done| {
             let (caption, sheet) = &done.result;

@@ -157,49 +157,25 @@ pub fn each_picture<T>(
     mut work: impl FnMut(&Image) -> Result<T, vlm_tasks::Error>,
     mut emit: impl FnMut(Done<T>) -> std::io::Result<()>,
 ) -> anyhow::Result<Outcome> {
-    let inputs = expand(arguments)?;
-    let several = inputs.len() > 1;
-    let limits = Limits::default();
-    let (mut failed, mut foreign) = (0_usize, Vec::new());
-    for input in inputs {
-        let begun = Instant::now();
-        let input = match input {
-            Ok(input) => input,
-            Err(message) => {
-                complain(format_args!("{message}"));
-                failed += 1;
-                continue;
+    let (limits, mut foreign) = (Limits::default(), Vec::new());
+    let builtin = builtin::NAMES.contains(&model);
+    let outcome = each(
+        expand(arguments)?,
+        |input| input.read(&limits),
+        |image| Ok((work(image)?, builtin && !builtin::looks_rendered(image))),
+        |done| {
+            let (result, is_foreign) = done.result;
+            if is_foreign {
+                foreign.push(done.image.to_owned());
             }
-        };
-        let image = match input.read(&limits) {
-            Ok(image) => image,
-            Err(error) => {
-                complain(format_args!("{error}"));
-                failed += 1;
-                continue;
-            }
-        };
-        let name = input.to_string();
-        match work(&image) {
-            Ok(result) => {
-                let done = Done {
-                    image: &name,
-                    result,
-                    ms: milliseconds(begun.elapsed()),
-                    several,
-                };
-                emit(done)?;
-            }
-            Err(error) => {
-                complain(format_args!("{name}: {error}"));
-                failed += 1;
-                continue;
-            }
-        }
-        if builtin::NAMES.contains(&model) && !builtin::looks_rendered(&image) {
-            foreign.push(name);
-        }
-    }
+            emit(Done {
+                image: done.image,
+                result,
+                ms: done.ms,
+                several: done.several,
+            })
+        },
+    )?;
     if let (Some(first), false) = (foreign.first(), common.quiet) {
         let which = match foreign.len() {
             1 => first.clone(),
@@ -207,9 +183,40 @@ pub fn each_picture<T>(
         };
         complain(format_args!("note: {which}: {}", builtin::NOTICE));
     }
-    Ok(if failed == 0 {
-        Outcome::Done
-    } else {
-        Outcome::SomeInputsFailed
-    })
+    Ok(outcome)
+}
+
+/// Reads every input, does `work` on it and hands the result to `emit`. What fails is complained about and counted.
+pub fn each<I: fmt::Display, S, T>(
+    inputs: Vec<Result<I, String>>,
+    read: impl Fn(&I) -> Result<S, vlm_data::Error>,
+    mut work: impl FnMut(&S) -> Result<T, vlm_tasks::Error>,
+    mut emit: impl FnMut(Done<T>) -> std::io::Result<()>,
+) -> anyhow::Result<Outcome> {
+    let several = inputs.len() > 1;
+    let mut outcome = Outcome::Done;
+    for input in inputs {
+        let begun = Instant::now();
+        let result = input.and_then(|input| {
+            let subject = read(&input).map_err(|error| error.to_string())?;
+            let name = input.to_string();
+            match work(&subject) {
+                Ok(result) => Ok((name, result)),
+                Err(error) => Err(format!("{name}: {error}")),
+            }
+        });
+        match result {
+            Ok((name, result)) => emit(Done {
+                image: &name,
+                result,
+                ms: milliseconds(begun.elapsed()),
+                several,
+            })?,
+            Err(message) => {
+                complain(format_args!("{message}"));
+                outcome = Outcome::SomeInputsFailed;
+            }
+        }
+    }
+    Ok(outcome)
 }

@@ -2,15 +2,14 @@
 
 use crate::models::ModelArg;
 use crate::output::{Output, milliseconds, rounded};
-use crate::{Common, Outcome, input};
+use crate::regions::{self, RegionArgs};
+use crate::{Common, Outcome};
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
 use std::time::Instant;
-use vlm_data::image::{self, Limits};
 use vlm_tasks::{Judgement, Vlm};
 
 /// Say whether a statement is true of pictures, or follows from them
@@ -33,6 +32,8 @@ pub struct JudgeArgs {
     images: Vec<OsString>,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    regions: RegionArgs,
 }
 
 #[derive(Serialize)]
@@ -76,9 +77,8 @@ fn line(record: &Record) -> String {
 }
 
 pub fn run(args: &JudgeArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let vlm = args.model.load(common)?;
+    let vlm = args.regions.complete(args.model.load(common)?)?;
     let pictures = vlm.pictures_per_statement()?;
-    vlm.processor()?;
     let statement = args.statement.trim();
     vlm.text()?.tokens(&[statement])?;
     let mut output = Output::new(common.json);
@@ -91,10 +91,13 @@ pub fn run(args: &JudgeArgs, common: &Common) -> anyhow::Result<Outcome> {
             );
         }
         let begun = Instant::now();
-        let limits = Limits::default();
-        let read = |name: &OsString| image::read(Path::new(name), &limits);
-        let read: Vec<_> = args.images.iter().map(read).collect::<Result<_, _>>()?;
-        let judged = vlm.judge(&read.iter().collect::<Vec<_>>(), statement)?;
+        let judged = match args.regions.read(&args.images)? {
+            Some(rows) => vlm.judge(&rows.iter().collect::<Vec<_>>(), statement)?,
+            None => {
+                let images = regions::pictures(&args.images)?;
+                vlm.judge(&images.iter().collect::<Vec<_>>(), statement)?
+            }
+        };
         let names: Vec<_> = args.images.iter().map(|n| n.to_string_lossy()).collect();
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
         let ms = milliseconds(begun.elapsed());
@@ -102,11 +105,12 @@ pub fn run(args: &JudgeArgs, common: &Common) -> anyhow::Result<Outcome> {
         output.result(&record, &line(&record))?;
         return Ok(Outcome::Done);
     }
-    input::each_picture(
+    args.regions.each(
         &args.images,
-        vlm.name(),
+        &vlm,
         common,
         |image| vlm.judge(&[image], statement),
+        |regions| vlm.judge(&[regions], statement),
         |done| {
             let names = [done.image];
             let record = record(&vlm, statement, &names, &done.result, done.ms);

@@ -19,6 +19,7 @@ mod output;
 mod precision;
 #[cfg(feature = "hub")]
 mod pull;
+mod regions;
 mod train;
 mod verify;
 mod world;

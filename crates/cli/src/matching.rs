@@ -3,7 +3,8 @@
 use crate::classify::tell_unknown_words;
 use crate::models::ModelArg;
 use crate::output::{Output, rounded};
-use crate::{Common, Outcome, input};
+use crate::regions::RegionArgs;
+use crate::{Common, Outcome};
 use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -28,6 +29,8 @@ pub struct MatchArgs {
     texts: Vec<String>,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    regions: RegionArgs,
 }
 
 #[derive(Serialize)]
@@ -42,8 +45,7 @@ struct Record<'a> {
 }
 
 pub fn run(args: &MatchArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let vlm = args.model.load(common)?;
-    vlm.processor()?;
+    let vlm = args.regions.complete(args.model.load(common)?)?;
     let texts: Vec<&str> = args.texts.iter().map(String::as_str).collect();
     let has_head = vlm.model().score_pair().is_ok();
     // a family may have the one, the other, or both
@@ -57,9 +59,9 @@ pub fn run(args: &MatchArgs, common: &Common) -> anyhow::Result<Outcome> {
         tell_unknown_words(&vlm, "TEXT", &texts)?;
     }
     let mut output = Output::new(common.json);
-    input::each_picture(
+    args.regions.each(
         std::slice::from_ref(&args.image),
-        vlm.name(),
+        &vlm,
         common,
         |image| {
             let similarity = match &candidates {
@@ -75,6 +77,7 @@ pub fn run(args: &MatchArgs, common: &Common) -> anyhow::Result<Outcome> {
             };
             Ok((similarity, matching))
         },
+        |regions| Ok((None, Some(vlm.matching_scores(regions, &texts)?))),
         |done| {
             let (similarity, matching) = &done.result;
             let probability = candidates.as_ref().zip(similarity.as_ref());

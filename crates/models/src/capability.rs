@@ -19,6 +19,13 @@ pub enum Pictures {
         /// Rows and columns of each picture's patches; the rest of its `N` is padding.
         spatial_shapes: Vec<[usize; 2]>,
     },
+    /// What a detector has found in pictures.
+    Regions {
+        /// Features with their places.
+        regions: Regions,
+        /// The classes of the regions as one text for each picture, ended as texts are; empty rows for none.
+        tags: Tokens,
+    },
 }
 
 impl Pictures {
@@ -27,6 +34,7 @@ impl Pictures {
         match self {
             Self::Fixed(pixels) => pixels.dims()[0],
             Self::Patches { spatial_shapes, .. } => spatial_shapes.len(),
+            Self::Regions { regions, .. } => regions.mask.len(),
         }
     }
 
@@ -46,10 +54,14 @@ impl Pictures {
                 )?;
                 Ok(pixels.clone())
             }
-            Self::Patches { .. } => Err(Error::Config {
+            other => Err(Error::Config {
                 place: "pixel_values".to_owned(),
                 expected: "pictures of one size".to_owned(),
-                found: "patches of pictures of different shapes".to_owned(),
+                found: match other {
+                    Self::Regions { .. } => "regions of pictures",
+                    _ => "patches of pictures of different shapes",
+                }
+                .to_owned(),
             }),
         }
     }

@@ -1,7 +1,6 @@
 //! Captions: a picture in, a sentence out.
 
-use crate::{Error, Vlm};
-use vlm_data::image::Image;
+use crate::{Error, Subject, Vlm};
 use vlm_models::generate::{Generated, Strategy, generate};
 
 /// A generated caption.
@@ -36,9 +35,9 @@ impl Vlm {
     ///
     /// # Errors
     /// A picture that cannot be prepared, or a model that does not write.
-    pub fn caption(
+    pub fn caption<S: Subject>(
         &self,
-        images: &[&Image],
+        images: &[&S],
         options: &CaptionOptions,
     ) -> Result<Vec<Caption>, Error> {
         self.caption_from(None, images, options)
@@ -48,10 +47,10 @@ impl Vlm {
     ///
     /// # Errors
     /// As [`Self::caption`]; a beginning that cannot be tokenized or is too long.
-    pub fn caption_from(
+    pub fn caption_from<S: Subject>(
         &self,
         beginning: Option<&str>,
-        images: &[&Image],
+        images: &[&S],
         options: &CaptionOptions,
     ) -> Result<Vec<Caption>, Error> {
         if images.is_empty() {
@@ -60,14 +59,15 @@ impl Vlm {
         let (model, text) = (self.model().generate()?, self.text()?);
         let prompt = text.caption_prompt(beginning)?;
         let writing = text.writing(options.strategy, options.max_new_tokens);
-        // beam search looks at one picture at a time
+        // beam search looks at one picture at a time, and pictures have not as many regions as each other
         let at_once = match options.strategy {
             Strategy::Beam { .. } => 1,
+            _ if self.model().region_width().is_some() => 1,
             _ => images.len(),
         };
         let mut captions: Vec<Generated> = Vec::with_capacity(images.len());
         for images in images.chunks(at_once) {
-            let mut decoding = model.decode(model.encode(&self.pictures(images)?)?);
+            let mut decoding = model.decode(model.encode(&S::pictures(self, images)?)?);
             let prompts = vec![prompt.clone(); images.len()];
             captions.extend(generate(&mut *decoding, &prompts, &writing));
         }

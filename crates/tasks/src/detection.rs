@@ -92,10 +92,16 @@ impl ClassNames {
         })
     }
 
+    /// What a class is called, if anybody told.
+    pub fn known(&self, class: usize) -> Option<&str> {
+        let name = self.classes.get(class).filter(|name| !name.is_empty());
+        name.map(String::as_str)
+    }
+
     /// What a class is called, by its number if nobody told.
     pub fn class(&self, class: usize) -> String {
-        let name = self.classes.get(class).filter(|name| !name.is_empty());
-        name.cloned().unwrap_or_else(|| format!("class {class}"))
+        let name = self.known(class).map(str::to_owned);
+        name.unwrap_or_else(|| format!("class {class}"))
     }
 
     /// What an attribute is called, by its number if nobody told.

@@ -1,7 +1,7 @@
 //! Where the parts of a model lie: a directory as Hugging Face lays it out, or a single file of weights with its
 //! companions beside it.
 
-use crate::detection::ClassNames;
+use crate::detection::{ClassNames, LABELS};
 use crate::{Error, Missing, TextSide};
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ pub mod file {
     pub const WEIGHTS: &str = "model.safetensors";
     /// The vocabulary.
     pub const TOKENIZER: &str = "tokenizer.json";
+    /// A vocabulary of word pieces, as models with BERT in them were published with.
+    pub const WORD_PIECES: &str = "vocab.txt";
     /// What is done to pictures.
     pub const PREPROCESSOR: &str = "preprocessor_config.json";
 }
@@ -159,7 +161,19 @@ impl ModelFiles {
             expected: "JSON".to_owned(),
             found: e.to_string(),
         })?;
-        model(&path, &config, self.checkpoint()?, device)
+        let mut model = model(&path, &config, self.checkpoint()?, device)?;
+        // released answers are in a file of their own
+        if let Model::Oscar(oscar) = &mut model
+            && oscar.can_answer().is_ok()
+            && let path = self.directory.join(LABELS)
+            && path.exists()
+        {
+            let answers = String::from_utf8_lossy(&read(&path)?).into_owned();
+            let answers = answers.lines().map(|line| line.trim().to_owned()).collect();
+            let named = oscar.name_answers(answers);
+            named.map_err(|source| Error::InFile { path, source })?;
+        }
+        Ok(model)
     }
 
     /// The text side, where there is a vocabulary.
@@ -174,6 +188,14 @@ impl ModelFiles {
             && let Some(path) = word_map(&self.tokenizer)
         {
             let tokenizer = word_level_map(&read(&path)?, &path.display().to_string())?;
+            return Ok(Ok(TextSide::new(&self.name, tokenizer, model)?));
+        }
+        let word_pieces = self.tokenizer.join(file::WORD_PIECES);
+        if let Model::Albef(_) | Model::Oscar(_) = model
+            && !path.exists()
+            && word_pieces.exists()
+        {
+            let tokenizer = Tokenizer::from_vocabulary(&word_pieces)?;
             return Ok(Ok(TextSide::new(&self.name, tokenizer, model)?));
         }
         if !reads || !path.exists() {

@@ -1,7 +1,6 @@
 //! Statements about pictures: whether a text is true of two pictures, or follows from one.
 
-use crate::{Error, Vlm};
-use vlm_data::image::Image;
+use crate::{Error, Subject, Vlm};
 
 /// A class of a statement and its probability.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +24,11 @@ impl Vlm {
     ///
     /// # Errors
     /// A model that judges no statements, or of another number of pictures; a text that it cannot take.
-    pub fn judge(&self, images: &[&Image], statement: &str) -> Result<Vec<Judgement>, Error> {
+    pub fn judge<S: Subject>(
+        &self,
+        images: &[&S],
+        statement: &str,
+    ) -> Result<Vec<Judgement>, Error> {
         let model = self.model().judge_text()?;
         let expected = model.pictures_per_text();
         if images.len() != expected {
@@ -35,7 +38,7 @@ impl Vlm {
                 found: images.len().to_string(),
             });
         }
-        let pictures = self.pictures(images)?;
+        let pictures = S::pictures(self, images)?;
         let texts = self.text()?.tokens(&[statement])?;
         let probabilities = model.judge_text(&pictures, &texts)?.swap_remove(0);
         let classes = model.classes().iter().zip(probabilities);

@@ -1,7 +1,6 @@
 //! Pictures against texts in the space that they share: zero-shot classification and matching.
 
-use crate::{Error, Vlm};
-use vlm_data::image::Image;
+use crate::{Error, Subject, Vlm};
 use vlm_models::capability::Similarity;
 
 /// Texts that pictures are compared with, as unit vectors.
@@ -100,11 +99,15 @@ impl Vlm {
     ///
     /// # Errors
     /// A picture or text that cannot be prepared, or a family without such a head.
-    pub fn matching_scores(&self, image: &Image, texts: &[&str]) -> Result<Vec<f32>, Error> {
+    pub fn matching_scores<S: Subject>(
+        &self,
+        image: &S,
+        texts: &[&str],
+    ) -> Result<Vec<f32>, Error> {
         let head = self.model().score_pair()?;
+        let pictures = S::pictures(self, &[image])?;
         let mut scores = Vec::with_capacity(texts.len());
         for text in texts {
-            let pictures = self.pictures(&[image])?;
             let tokens = self.text()?.tokens(&[text])?;
             scores.extend(head.score_pair(&pictures, &tokens)?);
         }
@@ -138,6 +141,7 @@ fn mean_direction(vectors: &[Vec<f32>]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vlm_data::image::Image;
 
     fn candidates(similarity: Similarity) -> Candidates {
         Candidates {

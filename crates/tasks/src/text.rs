@@ -75,11 +75,9 @@ impl TextSide {
             Model::Coca(_) => Format::Own(SpecialIds::of(&tokenizer)?),
             Model::Siglip(_) => read_only("This is a photo of {}."),
             // a detector has no vocabulary, whatever lies beside it
-            Model::Clip(_)
-            | Model::FasterRcnn(_)
-            | Model::Oscar(_)
-            | Model::Torchvision(_)
-            | Model::Vinvl(_) => read_only(PHOTO),
+            Model::Clip(_) | Model::FasterRcnn(_) | Model::Torchvision(_) | Model::Vinvl(_) => {
+                read_only(PHOTO)
+            }
             Model::Tree(m) => Format::Published {
                 label: "a {}",
                 written: Some((m.config().bos_token_id, m.config().eos_token_id)),
@@ -90,6 +88,24 @@ impl TextSide {
                 written: Some((m.config().bos_token_id, m.config().eos_token_id)),
                 caption: "",
             },
+            Model::Oscar(m) => {
+                let around = [m.config().cls_token_id, m.config().sep_token_id];
+                let found = tokenizer.encode_with_special_tokens("")?;
+                if found != around {
+                    return Err(Error::Model {
+                        place: format!("{name}: tokenizer"),
+                        expected: format!(
+                            "{around:?} around texts, as cls_token_id and sep_token_id"
+                        ),
+                        found: format!("{found:?}"),
+                    });
+                }
+                Format::Published {
+                    label: PHOTO,
+                    written: Some((around[0], around[1])),
+                    caption: "",
+                }
+            }
             Model::Blip(m) => Format::Published {
                 label: PHOTO,
                 written: Some((m.config().bos_token_id, m.config().sep_token_id)),
@@ -222,6 +238,22 @@ impl TextSide {
             });
         }
         Ok(row)
+    }
+
+    /// Object tags as one text with its end; nothing for no tags.
+    ///
+    /// # Errors
+    /// Text that cannot be tokenized.
+    pub(crate) fn tags<'a>(
+        &self,
+        tags: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<u32>, Error> {
+        let tags: Vec<&str> = tags.into_iter().collect();
+        let mut ids = self.tokenizer.encode(&tags.join(" "))?;
+        if !ids.is_empty() {
+            ids.push(self.end());
+        }
+        Ok(ids)
     }
 
     /// What a caption is the continuation of.

@@ -32,6 +32,8 @@ pub struct Vlm {
     processor: Result<ImageProcessor, Missing>,
     class_names: ClassNames,
     device: Device,
+    /// What finds the regions of pictures, for a model that reads these.
+    pub(crate) detector: Option<Box<Vlm>>,
 }
 
 impl Vlm {
@@ -57,6 +59,7 @@ impl Vlm {
             class_names: files.class_names(&model)?,
             model,
             device,
+            detector: None,
         })
     }
 
@@ -97,6 +100,7 @@ impl Vlm {
             processor: Ok(processor),
             class_names: ClassNames::default(),
             device: Device::flex(),
+            detector: None,
         })
     }
 
@@ -132,14 +136,23 @@ impl Vlm {
         &self.class_names
     }
 
+    /// Where the model lies.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Pictures as the model takes them.
     ///
     /// # Shapes
-    /// Gives `[B, C, H, W]`, or patches `[B, N, P * P * C]` of a processor that keeps the aspect ratio.
+    /// Gives `[B, C, H, W]`, or patches `[B, N, P * P * C]` of a processor that keeps the aspect ratio, or what the
+    /// detector of a model of regions finds.
     ///
     /// # Errors
     /// A picture that the processor refuses, or that it does not bring to the model's size.
     pub fn pictures(&self, images: &[&Image]) -> Result<Pictures, Error> {
+        if self.model.region_width().is_some() {
+            return self.detected(images);
+        }
         let batch = PictureBatch::new(self.processor()?, images)?;
         if let PictureBatch::Fixed { shape, .. } = &batch {
             let size = self.model.pictures();

@@ -1,10 +1,9 @@
 //! Visual question answering: a picture and a question in, an answer out.
 
-use crate::{Error, Vlm};
+use crate::{Error, Subject, Vlm};
 use burn::tensor::{Int, Tensor, TensorData};
 use std::collections::BTreeMap;
-use vlm_data::image::Image;
-use vlm_models::capability::{ClassifyAnswer, Pictures, Tokens};
+use vlm_models::capability::{ClassifyAnswer, Pictures, Regions, Tokens};
 use vlm_models::generate::{Autoregressive, Strategy, generate};
 
 /// A generated answer.
@@ -27,9 +26,9 @@ impl Vlm {
     ///
     /// # Errors
     /// An empty or overlong question, a picture that cannot be prepared, or a model that does not answer.
-    pub fn answer(
+    pub fn answer<S: Subject>(
         &self,
-        images: &[&Image],
+        images: &[&S],
         questions: &[(usize, &str)],
     ) -> Result<Vec<Answer>, Error> {
         if let Ok(model) = self.model().classify_answer() {
@@ -59,9 +58,9 @@ impl Vlm {
     ///
     /// # Errors
     /// As [`Self::answer`]; no choices, or one that cannot be tokenized or is too long.
-    pub fn rank_answers(
+    pub fn rank_answers<S: Subject>(
         &self,
-        image: &Image,
+        image: &S,
         question: &str,
         choices: &[&str],
     ) -> Result<Vec<f64>, Error> {
@@ -78,7 +77,7 @@ impl Vlm {
             };
             let places: Vec<usize> = choices.iter().map(place).collect::<Result<_, _>>()?;
             let questions = Tokens::new(vec![text.question(question)?], None)?;
-            let pictures = self.pictures(&[image])?;
+            let pictures = S::pictures(self, &[image])?;
             let answers = model.classify_answer(&pictures, &[0], &questions)?;
             let of = |&place: &usize| f64::from(answers[0][place]).ln();
             return Ok(places.iter().map(of).collect());
@@ -90,7 +89,7 @@ impl Vlm {
             let answers: Vec<Vec<u32>> = choices.iter().map(begin).collect::<Result<_, _>>()?;
             let answers = Tokens::padded(&answers, text.pad());
             let questions = Tokens::new(vec![text.question(question)?], None)?;
-            let pictures = self.pictures(&[image])?;
+            let pictures = S::pictures(self, &[image])?;
             let ranked = model.rank_answers(&pictures, &questions, &answers)?;
             let mut logs = vec![f64::NEG_INFINITY; choices.len()];
             for &(place, probability) in ranked.iter().flatten() {
@@ -154,17 +153,17 @@ impl Vlm {
     }
 
     /// The likeliest of the answers that the model knows to each question.
-    fn classified(
+    fn classified<S: Subject>(
         &self,
         model: &dyn ClassifyAnswer,
-        images: &[&Image],
+        images: &[&S],
         questions: &[(usize, &str)],
     ) -> Result<Vec<Answer>, Error> {
         let (text, mut answers) = (self.text()?, Vec::with_capacity(questions.len()));
         if questions.is_empty() {
             return Ok(answers);
         }
-        let pictures = self.pictures(images)?;
+        let pictures = S::pictures(self, images)?;
         for some in questions.chunks(QUESTION_BATCH) {
             let rows = some.iter().map(|(_, question)| text.question(question));
             let rows: Vec<Vec<u32>> = rows.collect::<Result<_, _>>()?;
@@ -184,9 +183,9 @@ impl Vlm {
 
     /// Starts the answers to questions, those with the same number of tokens at once, and hands `work` their places among
     /// the questions, what decodes them, and what each answer is the continuation of.
-    fn each_group(
+    fn each_group<S: Subject>(
         &self,
-        images: &[&Image],
+        images: &[&S],
         questions: &[(usize, &str)],
         mut work: impl FnMut(&[usize], &mut dyn Autoregressive, &[Vec<u32>]) -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -203,7 +202,7 @@ impl Vlm {
             texts.push(ids);
         }
         let images_of = |rows: &[usize]| rows.iter().map(|&i| questions[i].0).collect::<Vec<_>>();
-        let pictures = self.pictures(images)?;
+        let pictures = S::pictures(self, images)?;
         if let Ok(model) = self.model().answer_question() {
             for (rows, ids) in by_length.into_values() {
                 let pictures = select(&pictures, &images_of(&rows));
@@ -255,6 +254,20 @@ fn select(pictures: &Pictures, rows: &[usize]) -> Pictures {
                 .select(0, places(rows, &pixel_values.device())),
             spatial_shapes: rows.iter().map(|&row| spatial_shapes[row]).collect(),
         },
+        Pictures::Regions { regions, tags } => {
+            let of = |all: &[Vec<bool>]| rows.iter().map(|&row| all[row].clone()).collect();
+            let ids = rows.iter().map(|&row| tags.rows()[row].clone()).collect();
+            Pictures::Regions {
+                regions: Regions {
+                    features: regions
+                        .features
+                        .clone()
+                        .select(0, places(rows, &regions.features.device())),
+                    mask: of(&regions.mask),
+                },
+                tags: Tokens::new(ids, Some(of(tags.mask()))).expect("rows of one length"),
+            }
+        }
     }
 }
 
@@ -308,6 +321,7 @@ fn log_softmax(logits: &[f32], token: u32) -> f64 {
 mod tests {
     use super::*;
     use burn::tensor::Device;
+    use vlm_data::image::Image;
     use vlm_models::families::Model;
     use vlm_models::families::coca::{Coca, CocaConfig};
     use vlm_nn::weights::Weights;

@@ -6,6 +6,7 @@ mod evaluation;
 mod general;
 mod models;
 mod pictures;
+mod regions;
 mod sets;
 mod speed;
 mod support;

@@ -359,10 +359,10 @@ impl VisionTower {
                 let x = self.embed_patches(pixel_values.clone(), spatial_shapes);
                 Ok((x, KeyMask::new(&mask)))
             }
-            Pictures::Fixed(_) if c.naflex => Err(Error::Config {
+            _ if c.naflex => Err(Error::Config {
                 place: "pixel_values".to_owned(),
                 expected: format!("patches of {0} x {0} pixels in rows", c.patch_size),
-                found: "pictures of one size".to_owned(),
+                found: "pictures of another kind".to_owned(),
             }),
             pictures => {
                 let pixels = pictures.fixed(c.num_channels)?;

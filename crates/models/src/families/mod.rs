@@ -356,7 +356,11 @@ impl Model {
             },
             Self::Oscar(m) => TextSize {
                 vocab_size: m.config().bert.vocab_size,
-                max_positions: m.config().bert.max_position_embeddings,
+                // the rest of the positions is that of tags
+                max_positions: match m.can_caption() {
+                    Ok(()) => m.config().max_seq_a_length,
+                    Err(_) => m.config().max_seq_length,
+                },
                 fixed_length: false,
             },
             Self::Tree(m) => TextSize {
@@ -364,6 +368,14 @@ impl Model {
                 max_positions: m.config().max_length,
                 fixed_length: false,
             },
+        }
+    }
+
+    /// How many numbers a region has, for a model that reads regions of pictures.
+    pub fn region_width(&self) -> Option<usize> {
+        match self {
+            Self::Oscar(m) => Some(m.config().img_feature_dim),
+            _ => None,
         }
     }
 
@@ -398,8 +410,9 @@ impl Model {
             Self::Blip(m) => m.can_caption().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Nic(m) => Ok(&**m),
+            Self::Oscar(m) => m.can_caption().map(|()| &**m as _),
             Self::Tree(m) => m.can_caption().map(|()| &**m as _),
-            _ => self.unsupported("write text", "blip, coca, nic and tree"),
+            _ => self.unsupported("write text", "blip, coca, nic, oscar and tree"),
         }
     }
 
@@ -420,7 +433,7 @@ impl Model {
         match self {
             Self::Albef(m) => m.can_answer().map(|()| &**m as _),
             Self::Blip(m) => m.can_answer().map(|()| &**m as _),
-            _ => self.unsupported("answer questions", "albef, blip, coca and tree"),
+            _ => self.unsupported("answer questions", "albef, blip, coca, oscar and tree"),
         }
     }
 
@@ -428,8 +441,9 @@ impl Model {
     /// A family that does not choose among answers that it knows.
     pub fn classify_answer(&self) -> Result<&dyn ClassifyAnswer, Error> {
         match self {
+            Self::Oscar(m) => m.can_answer().map(|()| &**m as _),
             Self::Tree(m) => m.can_answer().map(|()| &**m as _),
-            _ => self.unsupported("choose among answers that it knows", "tree"),
+            _ => self.unsupported("choose among answers that it knows", "oscar and tree"),
         }
     }
 
@@ -449,8 +463,9 @@ impl Model {
         match self {
             Self::Albef(m) => m.can_judge_pairs().map(|()| &**m as _),
             Self::Blip(m) => m.can_judge().map(|()| &**m as _),
+            Self::Oscar(m) => m.can_match().map(|()| &**m as _),
             Self::Tree(m) => Ok(&**m),
-            _ => self.unsupported("judge pairs", "albef, blip and tree"),
+            _ => self.unsupported("judge pairs", "albef, blip, oscar and tree"),
         }
     }
 
@@ -459,7 +474,8 @@ impl Model {
     pub fn judge_text(&self) -> Result<&dyn JudgeText, Error> {
         match self {
             Self::Albef(m) => m.can_judge_texts().map(|()| &**m as _),
-            _ => self.unsupported("judge statements", "albef"),
+            Self::Oscar(m) => m.can_judge_texts().map(|()| &**m as _),
+            _ => self.unsupported("judge statements", "albef and oscar"),
         }
     }
 

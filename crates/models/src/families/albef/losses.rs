@@ -2,7 +2,7 @@
 
 use super::momentum::{Features, Momentum};
 use super::{Albef, AlbefTask, TextStates};
-use crate::capability::{Pictures, Tokens};
+use crate::capability::{Pictures, Regions, Tokens};
 use crate::encoders::BertMemory;
 use crate::error::{Error, expect};
 use crate::objectives::{
@@ -148,6 +148,13 @@ fn without_graph(pictures: &Pictures) -> Pictures {
         } => Pictures::Patches {
             pixel_values: plain(pixel_values.clone()),
             spatial_shapes: spatial_shapes.clone(),
+        },
+        Pictures::Regions { regions, tags } => Pictures::Regions {
+            regions: Regions {
+                features: plain(regions.features.clone()),
+                mask: regions.mask.clone(),
+            },
+            tags: tags.clone(),
         },
     }
 }

@@ -68,7 +68,27 @@ pub struct OscarConfig {
     pub label_smoothing: f32,
     /// Whether the captioner's output layer is the table of word embeddings.
     pub tie_weights: bool,
+    /// Most tokens of words and tags together, as the released commands cut them: 70 of captions, 128 of questions, 55 of
+    /// statements about two pictures.
+    pub max_seq_length: usize,
+    /// Most tokens of a caption; the positions of its tags begin there.
+    pub max_seq_a_length: usize,
+    /// Most regions of a picture, the first ones: 50, or 40 of statements about two pictures.
+    pub max_img_seq_length: usize,
+    /// Names of the classes of a classification; their numbers if nobody named them.
+    pub answers: Vec<String>,
+    /// The token that fills rows.
+    pub pad_token_id: u32,
+    /// The token that begins texts.
+    pub cls_token_id: u32,
+    /// The token that ends texts and tags.
+    pub sep_token_id: u32,
+    /// The token that stands for the next word of a caption.
+    pub mask_token_id: u32,
 }
+
+/// More classes than any vocabulary of answers has.
+const MOST_LABELS: usize = 1 << 20;
 
 /// What a released config says of training and of other kinds of models.
 const WITHOUT_EFFECT: &[&str] = &[
@@ -84,7 +104,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "freeze_embedding",
     "hidden_dropout_prob",
     "initializer_range",
-    "max_img_seq_length",
     "num_classes",
     "od_label_conf",
     "output_past",
@@ -155,11 +174,23 @@ impl OscarConfig {
         let norm = loose_flag(&fields, "use_img_layernorm")?;
         let img_eps = fields.number("img_layer_norm_eps", 1e-12)?;
         let scale = fields.size("cls_hidden_scale", 2)?;
+        let num_labels = fields.size("num_labels", 2)?;
+        let positions = fields.size("max_position_embeddings", 512)?;
+        let binary = fields.get("loss_type").and_then(Value::as_str) == Some("bce");
+        let (longest, most_regions) = match task {
+            OscarTask::Choice => (55, 40),
+            OscarTask::Classification if binary || num_labels > 2 => (128, 50),
+            _ => (70, 50),
+        };
+        let max_seq_length = fields.size("max_seq_length", positions.min(longest))?;
+        let token = |name: &str, default: u32| -> Result<u32, Error> {
+            Ok(u32::try_from(fields.size(name, default as usize)?).unwrap_or(u32::MAX))
+        };
         let config = Self {
             task,
             bert: BertConfig {
                 vocab_size: fields.size("vocab_size", 30522)?,
-                max_position_embeddings: fields.size("max_position_embeddings", 512)?,
+                max_position_embeddings: positions,
                 type_vocab_size: fields.size("type_vocab_size", 2)?,
                 hidden_size,
                 intermediate_size: fields.size("intermediate_size", 3072)?,
@@ -173,7 +204,7 @@ impl OscarConfig {
             },
             img_feature_dim: fields.size("img_feature_dim", 2054)?,
             img_layer_norm_eps: norm.then_some(img_eps),
-            num_labels: fields.size("num_labels", 2)?,
+            num_labels,
             num_choice: if task == OscarTask::Choice {
                 num_choice
             } else {
@@ -201,6 +232,17 @@ impl OscarConfig {
             num_contrast_classes: fields.size("num_contrast_classes", 2)?,
             label_smoothing: fields.number("label_smoothing", 0.0)? as f32,
             tie_weights: task == OscarTask::Pretraining || loose_flag(&fields, "tie_weights")?,
+            max_seq_length,
+            max_seq_a_length: fields.size("max_seq_a_length", max_seq_length.min(70) * 4 / 7)?,
+            max_img_seq_length: fields.size("max_img_seq_length", most_regions)?,
+            answers: (0..num_labels.min(MOST_LABELS))
+                .map(|i| format!("answer {i}"))
+                .collect(),
+            // those of BERT's vocabulary
+            pad_token_id: token("pad_token_id", 0)?,
+            cls_token_id: token("cls_token_id", 101)?,
+            sep_token_id: token("sep_token_id", 102)?,
+            mask_token_id: token("mask_token_id", 103)?,
         };
         fields.skip(WITHOUT_EFFECT);
         fields.finish()?;
@@ -213,7 +255,7 @@ impl OscarConfig {
     pub fn validate(&self) -> Result<(), Error> {
         self.bert.validate("config")?;
         check_size("img_feature_dim", self.img_feature_dim, 16384)?;
-        check_size("num_labels", self.num_labels, 1 << 20)?;
+        check_size("num_labels", self.num_labels, MOST_LABELS)?;
         check_size("num_choice", self.num_choice, 64)?;
         check_size("num_contrast_classes", self.num_contrast_classes, 64)?;
         if let OscarClassifier::Mlp { scale, .. } = self.classifier {
@@ -224,6 +266,33 @@ impl OscarConfig {
             "label_smoothing",
             "0 to 1",
             self.label_smoothing,
+        )?;
+        let positions = self.bert.max_position_embeddings;
+        expect(
+            self.max_seq_length <= positions,
+            "max_seq_length",
+            format!("at most max_position_embeddings, {positions}"),
+            self.max_seq_length,
+        )?;
+        let known = self.bert.vocab_size;
+        for (name, id) in [
+            ("pad_token_id", self.pad_token_id),
+            ("cls_token_id", self.cls_token_id),
+            ("sep_token_id", self.sep_token_id),
+            ("mask_token_id", self.mask_token_id),
+        ] {
+            expect(
+                (id as usize) < known,
+                name,
+                format!("below vocab_size {known}"),
+                id,
+            )?;
+        }
+        expect(
+            (1..self.max_seq_length).contains(&self.max_seq_a_length),
+            "max_seq_a_length",
+            format!("1 to less than max_seq_length, {}", self.max_seq_length),
+            self.max_seq_a_length,
         )
     }
 }

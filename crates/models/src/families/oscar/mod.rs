@@ -14,6 +14,7 @@
 //!
 //! Legend: `R` texts, `T` tokens, `N` regions, `F` numbers of a region, `D` width, `V` vocabulary, `K` classes.
 
+mod capabilities;
 mod config;
 mod reference;
 
@@ -213,6 +214,11 @@ impl Oscar {
             able: match task {
                 "write captions" => "BertForImageCaptioning",
                 "judge triplets" => "BertImgForPreTraining",
+                "judge pairs" => {
+                    "BertImgForPreTraining and ImageBertForSequenceClassification with two classes"
+                }
+                "judge statements" => "ImageBertForMultipleChoice with two classes",
+                "answer questions" => "ImageBertForSequenceClassification of answers",
                 _ => "ImageBertForSequenceClassification and ImageBertForMultipleChoice",
             },
         })
@@ -472,6 +478,39 @@ impl Oscar {
         (positive - logits * weights + rest).sum() / r
     }
 
+    /// Embeddings of tags and regions, and which of them are no padding; positions of tags begin at `tags_from`.
+    fn context(
+        &self,
+        regions: &Regions,
+        tags: &Tokens,
+        tags_from: usize,
+    ) -> Result<(Tensor<3>, Vec<Vec<bool>>), Error> {
+        let rows = regions.mask.len();
+        let length = tags.rows().first().map_or(0, Vec::len);
+        let regions_embedded = self.region_embeddings(regions.features.clone())?;
+        if length == 0 {
+            return Ok((regions_embedded, regions.mask.clone()));
+        }
+        let from = tags_from as u32;
+        let texts = OscarTexts {
+            tokens: tags.clone(),
+            segments: vec![vec![1; length]; tags.rows().len()],
+            positions: Some(vec![
+                (from..from + length as u32).collect();
+                tags.rows().len()
+            ]),
+        };
+        expect(
+            tags.rows().len() == rows,
+            "tags",
+            format!("those of {rows} pictures"),
+            tags.rows().len(),
+        )?;
+        let x = Tensor::cat(vec![self.text_embeddings(&texts)?, regions_embedded], 1);
+        let seen = tags.mask().iter().zip(&regions.mask);
+        Ok((x, seen.map(|(t, r)| [t.as_slice(), r].concat()).collect()))
+    }
+
     /// Starts captions of pictures whose regions have tags, or none. Positions of tags begin at `tags_from`, that of the
     /// longest caption in training, so that they are no word's; `mask_id` is the token that stands for the next word.
     ///
@@ -491,34 +530,20 @@ impl Oscar {
             format!("below vocab_size {}", self.config.bert.vocab_size),
             mask_id,
         )?;
-        let rows = regions.mask.len();
-        let length = tags.rows().first().map_or(0, Vec::len);
-        let mut x = self.region_embeddings(regions.features.clone())?;
-        let mut seen = regions.mask.clone();
-        if length > 0 {
-            let from = tags_from as u32;
-            let texts = OscarTexts {
-                tokens: tags.clone(),
-                segments: vec![vec![1; length]; tags.rows().len()],
-                positions: Some(vec![
-                    (from..from + length as u32).collect();
-                    tags.rows().len()
-                ]),
-            };
-            expect(
-                tags.rows().len() == rows,
-                "tags",
-                format!("those of {rows} pictures"),
-                tags.rows().len(),
-            )?;
-            x = Tensor::cat(vec![self.text_embeddings(&texts)?, x], 1);
-            seen = tags
-                .mask()
-                .iter()
-                .zip(&regions.mask)
-                .map(|(t, r)| [t.as_slice(), r].concat())
-                .collect();
-        }
+        let (x, seen) = self.context(regions, tags, tags_from)?;
+        // one position is the mask's
+        let most = self.config.bert.max_position_embeddings - 1;
+        Ok(self.begin(x, seen, mask_id, most))
+    }
+
+    /// Starts captions of at most `most` tokens behind the embeddings of what they see.
+    fn begin(
+        &self,
+        context: Tensor<3>,
+        seen: Vec<Vec<bool>>,
+        mask_id: u32,
+        most: usize,
+    ) -> OscarDecoding<'_> {
         let mut caches = self.bert.caches();
         let pass = BertPass {
             keys: KeyMask::new(&seen),
@@ -526,14 +551,15 @@ impl Oscar {
             ..BertPass::default()
         };
         self.bert
-            .forward(x, 0..self.config.bert.num_hidden_layers, pass);
-        Ok(OscarDecoding {
+            .forward(context, 0..self.config.bert.num_hidden_layers, pass);
+        OscarDecoding {
             model: self,
             context: seen.first().map_or(0, Vec::len),
             seen,
             caches,
             mask_id,
-        })
+            most,
+        }
     }
 }
 
@@ -548,6 +574,8 @@ pub struct OscarDecoding<'a> {
     /// Which positions so far are no padding.
     seen: Vec<Vec<bool>>,
     mask_id: u32,
+    /// Most tokens of a caption.
+    most: usize,
 }
 
 impl Autoregressive for OscarDecoding<'_> {
@@ -555,9 +583,8 @@ impl Autoregressive for OscarDecoding<'_> {
         self.model.config.bert.vocab_size
     }
 
-    /// One position is the mask's.
     fn max_positions(&self) -> usize {
-        self.model.config.bert.max_position_embeddings - 1
+        self.most
     }
 
     fn positions(&self) -> usize {
