@@ -2,6 +2,7 @@
 
     python -m venv VENV && VENV/bin/pip install torch transformers open_clip_torch timm safetensors
     OMP_NUM_THREADS=1 VENV/bin/python reference/models_clip.py
+    OMP_NUM_THREADS=1 VENV/bin/python reference/models_clip.py full DIRECTORY   (real sizes, outside the repository)
 
 Made with transformers 5.23.0, open_clip_torch 3.3.0 and torch 2.15.0 on a CPU. One folder per case:
 
@@ -15,6 +16,7 @@ Made with transformers 5.23.0, open_clip_torch 3.3.0 and torch 2.15.0 on a CPU. 
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import open_clip
@@ -269,7 +271,54 @@ def siglip():
     hugging_face("siglip2/vision", Siglip2VisionModel(Siglip2VisionConfig(**vision)), larger)
 
 
+def full(directory):
+    """ViT-B/32, SigLIP and SigLIP 2 B/16, and RN50 as OpenAI released it, at their real sizes with random weights."""
+    def write(folder, inputs, outputs):
+        tensors = {f"in.{k}": v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+        tensors |= {f"out.{k}": v for k, v in outputs.items()}
+        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, folder / "golden.safetensors")
+        print(folder.name)
+
+    generator = torch.Generator().manual_seed(4)
+    ids = torch.randint(5, 32000, (3, 64), generator=generator)
+    shapes = torch.tensor([[16, 16], [8, 30], [20, 10]])
+    seen = (torch.arange(256) < shapes.prod(1, keepdim=True)).long()
+    patches = dict(pixel_values=pixels(3, 256, 768), pixel_attention_mask=seen, spatial_shapes=shapes)
+    clip_ids = torch.cat([torch.full((3, 1), 49406), ids[:, :40], torch.full((3, 1), 49407)], 1)
+    images = dict(pixel_values=pixels(3, 3, 224, 224))
+    for name, model, inputs in (
+            ("clip-vit-base-patch32", CLIPModel(CLIPConfig()), images | dict(input_ids=clip_ids)),
+            ("siglip-base-patch16-224", SiglipModel(SiglipConfig()), images | dict(input_ids=ids)),
+            ("siglip2-base-patch16-naflex", Siglip2Model(Siglip2Config()), patches | dict(input_ids=ids % 256000))):
+        folder = Path(directory) / name
+        model.eval().save_pretrained(folder)
+        with torch.no_grad():
+            outputs = flat(model(**inputs, output_hidden_states=True))
+        write(folder, inputs, outputs)
+    vision, text = dict(layers=(3, 4, 6, 3), width=64, image_size=224), dict(
+        context_length=77, vocab_size=49408, width=512, heads=8, layers=12)
+    model = CLIP(1024, vision, text, quick_gelu=True).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                # statistics and weights of a network that was trained are not those it begins with
+                module.weight.uniform_(0.2, 0.6)
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 2)
+        inputs = dict(image=images["pixel_values"], text=torch.nn.functional.pad(clip_ids, (0, 77 - clip_ids.shape[1])))
+        model.output_dict = True
+        outputs = model(**inputs)
+        per_image, per_text = model.get_logits(**inputs)
+    folder = Path(directory) / "openai-rn50"
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), folder / "RN50.pt")
+    write(folder, inputs, outputs | dict(logits_per_image=per_image, logits_per_text=per_text))
+
+
 torch.manual_seed(0)
+if sys.argv[1:2] == ["full"]:
+    full(sys.argv[2])
+    sys.exit()
 clip()
 openai()
 clip_open()

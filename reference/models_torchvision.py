@@ -140,11 +140,11 @@ def full(directory):
         (folder / "config.json").write_text(json.dumps(config))
         torch.save(model.state_dict(), folder / "model.pth")
         golden = {"in.image_bytes": torch.frombuffer(bytearray(encoded), dtype=torch.uint8)}
-        golden |= {f"out.{k}": v.contiguous() for k, v in outputs.items()}
+        golden |= {f"out.{k}": v.contiguous().clone() for k, v in outputs.items()}
         save_file(golden, folder / "golden.safetensors")
         # without the picture's bytes, so that pixels that differ by a grey level do not matter
         del golden["in.image_bytes"], golden["out.pixel_values"]
-        save_file(golden | {"in.pixel_values": processed}, folder / "model_golden.safetensors")
+        save_file(golden | {"in.pixel_values": processed.contiguous()}, folder / "model_golden.safetensors")
         print(name, sum(p.numel() for p in model.parameters()), outputs["features"].abs().max().item())
 
 

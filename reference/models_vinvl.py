@@ -211,7 +211,7 @@ def spread(model, seed):
         model.backbone.body.stem.conv1.weight.mul_(0.02)
 
 
-def write(name, seed, height, width, folder=OUT, **fields):
+def write(name, seed, rows, columns, folder=OUT, **fields):
     c = dict(layers=[1, 1, 2], head=1, stem=4, width=8, groups=2, per_group=2, classes=7, attributes=5, pre=60, post=20,
              rpn_nms=0.7, thresh=0.2, least=4, most=9, ignore=False, own=False, embedding=6, hidden=10) | fields
     torch.manual_seed(seed)
@@ -222,7 +222,7 @@ def write(name, seed, height, width, folder=OUT, **fields):
         for key, p in model.state_dict().items():
             p.mul_(0.2 if key.endswith("bn3.weight") else 1)
     pixels = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) * 255
-    pixels = F.interpolate(pixels, size=(height, width), mode="bicubic").clamp(0, 255)
+    pixels = F.interpolate(pixels, size=(rows, columns), mode="bicubic").clamp(0, 255)
     pixels = pixels - torch.tensor([103.53, 116.28, 123.675])[:, None, None]
     with torch.no_grad():
         out = model(pixels)

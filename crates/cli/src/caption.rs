@@ -1,16 +1,15 @@
 //! `vlm caption`
 
+use crate::drawn::Drawn;
 use crate::models::ModelArg;
 use crate::output::{Output, complain};
 use crate::regions::RegionArgs;
 use crate::{Common, Outcome};
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
-use std::collections::HashSet;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use vlm_data::image::Image;
+use std::path::PathBuf;
 use vlm_models::generate::Strategy;
 use vlm_tasks::CaptionOptions;
 
@@ -128,14 +127,15 @@ pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
     vlm.text()?
         .caption_prompt(prompt)
         .map_err(|e| anyhow!("--prompt: {e}"))?;
-    if let Some(directory) = &args.attention {
-        vlm.model().attend()?;
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("--attention: {}", directory.display()))?;
-    }
+    let mut sheets = match &args.attention {
+        None => None,
+        Some(directory) => {
+            vlm.model().attend()?;
+            Some(Drawn::to("--attention", directory)?)
+        }
+    };
     let options = args.decoding.options();
     let mut output = Output::new(common.json);
-    let mut sheets = Sheets::default();
     let mut unwritten = 0;
     let outcome = args.regions.each(
         &args.images,
@@ -156,14 +156,12 @@ pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
         },
         |done| {
             let (caption, sheet) = &done.result;
-            let written = match (&args.attention, sheet) {
-                (Some(directory), Some(sheet)) => {
-                    sheets.write(directory, done.image, sheet).map(Some)
-                }
+            let written = match (&mut sheets, sheet) {
+                (Some(sheets), Some(sheet)) => sheets.write(done.image, sheet).map(Some),
                 _ => Ok(None),
             };
             let attention = written.unwrap_or_else(|e| {
-                complain(format_args!("--attention: {e}"));
+                complain(format_args!("{}: {e}", done.image));
                 unwritten += 1;
                 None
             });
@@ -181,42 +179,4 @@ pub fn run(args: &CaptionArgs, common: &Common) -> anyhow::Result<Outcome> {
         0 => outcome,
         _ => Outcome::SomeInputsFailed,
     })
-}
-
-/// Pictures of attention that were written, no name twice.
-#[derive(Default)]
-struct Sheets {
-    written: HashSet<PathBuf>,
-}
-
-impl Sheets {
-    /// Writes the sheet of the picture `image` under its name.
-    fn write(
-        &mut self,
-        directory: &Path,
-        image: &str,
-        sheet: &Image,
-    ) -> Result<PathBuf, vlm_data::Error> {
-        let stem = Path::new(image).file_stem();
-        let stem = stem.map_or("picture".into(), |s| s.to_string_lossy().into_owned());
-        let stem = if stem == "-" {
-            "stdin".to_owned()
-        } else {
-            stem
-        };
-        let name = |n: usize| match n {
-            1 => directory.join(format!("{stem}.png")),
-            n => directory.join(format!("{stem}-{n}.png")),
-        };
-        let path = (1..).map(name).find(|path| !self.written.contains(path));
-        let path = path.expect("a number that is free");
-        let png = vlm_worlds::shapes::Picture {
-            width: sheet.width(),
-            height: sheet.height(),
-            rgb: sheet.rgb().to_vec(),
-        };
-        vlm_data::files::write_atomically(&path, |file| file.write_all(&png.to_png()))?;
-        self.written.insert(path.clone());
-        Ok(path)
-    }
 }

@@ -1,23 +1,21 @@
 //! `vlm detect`
 
+use crate::drawn::Drawn;
 use crate::models::ModelArg;
 use crate::output::{Output, complain, rounded};
 use crate::{Common, Outcome, input};
-use anyhow::{Context, anyhow};
 use clap::Args;
 use serde::Serialize;
-use std::collections::HashSet;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use vlm_data::image::Image;
+use std::path::PathBuf;
 use vlm_models::capability::DetectOptions;
 use vlm_tasks::annotate::annotated;
 
 /// Find objects in pictures: where they are, and what
 #[derive(Args)]
 #[command(after_help = "\
-The model is a detector: a directory with torchvision's fasterrcnn_resnet50_fpn. Its classes are called as labels.txt \
-in that directory names them, one a line. The built-in model finds no objects.
+The model is a detector: torchvision's fasterrcnn_resnet50_fpn, or VinVL's. Its classes and attributes are called as \
+labels.txt and attributes.txt in its directory name them, one a line. The built-in model finds no objects.
 
 With --json each line has image, boxes (x1, y1, x2, y2 in pixels), scores, classes, labels (numbers of the classes), \
 attributes (of each box, name and score), picture (the annotated one, null without --out), model and ms.
@@ -74,43 +72,6 @@ fn pixels(corners: [f32; 4]) -> [f64; 4] {
     corners.map(|c| (f64::from(c) * 100.0).round() / 100.0)
 }
 
-/// Where annotated pictures go, none twice.
-struct Pictures<'a> {
-    directory: &'a Path,
-    written: HashSet<PathBuf>,
-}
-
-impl Pictures<'_> {
-    /// Writes the annotated picture of `image`, under its name.
-    fn write(&mut self, image: &str, picture: &Image) -> anyhow::Result<PathBuf> {
-        let stem = Path::new(image).file_stem();
-        let stem = stem.map_or("picture".into(), |s| s.to_string_lossy().into_owned());
-        let stem = if stem == "-" {
-            "stdin".to_owned()
-        } else {
-            stem
-        };
-        let name = |n: usize| match n {
-            1 => self.directory.join(format!("{stem}.png")),
-            n => self.directory.join(format!("{stem}-{n}.png")),
-        };
-        let path = (1..).map(name).find(|path| !self.written.contains(path));
-        let path = path.expect("a number that is free");
-        let failed = |e: vlm_data::Error| anyhow!("--out: {e}");
-        let png = vlm_worlds::shapes::Picture {
-            width: picture.width(),
-            height: picture.height(),
-            rgb: picture.rgb().to_vec(),
-        };
-        vlm_data::files::write_atomically(&path, |file| {
-            std::io::Write::write_all(file, &png.to_png())
-        })
-        .map_err(failed)?;
-        self.written.insert(path.clone());
-        Ok(path)
-    }
-}
-
 pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
     let vlm = args.model.load(common)?;
     vlm.model().detect()?;
@@ -121,15 +82,7 @@ pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
     };
     let mut pictures = match &args.out {
         None => None,
-        Some(directory) => {
-            std::fs::create_dir_all(directory)
-                .with_context(|| format!("--out: {}: cannot create", directory.display()))
-                .map_err(|e| anyhow!("{e:#}"))?;
-            Some(Pictures {
-                directory,
-                written: HashSet::new(),
-            })
-        }
+        Some(directory) => Some(Drawn::to("--out", directory)?),
     };
     let mut output = Output::new(common.json);
     let mut unwritten = 0;

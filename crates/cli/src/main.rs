@@ -8,6 +8,7 @@ mod classify;
 mod completions;
 mod detect;
 mod doctor;
+mod drawn;
 mod embed;
 mod eval;
 mod input;

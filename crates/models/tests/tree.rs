@@ -136,7 +136,10 @@ fn pictures(device: &Device) -> Pictures {
 fn batch(device: &Device) -> Batch {
     Batch {
         pictures: pictures(device),
-        captions: Tokens::padded(&[vec![1, 3, 6, 2], vec![1, 4, 2], vec![1, 5, 7, 8, 2]], 0),
+        captions: Some(Tokens::padded(
+            &[vec![1, 3, 6, 2], vec![1, 4, 2], vec![1, 5, 7, 8, 2]],
+            0,
+        )),
         questions: Some(Questions {
             texts: Tokens::padded(&[vec![9, 10], vec![9, 10, 11], vec![9], vec![11, 10]], 0),
             pictures: vec![0, 1, 2, 0],
@@ -232,6 +235,57 @@ fn every_fusion_learns_with_every_encoder_and_every_parameter_has_a_gradient() {
         }
         assert!(losses[5] < losses[0], "{config}: {losses:?}");
     }
+}
+
+#[test]
+fn without_contrast_questions_alone_are_learned_from_with_every_parameter() {
+    let device = Device::flex().autodiff();
+    let with = Batch {
+        captions: None,
+        ..batch(&device)
+    };
+    for config in combinations() {
+        let config = config.replace(
+            "\"captions\": true",
+            "\"captions\": false, \"contrast\": false",
+        );
+        let model = build(&config, &device);
+        let losses = model.loss(&with).unwrap();
+        assert!(losses.itc.is_none() && losses.itm.is_none() && losses.caption.is_none());
+        let mut missing = Missing {
+            gradients: &losses.total.backward(),
+            path: Vec::new(),
+            names: Vec::new(),
+        };
+        model.visit(&mut missing);
+        // as above
+        if config.contains("bag_of_words") {
+            missing
+                .names
+                .retain(|name| !name.starts_with("fusion.CoAttention.picture.blocks.0."));
+        }
+        assert_eq!(missing.names, [""; 0], "{config}");
+        let Err(error) =
+            model.score_pair(&pictures(&device), &with.questions.as_ref().unwrap().texts)
+        else {
+            panic!("expected no matching");
+        };
+        assert!(
+            error.to_string().contains("tree without contrast"),
+            "{error}"
+        );
+    }
+    // what has nothing to learn from is refused
+    let none = config(VISION[0], TEXT[0], "\"early\"").replace(
+        "\"captions\": true",
+        "\"captions\": true, \"contrast\": false",
+    );
+    let error = TreeConfig::parse(&none).unwrap_err().to_string();
+    assert!(error.contains("contrast"), "{error}");
+    // and captions that are wanted are asked for
+    let model = build(&combinations()[0], &device);
+    let error = model.loss(&with).unwrap_err().to_string();
+    assert!(error.contains("captions: expected some"), "{error}");
 }
 
 #[test]

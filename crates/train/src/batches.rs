@@ -197,17 +197,48 @@ fn questions_to_learn<'a>(rng: &mut SplitMix64, asked: &'a [Qa], data: &DataReci
         .collect()
 }
 
+/// Scenes in which a phrase is looked for; the rarest kind of question is in one of twenty.
+const SEARCHED: u64 = 400;
+
+/// Checks that every weight is that of a kind of question, or of a phrase that some question has.
+fn check_weights(data: &DataRecipe) -> Result<(), Error> {
+    let mut unseen: Vec<&String> = data.question_weights.keys().collect();
+    let mut strike = |qa: &Qa| {
+        unseen.retain(|of| *of != qa.kind.name() && !qa.question.contains(of.as_str()));
+        unseen.is_empty()
+    };
+    let config = shapes::Config {
+        difficulty: data.difficulty[0],
+        ..shapes::Config::default()
+    };
+    let found = data.question_weights.is_empty()
+        || (0..SEARCHED).any(|i| {
+            let item = shapes::generate(&config, Split::Train, data.seed, i);
+            item.qa.iter().any(&mut strike)
+        });
+    if found {
+        return Ok(());
+    }
+    let reason = format!(
+        "data.question_weights: expected kinds of questions (existence, count, attribute, comparison, relation) or \
+         phrases of them, found {:?}, which no question of {SEARCHED} scenes has",
+        unseen[0]
+    );
+    Err(Error::file("recipe", reason))
+}
+
 impl Batches {
     /// Batches of a recipe.
     ///
     /// # Errors
-    /// A tokenizer that lacks words of the world.
+    /// A tokenizer that lacks words of the world, or weights of questions that the world does not ask.
     pub fn new(
         recipe: Arc<ShapesRecipe>,
         tokenizer: Arc<Tokenizer>,
         processor: ImageProcessor,
         special: SpecialIds,
     ) -> Result<Self, Error> {
+        check_weights(&recipe.data)?;
         let symbols = Symbols::of(&tokenizer, recipe.data.symbol_substitution > 0.0)?;
         Ok(Self {
             recipe,

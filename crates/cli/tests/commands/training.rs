@@ -278,7 +278,7 @@ fn a_run_with_substituted_symbols_begins_with_a_model_without_them_and_ends_with
         .replace(
             "[data]",
             "[data]\nsymbol_substitution = 0.9\nadjust_text = true\nquestion_sets = 2\n\
-             question_weights = { count = 2.0, existence = 0.5 }",
+             question_weights = { count = 2.0, existence = 0.5, \"the same\" = 2.0 }",
         );
     assert_ne!(first, second);
     fs::write(place.join("second.toml"), &second).unwrap();
@@ -292,7 +292,13 @@ fn a_run_with_substituted_symbols_begins_with_a_model_without_them_and_ends_with
     };
     assert_eq!(size("run"), size("second"));
 
-    // a model of another size is refused
+    // a phrase that no question has is refused
+    let other = second.replace("the same", "the saem");
+    assert_ne!(other, second);
+    fs::write(place.join("other.toml"), other).unwrap();
+    let ended = run_in(place, ["train", "other.toml", "--out", "other"]).with(2);
+    ended.complains(&["data.question_weights", "the saem"]);
+    // as is a model of another size
     let other = second.replace("num_multimodal_layers = 1", "num_multimodal_layers = 2");
     assert_ne!(other, second);
     fs::write(place.join("other.toml"), other).unwrap();

@@ -464,7 +464,7 @@ impl Model {
             Self::Albef(m) => m.can_judge_pairs().map(|()| &**m as _),
             Self::Blip(m) => m.can_judge().map(|()| &**m as _),
             Self::Oscar(m) => m.can_match().map(|()| &**m as _),
-            Self::Tree(m) => Ok(&**m),
+            Self::Tree(m) => m.can_compare().map(|()| &**m as _),
             _ => self.unsupported("judge pairs", "albef, blip, oscar and tree"),
         }
     }
@@ -496,7 +496,7 @@ impl Model {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_images() => Ok(m),
-            Self::Tree(m) => Ok(&**m),
+            Self::Tree(m) => m.can_compare().map(|()| &**m as _),
             _ => self.unsupported("embed pictures", "albef, blip, coca, clip, siglip and tree"),
         }
     }
@@ -509,7 +509,7 @@ impl Model {
             Self::Blip(m) => m.can_embed().map(|()| &**m as _),
             Self::Coca(m) => Ok(m),
             Self::Clip(m) | Self::Siglip(m) if m.embeds_texts() => Ok(m),
-            Self::Tree(m) => Ok(&**m),
+            Self::Tree(m) => m.can_compare().map(|()| &**m as _),
             _ => self.unsupported("embed text", "albef, blip, coca, clip, siglip and tree"),
         }
     }

@@ -34,12 +34,14 @@ impl TreeLearner {
     pub(crate) fn new(set: &SetRecipe, start: Start) -> Result<Self, Error> {
         // those of the data, unless the config says how many there are
         let given = start.config.get("num_answers").and_then(|n| n.as_u64());
-        let wanted = match given {
-            Some(0) => Wanted::Texts,
+        let contrast = start.config.get("contrast").and_then(|c| c.as_bool());
+        let wanted = match (given, contrast) {
+            (Some(0), _) => Wanted::Texts,
+            (_, Some(false)) => Wanted::Answers,
             _ => Wanted::TextsAndAnswers,
         };
         let mut parts = Parts::open(set, start, wanted, "a {}", &SPECIALS)?;
-        if wanted == Wanted::TextsAndAnswers {
+        if wanted != Wanted::Texts {
             let answers = parts.source.answers();
             let fields = [
                 ("num_answers", json!(answers.len())),
@@ -151,16 +153,20 @@ impl Learner for TreeLearner {
             true => (&batch.captions, Some(self.questions(batch)?)),
             false => (&batch.texts, None),
         };
+        let captions = self
+            .config
+            .contrast
+            .then(|| self.text.tokens(&strings(captions)));
         let losses = model.loss(&Batch {
             pictures: pictures(batch, device),
-            captions: self.text.tokens(&strings(captions))?,
+            captions: captions.transpose()?,
             questions,
         })?;
         Ok(Losses {
             total: losses.total,
             parts: vec![
-                ("itc_loss", Some(losses.itc)),
-                ("itm_loss", Some(losses.itm)),
+                ("itc_loss", losses.itc),
+                ("itm_loss", losses.itm),
                 ("caption_loss", losses.caption),
                 ("answer_loss", losses.answer),
             ],
@@ -174,6 +180,9 @@ impl Learner for TreeLearner {
     fn measure(&self, model: Tree) -> Result<Measured, Error> {
         let model = model.with_statistics(Statistics::Running);
         let vlm = self.parts.vlm(Model::Tree(Box::new(model)))?;
+        if !self.config.contrast {
+            return self.parts.measure_answers(&vlm);
+        }
         let mut measured = self.parts.measure_texts(&vlm)?;
         if self.answers() {
             measured = measured.and(self.parts.measure_answers(&vlm)?);

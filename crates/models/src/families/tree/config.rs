@@ -66,12 +66,25 @@ pub struct TreeConfig {
     pub answers: Vec<String>,
     /// Whether it writes captions.
     pub captions: bool,
+    /// Whether texts are learned to belong to pictures: a space that both share, and matching. Without it, questions
+    /// alone are learned from.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub contrast: bool,
     /// Begins a caption.
     pub bos_token_id: u32,
     /// Ends a caption.
     pub eos_token_id: u32,
     /// Fills texts of a batch to equal length.
     pub pad_token_id: u32,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 impl TreeConfig {
@@ -114,6 +127,12 @@ impl TreeConfig {
         check_heads("num_heads", self.hidden_size, self.num_heads)?;
         let answers = self.num_answers;
         expect(answers <= 1 << 20, "num_answers", "at most 2^20", answers)?;
+        expect(
+            self.contrast || answers > 0 && !self.captions,
+            "contrast",
+            "true, or answers (num_answers) and no captions",
+            self.contrast,
+        )?;
         let words = self.answers.len();
         expect(
             words == 0 || words == answers,
@@ -148,7 +167,7 @@ impl TreeConfig {
             width: self.hidden_size,
             heads: self.num_heads,
             layers: self.num_layers,
-            outputs: self.num_answers + 2,
+            outputs: self.num_answers + if self.contrast { 2 } else { 0 },
         }
     }
 

@@ -75,9 +75,9 @@ pub struct Tree {
     text: TextSide,
     text_norm: LayerNorm,
     fusion: Fusion,
-    picture_projection: Linear,
-    text_projection: Linear,
-    logit_scale: Param<Tensor<1>>,
+    picture_projection: Option<Linear>,
+    text_projection: Option<Linear>,
+    logit_scale: Option<Param<Tensor<1>>>,
     captioner: Option<AttentionDecoder>,
     #[module(skip)]
     config: TreeConfig,
@@ -90,8 +90,8 @@ pub struct Tree {
 pub struct Batch {
     /// `B` pictures.
     pub pictures: Pictures,
-    /// A caption of each picture, begun and ended.
-    pub captions: Tokens,
+    /// A caption of each picture, begun and ended; none for a model without contrast.
+    pub captions: Option<Tokens>,
     /// Questions.
     pub questions: Option<Questions>,
 }
@@ -113,13 +113,18 @@ pub struct Losses {
     /// Their sum.
     pub total: Tensor<1>,
     /// Image-text contrast.
-    pub itc: Tensor<1>,
+    pub itc: Option<Tensor<1>>,
     /// Image-text matching.
-    pub itm: Tensor<1>,
+    pub itm: Option<Tensor<1>>,
     /// Language modelling of captions.
     pub caption: Option<Tensor<1>>,
     /// Answers.
     pub answer: Option<Tensor<1>>,
+}
+
+fn targets(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
 fn rows(index: &[usize], device: &Device) -> Tensor<1, Int> {
@@ -188,9 +193,13 @@ impl Tree {
             text,
             text_norm: norm(w, "text_norm"),
             fusion: w.scope("fusion", |w| Fusion::new(w, &c.fusion())),
-            picture_projection: linear(w, "picture_projection", d, false),
-            text_projection: linear(w, "text_projection", d, false),
-            logit_scale: w.param("logit_scale", [1], Init::Constant(2.6593)),
+            picture_projection: c
+                .contrast
+                .then(|| linear(w, "picture_projection", d, false)),
+            text_projection: c.contrast.then(|| linear(w, "text_projection", d, false)),
+            logit_scale: c
+                .contrast
+                .then(|| w.param("logit_scale", [1], Init::Constant(2.6593))),
             captioner: c
                 .captions
                 .then(|| w.scope("captioner", |w| AttentionDecoder::new(w, &decoder, d, d))),
@@ -234,7 +243,7 @@ impl Tree {
     /// The same model in training, with a logarithm of the inverse temperature of at most `most`.
     #[must_use]
     pub fn with_scale_at_most(mut self, most: f32) -> Self {
-        self.logit_scale = scale_at_most(self.logit_scale, most);
+        self.logit_scale = self.logit_scale.map(|scale| scale_at_most(scale, most));
         self
     }
 
@@ -245,7 +254,8 @@ impl Tree {
 
     /// Where the model lies.
     pub fn device(&self) -> Device {
-        self.logit_scale.val().device()
+        let devices = self.devices();
+        devices.into_iter().next().expect("a model has parameters")
     }
 
     /// What the parts behind read of pictures.
@@ -318,7 +328,7 @@ impl Tree {
     /// Scores of pairs: those of the answers, then whether they do not, and do, belong together.
     ///
     /// # Shapes
-    /// `places: [R, N, D]`; gives `[R, A + 2]`.
+    /// `places: [R, N, D]`; gives `[R, A + 2]`, or `[R, A]` without contrast.
     fn scores(&self, places: Tensor<3>, text: &TextStates) -> Tensor<2> {
         self.fusion.fuse(places, text)
     }
@@ -351,40 +361,48 @@ impl Tree {
         scores.narrow(1, self.config.num_answers, 2)
     }
 
-    fn picture_vectors(&self, places: &Tensor<3>) -> Tensor<2> {
-        l2_normalize(self.picture_projection.forward(mean_place(places)))
+    fn part<'a, T>(&self, part: &'a Option<T>) -> Result<&'a T, Error> {
+        part.as_ref().ok_or(Error::Unsupported {
+            family: "tree without contrast",
+            task: "compare texts with pictures",
+            able: "tree with contrast",
+        })
     }
 
-    fn text_vectors(&self, text: &TextStates) -> Tensor<2> {
-        l2_normalize(self.text_projection.forward(text.mean()))
-    }
-
-    /// The loss of a batch; for matching each caption is also put to the picture after its own.
-    ///
     /// # Errors
-    /// Pictures, ids, answers or numbers of them that do not fit.
-    pub fn loss(&self, batch: &Batch) -> Result<Losses, Error> {
-        let places = self.places(&batch.pictures)?;
-        let (b, r) = (places.dims()[0], batch.captions.rows().len());
+    /// A model that has learned from questions alone.
+    pub fn can_compare(&self) -> Result<(), Error> {
+        self.part(&self.logit_scale).map(drop)
+    }
+
+    fn picture_vectors(&self, places: &Tensor<3>) -> Result<Tensor<2>, Error> {
+        let projection = self.part(&self.picture_projection)?;
+        Ok(l2_normalize(projection.forward(mean_place(places))))
+    }
+
+    fn text_vectors(&self, text: &TextStates) -> Result<Tensor<2>, Error> {
+        let projection = self.part(&self.text_projection)?;
+        Ok(l2_normalize(projection.forward(text.mean())))
+    }
+
+    /// The losses of contrast and of matching, for which each caption is also put to the picture after its own.
+    fn pair_losses(&self, places: &Tensor<3>, captions: &Tokens) -> Result<[Tensor<1>; 2], Error> {
+        let (b, r) = (places.dims()[0], captions.rows().len());
         expect(
             b == r,
             "captions",
             format!("one for each of {b} pictures"),
             r,
         )?;
-        let (device, text) = (self.device(), self.text_states(&batch.captions)?);
+        let (device, text) = (self.device(), self.text_states(captions)?);
         let contrast = itc(
-            self.picture_vectors(&places),
-            self.text_vectors(&text),
-            self.logit_scale.val(),
+            self.picture_vectors(places)?,
+            self.text_vectors(&text)?,
+            self.part(&self.logit_scale)?.val(),
         );
-        let targets = |values: Vec<i64>| {
-            let count = values.len();
-            Tensor::<1, Int>::from_data(TensorData::new(values, [count]), &device)
-        };
         let own = ops::cross_entropy(
             self.match_logits(places.clone(), &text),
-            targets(vec![1; b]),
+            targets(vec![1; b], &device),
             0.0,
         );
         let next: Vec<usize> = (0..b).map(|i| (i + 1) % b).collect();
@@ -392,29 +410,51 @@ impl Tree {
         // a single picture has no other
         let other = ops::cross_entropy(
             self.match_logits(other, &text),
-            targets(vec![if b > 1 { 0 } else { -1 }; b]),
+            targets(vec![if b > 1 { 0 } else { -1 }; b], &device),
             0.0,
         );
         let matching = (own.sum() + other.sum()) / (if b > 1 { 2 * b } else { b }) as f32;
-        let mut total = contrast.clone() + matching.clone();
+        Ok([contrast, matching])
+    }
 
-        let caption = self.captioner.as_ref().map(|captioner| {
-            let t = batch.captions.rows()[0].len();
+    /// The loss of a batch.
+    ///
+    /// # Errors
+    /// Pictures, ids, answers or numbers of them that do not fit, or captions that the model wants and does not get.
+    pub fn loss(&self, batch: &Batch) -> Result<Losses, Error> {
+        let places = self.places(&batch.pictures)?;
+        let b = places.dims()[0];
+        let device = self.device();
+        let captions = match (&batch.captions, self.config.contrast) {
+            (captions, true) => {
+                expect(captions.is_some(), "captions", "some", "none")?;
+                captions.as_ref()
+            }
+            (_, false) => None,
+        };
+        let pairs = captions.map(|captions| self.pair_losses(&places, captions));
+        let [contrast, matching] = pairs.transpose()?.map_or([None, None], |p| p.map(Some));
+
+        let caption = self.captioner.as_ref().zip(captions);
+        let caption = caption.map(|(captioner, captions)| {
+            let t = captions.rows()[0].len();
             let c = &self.config;
-            let ids = batch
-                .captions
-                .to_device(c.vocab_size, c.max_length, &device)?;
+            let ids = captions.to_device(c.vocab_size, c.max_length, &device)?;
             let read = ids.narrow(1, 0, t.max(2) - 1);
             let (states, _) = captioner.states(places.clone(), read);
             let logits = captioner.head(states); // [B, T - 1, V]
-            let pairs = batch.captions.rows().iter().zip(batch.captions.mask());
+            let pairs = captions.rows().iter().zip(captions.mask());
             let next = pairs.flat_map(|(ids, seen)| {
                 let both = ids.iter().zip(seen).skip(1);
                 both.map(|(&id, &seen)| if seen { i64::from(id) } else { -1 })
             });
             let next: Vec<i64> = next.collect();
             let count = next.iter().filter(|&&id| id >= 0).count();
-            Ok::<_, Error>(lm(logits, targets(next).reshape([b, t - 1]), count))
+            Ok::<_, Error>(lm(
+                logits,
+                targets(next, &device).reshape([b, t - 1]),
+                count,
+            ))
         });
         let caption = caption.transpose()?;
         let answer = batch.questions.as_ref().map(|questions| {
@@ -445,16 +485,15 @@ impl Tree {
             let places = places.clone().select(0, rows(index, &device));
             let logits = self.answer_logits(places, &questions.texts)?;
             Ok::<_, Error>(
-                ops::cross_entropy(logits, targets(questions.answers.clone()), 0.0).mean(),
+                ops::cross_entropy(logits, targets(questions.answers.clone(), &device), 0.0).mean(),
             )
         });
         let answer = answer.transpose()?;
-        for part in [&caption, &answer].into_iter().flatten() {
-            let part: Tensor<1> = part.clone();
-            total = total + part;
-        }
+        let parts = [&contrast, &matching, &caption, &answer];
+        let parts = parts.into_iter().flatten().cloned();
+        let total = parts.reduce(|a, b| a + b);
         Ok(Losses {
-            total,
+            total: total.unwrap_or_else(|| Tensor::zeros([1], &device)),
             itc: contrast,
             itm: matching,
             caption,
@@ -499,22 +538,24 @@ fn rnn_kind(kind: RnnType) -> RnnKind {
 
 impl EmbedImage for Tree {
     fn embed_image(&self, pictures: &Pictures) -> Result<Tensor<2>, Error> {
-        Ok(self.picture_vectors(&self.places(pictures)?))
+        self.picture_vectors(&self.places(pictures)?)
     }
 }
 
 impl EmbedText for Tree {
     fn embed_text(&self, texts: &Tokens) -> Result<Tensor<2>, Error> {
-        Ok(self.text_vectors(&self.text_states(texts)?))
+        self.text_vectors(&self.text_states(texts)?)
     }
 
     fn similarity(&self) -> Similarity {
-        Similarity::softmax(&self.logit_scale)
+        let scale = self.part(&self.logit_scale);
+        Similarity::softmax(scale.expect("what embeds has a scale"))
     }
 }
 
 impl ScorePair for Tree {
     fn score_pair(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<f32>, Error> {
+        self.can_compare()?;
         let (b, r) = (pictures.count(), texts.rows().len());
         expect(
             b == r,
