@@ -199,6 +199,7 @@ impl Generate for Oscar {
     fn encode(&self, pictures: &Pictures) -> Result<Tensor<3>, Error> {
         self.can_caption()?;
         let c = &self.config;
+        self.check_mask(c.mask_token_id)?;
         let (regions, tags) = self.regions_and_tags(pictures)?;
         let most = c.max_seq_length - c.max_seq_a_length;
         let rows = tags.rows().len();

@@ -274,20 +274,6 @@ impl OscarConfig {
             format!("at most max_position_embeddings, {positions}"),
             self.max_seq_length,
         )?;
-        let known = self.bert.vocab_size;
-        for (name, id) in [
-            ("pad_token_id", self.pad_token_id),
-            ("cls_token_id", self.cls_token_id),
-            ("sep_token_id", self.sep_token_id),
-            ("mask_token_id", self.mask_token_id),
-        ] {
-            expect(
-                (id as usize) < known,
-                name,
-                format!("below vocab_size {known}"),
-                id,
-            )?;
-        }
         expect(
             (1..self.max_seq_length).contains(&self.max_seq_a_length),
             "max_seq_a_length",

@@ -511,6 +511,16 @@ impl Oscar {
         Ok((x, seen.map(|(t, r)| [t.as_slice(), r].concat()).collect()))
     }
 
+    fn check_mask(&self, mask_id: u32) -> Result<(), Error> {
+        let known = self.config.bert.vocab_size;
+        expect(
+            (mask_id as usize) < known,
+            "mask_token_id",
+            format!("below vocab_size {known}"),
+            mask_id,
+        )
+    }
+
     /// Starts captions of pictures whose regions have tags, or none. Positions of tags begin at `tags_from`, that of the
     /// longest caption in training, so that they are no word's; `mask_id` is the token that stands for the next word.
     ///
@@ -524,12 +534,7 @@ impl Oscar {
         mask_id: u32,
     ) -> Result<OscarDecoding<'_>, Error> {
         self.part(&self.head, "write captions")?;
-        expect(
-            (mask_id as usize) < self.config.bert.vocab_size,
-            "mask_token_id",
-            format!("below vocab_size {}", self.config.bert.vocab_size),
-            mask_id,
-        )?;
+        self.check_mask(mask_id)?;
         let (x, seen) = self.context(regions, tags, tags_from)?;
         // one position is the mask's
         let most = self.config.bert.max_position_embeddings - 1;
