@@ -486,7 +486,11 @@ fn a_checkpoint_can_be_asked_for_what_its_task_does_and_says_who_does_the_rest()
                 model.judge_text().err(),
                 "NLVR2 and visual entailment",
             ),
-            (false, model.generate().err(), "blip, coca, nic, oscar and tree"),
+            (
+                false,
+                model.generate().err(),
+                "blip, coca, nic, oscar and tree",
+            ),
         ] {
             match error {
                 None => assert!(able, "{task}: {who}"),
