@@ -43,13 +43,11 @@ pub enum Place {
     Bottom,
     /// Touches two walls.
     Corner,
-    /// Touches the left and another wall that is no side.
-    LeftCorner,
-    /// Touches the right and another wall that is no side.
-    RightCorner,
+    /// Has at most [`NEAR`] pixels to two walls.
+    NearCorner,
     /// Touches the right and the lower wall.
     BottomRight,
-    /// The block at this height of a tower, the base being 0; of scattered items the n-th from below.
+    /// The block at this height of a tower, the base being 0.
     Level(usize),
     /// The block this far below the top, which is 0.
     FromTop(usize),
@@ -59,9 +57,16 @@ pub enum Place {
     On(Colours),
     /// Right below a block of these colours.
     Under(Colours),
+    /// Right above or right below a block of these colours.
+    Beside(Colours),
     /// Right above one block and right below another of these colours.
     Between(Colours),
+    /// Right above one block and right below another of the same colour as that.
+    BetweenAlike,
 }
+
+/// Of items this near to a corner it is said that they closely touch it.
+pub const NEAR: u8 = 4;
 
 /// A kind of items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,17 +137,24 @@ impl Place {
             Place::Roof => roof,
             Place::Bottom => bottom,
             Place::Corner => (left || right) && (roof || bottom),
-            Place::LeftCorner => left && (roof || bottom),
-            Place::RightCorner => right && (roof || bottom),
+            Place::NearCorner => {
+                let across = item.x.min(BOX - item.right());
+                let down = item.y.min(BOX - item.bottom());
+                across.max(down) <= NEAR
+            }
             Place::BottomRight => right && bottom,
             Place::Level(level) => i == level,
             Place::FromTop(n) => i + n == last,
             Place::Middle => i > 0 && i < last,
             Place::On(colours) => i > 0 && colours.has(colour(i - 1)),
             Place::Under(colours) => i < last && colours.has(colour(i + 1)),
+            Place::Beside(colours) => {
+                (i > 0 && colours.has(colour(i - 1))) || (i < last && colours.has(colour(i + 1)))
+            }
             Place::Between(colours) => {
                 i > 0 && i < last && colours.has(colour(i - 1)) && colours.has(colour(i + 1))
             }
+            Place::BetweenAlike => i > 0 && i < last && colour(i - 1) == colour(i + 1),
         }
     }
 }
@@ -158,8 +170,8 @@ pub enum Clause {
     Palette(Colours),
     /// It has so many colours.
     Variety(Number),
-    /// So many items are of one kind, whatever the colour.
-    Alike(Number, Alike),
+    /// So many of these agree in something.
+    Alike(Number, Alike, Objects),
     /// Blocks of one colour, so many in a row, among these colours.
     Run(usize, Colours),
     /// One of the first and one of the second touch.
@@ -188,14 +200,16 @@ impl Clause {
             Clause::Only(kind) => kind.count(items) == items.len(),
             Clause::Palette(colours) => palette(items) == *colours,
             Clause::Variety(number) => number.holds(palette(items).count()),
-            Clause::Alike(number, alike) => {
+            Clause::Alike(number, alike, kind) => {
                 let same = |a: &Object, b: &Object| match alike {
                     Alike::Colour => a.colour == b.colour,
                     Alike::Shape => a.shape == b.shape,
                     Alike::Size => a.size == b.size,
                 };
-                let count = |a: &Object| items.iter().filter(|b| same(a, b)).count();
-                items.iter().any(|item| number.holds(count(item)))
+                let chosen = (0..items.len()).filter(|&i| kind.matches(items, i));
+                let chosen: Vec<&Object> = chosen.map(|i| &items[i]).collect();
+                let count = |a: &Object| chosen.iter().filter(|b| same(a, b)).count();
+                chosen.iter().any(|item| number.holds(count(item)))
             }
             Clause::Run(length, colours) => items.windows(*length).any(|run| {
                 let colour = run[0].colour;

@@ -28,7 +28,9 @@
 //! An item depends on split, seed and number alone, and its bytes are the same on every platform.
 
 mod draw;
+mod frames;
 mod meaning;
+mod parts;
 mod sample;
 mod scatter;
 mod scene;
@@ -38,12 +40,13 @@ mod words;
 mod write;
 
 pub use draw::{HEIGHT, Picture, WIDTH};
-pub use meaning::{Alike, Clause, Meaning, Number, Objects, Place};
+pub use meaning::{Alike, Clause, Meaning, NEAR, Number, Objects, Place};
 pub use scene::{BOX, Colour, Colours, Kind, MAX_HEIGHT, MAX_ITEMS, Object, Scene, Shape, Size};
 pub use split::Split;
 pub use write::write;
 
 use crate::rng::Rng;
+use frames::Form;
 use words::Words;
 
 /// The orders that the boxes can be drawn in, as NLVR numbers them.
@@ -167,11 +170,10 @@ fn say(rng: &mut Rng) -> (Kind, Meaning, String) {
     } else {
         Kind::Scatter
     };
-    let own: &[towers::Form] = match kind {
+    let forms: &[Form] = match kind {
         Kind::Towers => &towers::FORMS,
         Kind::Scatter => &scatter::FORMS,
     };
-    let forms: Vec<towers::Form> = own.iter().chain(&scatter::OF_BOTH).copied().collect();
     let weights: Vec<usize> = forms.iter().map(|form| form.0).collect();
     let mut words = Words::new(rng);
     let (_, form) = forms[words.rng.weighted(&weights)];

@@ -1,104 +1,462 @@
 //! Sentences about towers.
 
+use super::frames::{self, Condition, Form, Noun, Part, Said};
 use super::meaning::{Clause, Meaning, Number, Objects, Place};
-use super::scene::Colours;
-use super::words::{Amount, Words, plural_of};
+use super::parts;
+use super::scene::{Colour, Colours};
+use super::words::{Amount, Words, capital, has, plural_of, some, things};
 
-type Said = (Meaning, String);
-/// A form of sentences and how often it is used.
-pub(super) type Form = (usize, fn(&mut Words) -> Said);
-
-pub(super) const FORMS: [Form; 14] = [
-    (110, as_base),
-    (130, tower_with_end),
-    (35, count_blocks),
-    (60, block_on),
-    (40, tower_with_on),
-    (40, tower_with_blocks),
-    (30, height),
-    (25, the_tower),
-    (45, colours_of_tower),
-    (20, same_base),
-    (15, every_tower),
-    (15, second_block),
-    (8, between),
-    (10, bases),
+pub(super) const FORMS: [Form; 11] = [
+    (78, as_base),
+    (225, towers),
+    (68, in_boxes),
+    (24, count_blocks),
+    (40, block_on),
+    (18, coloured_tower),
+    (9, same_end),
+    (6, nth_block),
+    (4, between),
+    (8, ends),
+    (6, touching),
 ];
 
-fn has(amount: &Amount, items: Objects) -> Clause {
-    Clause::Has(amount.number, items)
+/// Conditions on towers that are called so.
+const OF_TOWERS: [Part; 13] = [
+    (88, at_end),
+    (20, at_both_ends),
+    (30, stacked_part),
+    (13, together),
+    (10, nth_part),
+    (7, relative_part),
+    (16, parts::counted),
+    (22, parts::number),
+    (9, parts::several),
+    (20, parts::only),
+    (15, parts::variety),
+    (9, parts::single),
+    (6, parts::of_which),
+];
+
+/// Conditions on towers that are called boxes with items.
+const OF_BOXES: [Part; 9] = [
+    (20, on_top),
+    (3, together),
+    (5, parts::counted),
+    (6, parts::number),
+    (12, parts::several),
+    (18, parts::only),
+    (9, parts::variety),
+    (14, parts::of_which),
+    (2, parts::alike),
+];
+
+fn towers(w: &mut Words) -> Said {
+    frames::boxes(w, Noun::Tower, &OF_TOWERS)
 }
 
-fn some(items: Objects) -> Clause {
-    Clause::Has(Number::AtLeast(1), items)
-}
-
-fn high(n: usize) -> Clause {
-    Clause::Has(Number::Exactly(n), Objects::ANY)
-}
-
-/// `with at least two blocks`, and what it says.
-fn of_height(w: &mut Words) -> (Clause, String) {
-    let amount = match w.rng.below(8) {
-        0 | 1 => {
-            let n = 2 + w.rng.below(2);
-            w.at_least(n)
-        }
-        2 => {
-            let n = 2 + w.rng.below(2);
-            w.at_most(n)
-        }
-        3 => {
-            let n = 2 + w.rng.below(2);
-            w.just(n)
-        }
-        _ => {
-            let n = 2 + w.rng.weighted(&[1, 1, 3]);
-            w.plain(n)
-        }
-    };
-    let words = format!("with {} blocks", amount.words);
-    (has(&amount, Objects::ANY), words)
-}
-
-/// How many towers.
-fn towers(w: &mut Words) -> Amount {
-    w.how_many(&[55, 40, 5])
+fn in_boxes(w: &mut Words) -> Said {
+    frames::boxes(w, Noun::Box, &OF_BOXES)
 }
 
 /// `base` or `top`.
 fn end(w: &mut Words) -> (Place, &'static str) {
-    if w.rng.percent(60) {
+    if w.rng.percent(58) {
         (Place::Level(0), "base")
     } else {
         (Place::FromTop(0), "top")
     }
 }
 
+/// `a black block at the base`
+fn at_end(w: &mut Words) -> Condition {
+    let colour = w.a_colour();
+    let (place, end) = end(w);
+    let block = w.item(false);
+    let bottom = end == "base" && w.rng.percent(12);
+    let end = if bottom { "bottom" } else { end };
+    let words = match w.rng.below(14) {
+        0 => format!("a {colour} {end}"),
+        1 => format!("{colour} {end}"),
+        2 => format!("{colour} {block} at the {end}"),
+        3 | 4 => format!("{} {colour} {block} at the {end}", w.n(1)),
+        5 => format!("a {colour} {block} at {end}"),
+        6 => format!("a {colour} {block} on the {end}"),
+        7 => format!("{colour} {block}s at the {end}"),
+        _ => format!("a {colour} {block} at the {end}"),
+    };
+    (vec![some(Objects::of(colour).at(place))], words)
+}
+
+/// `a blue block at the top and a black block at the base`; or the height and one end.
+fn at_both_ends(w: &mut Words) -> Condition {
+    let (first, second) = (w.a_colour(), w.a_colour());
+    let block = w.item(false);
+    let top = some(Objects::of(first).at(Place::FromTop(0)));
+    let base = some(Objects::of(second).at(Place::Level(0)));
+    if w.rng.percent(30) {
+        let words = match w.rng.below(4) {
+            0 => format!("a {second} base and {first} top"),
+            1 => format!("a {first} {block} at the top and a {second} {block} at the base"),
+            2 => format!("a {second} {block} at the base and a {first} {block} at the top"),
+            _ => format!("a {second} base and a {first} top"),
+        };
+        return (vec![top, base], words);
+    }
+    let n = 2 + w.rng.weighted(&[2, 3, 4]);
+    let amount = match w.rng.below(6) {
+        0 => w.at_least(n),
+        1 | 2 => w.just(n),
+        _ => w.plain(n),
+    };
+    let blocks = w.item(true);
+    let (clause, end, colour) = if w.rng.coin() {
+        (top, "top", first)
+    } else {
+        (base, "base", second)
+    };
+    let height = has(&amount, Objects::ANY);
+    let number = &amount.words;
+    match w.rng.below(8) {
+        0 => (
+            vec![height, clause],
+            format!("{number} {blocks} and the {end} block is {colour}"),
+        ),
+        1 => (
+            vec![height, clause],
+            format!("{number} {blocks} where the {end} is {colour}"),
+        ),
+        2 | 3 => {
+            let none = Number::Exactly(0);
+            let place = if end == "top" {
+                Place::FromTop(0)
+            } else {
+                Place::Level(0)
+            };
+            (
+                vec![height, Clause::Has(none, Objects::of(colour).at(place))],
+                format!("{number} {blocks} not having a {colour} {block} at {end}"),
+            )
+        }
+        4 => (
+            vec![
+                height,
+                some(Objects::of(first).at(Place::FromTop(0))),
+                some(Objects::of(second).at(Place::Level(0))),
+            ],
+            format!("{number} {blocks} where the base is {second} and the top is {first}"),
+        ),
+        5 | 6 => (
+            vec![height, clause],
+            format!("{number} {blocks} having a {colour} {block} at the {end}"),
+        ),
+        _ => (
+            vec![height, clause],
+            format!("{number} {blocks} with a {colour} {block} at the {end}"),
+        ),
+    }
+}
+
+/// Two colours, of which the first is right above or below the second.
+fn stacked(w: &mut Words) -> (Objects, String) {
+    let (first, second) = (w.a_colour(), w.a_colour());
+    let a = w.pick(&["a", "a", "a", "a", "a", "the", ""]);
+    let below = w.rng.percent(13);
+    let word = if below {
+        w.pick(&["below", "bellow", "under"])
+    } else {
+        w.pick(&[
+            "on",
+            "on",
+            "on",
+            "above",
+            "above",
+            "above",
+            "over",
+            "over",
+            "on top of",
+        ])
+    };
+    let near = Colours::one(second);
+    let place = if below {
+        Place::Under(near)
+    } else {
+        Place::On(near)
+    };
+    let block = w.item(false);
+    (
+        Objects::of(first).at(place),
+        format!("{first} {block} {word} {a} {second} {block}"),
+    )
+}
+
+/// `a black block over a yellow block`, of a tower of any height or one.
+fn stacked_part(w: &mut Words) -> Condition {
+    let (kind, words) = stacked(w);
+    let clause = some(kind);
+    match w.rng.below(10) {
+        0 | 1 => {
+            let n = 2 + w.rng.weighted(&[1, 2, 3]);
+            let having = w.pick(&["having", "with"]);
+            (
+                vec![things(n), clause],
+                format!("{} {} {having} a {words}", w.n(n), w.item(true)),
+            )
+        }
+        2 => {
+            let colour = w.a_colour();
+            let (place, end) = end(w);
+            (
+                vec![clause, some(Objects::of(colour).at(place))],
+                format!("a {words} and a {colour} {} at the {end}", w.item(false)),
+            )
+        }
+        _ => (vec![clause], format!("a {words}")),
+    }
+}
+
+/// `2 blue blocks stacked together`
+fn together(w: &mut Words) -> Condition {
+    let colour = w.a_colour();
+    let any = w.rng.percent(15);
+    let n = if w.rng.percent(85) { 2 } else { 3 };
+    let least = if w.rng.percent(20) { "at least " } else { "" };
+    let blocks = w.item(true);
+    let number = w.n(n);
+    let how = match w.item {
+        "block" => w.pick(&[
+            "stacked together",
+            "stacked together",
+            "attached with each other",
+        ]),
+        _ => "touching each other",
+    };
+    if any {
+        let spelled = w.colour;
+        return (
+            vec![Clause::Run(n, Colours::ANY)],
+            format!("{least}{number} {blocks} {how} of the same {spelled}"),
+        );
+    }
+    (
+        vec![Clause::Run(n, Colours::one(colour))],
+        format!("{least}{number} {colour} {blocks} {how}"),
+    )
+}
+
+/// `a black block as a middle block`
+fn nth_part(w: &mut Words) -> Condition {
+    let colour = w.a_colour();
+    let block = w.item(false);
+    let n = match w.rng.below(4) {
+        0 => Some(3),
+        1 => Some(4),
+        _ => None,
+    };
+    let (place, words) = match w.rng.below(6) {
+        0 | 1 if n == Some(3) => (
+            Place::Middle,
+            match w.rng.below(2) {
+                0 => format!("a {colour} {block} as a middle block"),
+                _ => format!("a {colour} {block} in the middle"),
+            },
+        ),
+        0 | 1 => (
+            Place::FromTop(1),
+            format!("a {colour} {block} below the top block"),
+        ),
+        2 => (Place::Level(1), format!("{colour} second block")),
+        3 => (
+            Place::Level(1),
+            format!("a {colour} {block} as the second level"),
+        ),
+        4 => (
+            Place::Level(1),
+            format!("a {colour} {block} above the base"),
+        ),
+        _ => (Place::Middle, format!("a {colour} {block} in the middle")),
+    };
+    let clause = some(Objects::of(colour).at(place));
+    match n {
+        Some(n) => {
+            let having = w.pick(&["having", "with"]);
+            (
+                vec![things(n), clause],
+                format!("{} {} {having} {words}", w.n(n), w.item(true)),
+            )
+        }
+        None => (vec![clause], words),
+    }
+}
+
+/// `exactly one blue block which is at the top`, `three blocks of black color`
+fn relative_part(w: &mut Words) -> Condition {
+    let colour = w.a_colour();
+    let spelled = w.colour;
+    match w.rng.below(4) {
+        0 => {
+            let (place, end) = end(w);
+            let one = w.just(1);
+            (
+                vec![
+                    has(&one, Objects::of(colour)),
+                    some(Objects::of(colour).at(place)),
+                ],
+                format!(
+                    "{} {colour} {} which is at the {end}",
+                    one.words,
+                    w.item(false)
+                ),
+            )
+        }
+        1 => {
+            let n = 2 + w.rng.below(2);
+            let number = w.just(n);
+            (
+                vec![things(n), Clause::Only(Objects::of(colour))],
+                format!(
+                    "{} {} which are of {colour} {spelled}",
+                    number.words,
+                    w.item(true)
+                ),
+            )
+        }
+        2 => {
+            let around = w.a_colour();
+            let kind = Objects::of(colour).at(Place::Between(Colours::one(around)));
+            (
+                vec![some(kind)],
+                format!("a {colour} {0} between two {around} {0}s", w.item(false)),
+            )
+        }
+        _ => {
+            let block = w.item(false);
+            (
+                vec![some(Objects::of(colour).at(Place::BetweenAlike))],
+                match w.rng.below(2) {
+                    0 => format!("a {colour} {block} between two {block}s of the same {spelled}"),
+                    _ => format!("a {colour} {block} in between two {block}s of same {spelled}"),
+                },
+            )
+        }
+    }
+}
+
+/// `3 items and a black item on top`
+fn on_top(w: &mut Words) -> Condition {
+    let (first, second) = (w.a_colour(), w.a_colour());
+    let item = match w.rng.below(5) {
+        0 => "square",
+        1 => "one",
+        _ => "item",
+    };
+    let top = some(Objects::of(first).at(Place::FromTop(0)));
+    let base = some(Objects::of(first).at(Place::Level(0)));
+    match w.rng.below(12) {
+        0..=2 => {
+            let n = 2 + w.rng.below(3);
+            let amount = match w.rng.below(3) {
+                0 => w.at_least(n),
+                _ => w.plain(n),
+            };
+            (
+                vec![has(&amount, Objects::ANY), top],
+                format!(
+                    "{} {} and a {first} {item} on top",
+                    amount.words,
+                    w.item(true)
+                ),
+            )
+        }
+        3 => (
+            vec![top, some(Objects::of(second).at(Place::FromTop(1)))],
+            format!("a {first} item on top and a {second} {item} right beneath it"),
+        ),
+        4 | 5 => {
+            let how = w.pick(&["", "right ", "directly "]);
+            (
+                vec![base, some(Objects::of(second).at(Place::Level(1)))],
+                format!("a {first} item touching the wall and a {second} {item} {how}on top of it"),
+            )
+        }
+        6 => (vec![base], format!("a {first} item touching the wall")),
+        7 => {
+            // the base and two more
+            let number = Number::AtMost(3);
+            (
+                vec![base, Clause::Has(number, Objects::ANY)],
+                format!(
+                    "a {first} item touching the wall and {} items at most on top of it",
+                    w.n(2)
+                ),
+            )
+        }
+        8 => {
+            let n = 3 + w.rng.below(2);
+            (
+                vec![things(n), some(Objects::of(first).at(Place::FromTop(1)))],
+                format!(
+                    "{} items and a {first} item beneath the item on top",
+                    w.n(n)
+                ),
+            )
+        }
+        9 => (
+            vec![some(Objects::of(first).at(Place::BetweenAlike))],
+            format!("a {first} item between two items of the same {}", w.colour),
+        ),
+        10 => {
+            let n = 2 + w.rng.below(2);
+            (
+                vec![base, Clause::Variety(Number::Exactly(n))],
+                format!(
+                    "items of {} different {}s and a {first} {item} touching the wall",
+                    w.n(n),
+                    w.colour
+                ),
+            )
+        }
+        _ => (vec![top], format!("a {first} item on top")),
+    }
+}
+
+/// How many towers.
+fn how_many(w: &mut Words) -> Amount {
+    w.how_many(&[55, 40, 5])
+}
+
 /// `There is a black block as the base of a tower with four blocks.`
 fn as_base(w: &mut Words) -> Said {
-    let (amount, colour) = (towers(w), w.a_colour());
+    let (amount, colour) = (how_many(w), w.a_colour());
     let (place, end) = end(w);
     let kind = Objects::of(colour).at(place);
     if w.rng.percent(10) {
         // how many towers, not blocks
-        let there = w.there(&amount);
-        let said = towers_of(w);
-        let tower = plural_of("tower", said.plural);
-        let _ = (amount, there);
+        let n = 1 + w.rng.below(2);
+        let towers = match w.rng.below(3) {
+            0 => w.at_least(n),
+            1 => w.just(n),
+            _ => w.plain(2),
+        };
+        let tower = plural_of("tower", towers.plural);
         return (
-            Meaning::Boxes(said.number, vec![some(kind)]),
+            Meaning::Boxes(towers.number, vec![some(kind)]),
             format!(
                 "There is a {colour} block as the {end} of {} {tower}",
-                said.words
+                towers.words
             ),
         );
     }
     let (mut within, mut suffix) = (Vec::new(), String::new());
     if w.rng.percent(55) {
-        let (clause, words) = of_height(w);
-        within.push(clause);
-        suffix = words;
+        let n = 2 + w.rng.weighted(&[3, 3, 4]);
+        let height = match w.rng.below(8) {
+            0 | 1 => w.at_least(n.min(3)),
+            2 => w.at_most(n.min(3)),
+            3 => w.just(n),
+            _ => w.plain(n),
+        };
+        within.push(has(&height, Objects::ANY));
+        suffix = format!("with {} blocks", height.words);
     } else if w.rng.percent(6) {
         let (a, b) = w.two_colours();
         within.push(Clause::Palette(Colours::one(a).and(Colours::one(b))));
@@ -114,393 +472,120 @@ fn as_base(w: &mut Words) -> Said {
     )
 }
 
-/// `at least two`, `exactly one`, `two`.
-fn towers_of(w: &mut Words) -> Amount {
-    let n = 1 + w.rng.below(2);
-    match w.rng.below(3) {
-        0 => w.at_least(n),
-        1 => w.just(n),
-        _ => w.plain(2),
-    }
-}
-
-/// `There is exactly one tower with a black block at the base`
-fn tower_with_end(w: &mut Words) -> Said {
-    let colour = w.a_colour();
-    let (place, end) = end(w);
-    let end = if end == "base" && w.rng.percent(12) {
-        "bottom"
-    } else {
-        end
-    };
-    let kind = Objects::of(colour).at(place);
-    let mut clauses = vec![some(kind)];
-    let mut with = match w.rng.below(12) {
-        0 => format!("with a {colour} {end}"),
-        1 => format!("with {colour} {end}"),
-        2 => format!("with {colour} block at the {end}"),
-        3 => format!("with {} {colour} block at the {end}", w.n(1)),
-        4 => format!("which has a {colour} block at the {end}"),
-        5 => format!("that has a {colour} block at the {end}"),
-        6 => format!("with a {colour} block at {end}"),
-        7 => format!("with a {colour} block on the {end}"),
-        _ => format!("with a {colour} block at the {end}"),
-    };
-    if w.rng.percent(8) {
-        let (other, opposite) = match place {
-            Place::Level(0) => (Place::FromTop(0), "top"),
-            _ => (Place::Level(0), "base"),
-        };
-        let second = w.a_colour();
-        with = format!("{with} and a {second} block at the {opposite}");
-        clauses.push(some(Objects::of(second).at(other)));
-    }
-    if w.rng.percent(8) {
-        let n = 2 + w.rng.below(3);
-        let how = w.pick(&["", "exactly "]);
-        with = format!("with {how}{} blocks {with}", w.n(n));
-        clauses.insert(0, high(n));
-    }
-    if w.rng.percent(10) {
-        let intro = w.pick(&[
-            "One tower",
-            "One of the towers",
-            "One of the tower",
-            "One of the three towers",
-        ]);
-        let with = with.replacen("with a", "has a", 1);
-        return (
-            Meaning::Boxes(Number::Exactly(1), clauses),
-            format!("{intro} {with}"),
-        );
-    }
-    let amount = towers(w);
-    let tower = plural_of("tower", amount.plural);
-    (
-        Meaning::Boxes(amount.number, clauses),
-        format!("{} {tower} {with}", w.there(&amount)),
-    )
-}
-
 /// `There are 3 yellow blocks`
 fn count_blocks(w: &mut Words) -> Said {
-    let n = 1 + w.rng.weighted(&[1, 3, 3, 2, 1]);
-    let amount = match w.rng.below(6) {
+    w.item = w.pick(&["block", "block", "block", "item"]);
+    let n = 1 + w.rng.weighted(&[2, 4, 4, 2, 2]);
+    let amount = match w.rng.below(7) {
         0 => w.at_least(n),
         1 => w.just(n),
         _ => w.plain(n),
     };
-    let colour = w.a_colour();
-    let block = plural_of("block", amount.plural);
-    let kind = Objects::of(colour);
+    let kind = Objects::of(w.a_colour());
+    let phrase = w.phrase(&amount, &kind);
+    let are = if amount.plural { "are" } else { "is" };
     (
         Meaning::Objects(amount.number, kind, Vec::new()),
-        format!("{} {colour} {block}", w.there(&amount)),
-    )
-}
-
-/// Two colours, of which the first is right above or below the second.
-fn stacked(w: &mut Words) -> (Objects, String) {
-    let (first, second) = (w.a_colour(), w.a_colour());
-    let a = w.pick(&["a", "a", "a", "the"]);
-    let below = w.rng.percent(12);
-    let word = if below {
-        w.pick(&["below", "bellow", "under"])
-    } else {
-        w.pick(&["on", "on", "above", "above", "over", "on top of"])
-    };
-    let near = Colours::one(second);
-    let place = if below {
-        Place::Under(near)
-    } else {
-        Place::On(near)
-    };
-    (
-        Objects::of(first).at(place),
-        format!("{first} block {word} {a} {second} block"),
+        format!("There {are} {phrase}"),
     )
 }
 
 /// `There is a black block on a blue block.`
 fn block_on(w: &mut Words) -> Said {
+    w.item = "block";
     let (kind, words) = stacked(w);
     let amount = match w.rng.below(10) {
         0..=7 => w.some(),
         8 => w.just(1),
-        _ => Amount {
-            number: Number::Exactly(0),
-            words: "no".to_owned(),
-            plural: false,
-        },
+        _ => w.no(),
     };
+    if w.rng.percent(5) {
+        let colour = w.a_colour();
+        let how = w.pick(&[
+            "attached with each other",
+            "touching each other",
+            "stacked together",
+        ]);
+        return (
+            Meaning::Boxes(
+                Number::AtLeast(1),
+                vec![Clause::Run(2, Colours::one(colour))],
+            ),
+            format!("There are {} {colour} blocks {how}", w.n(2)),
+        );
+    }
     let sentence = format!("{} {words}", w.there(&amount));
     (Meaning::Objects(amount.number, kind, Vec::new()), sentence)
 }
 
-/// `there are two towers with a black block over a yellow block`
-fn tower_with_on(w: &mut Words) -> Said {
-    let (kind, words) = stacked(w);
-    let mut clauses = vec![some(kind)];
-    if w.rng.percent(20) {
-        let n = 2 + w.rng.weighted(&[1, 2, 3]);
-        clauses.insert(0, high(n));
-        let intro = w.pick(&["There is a tower", "The tower", "One of the tower"]);
-        let has = if intro == "There is a tower" {
-            "having"
-        } else {
-            "has"
-        };
-        return (
-            Meaning::Boxes(Number::AtLeast(1), clauses),
-            format!("{intro} with {} blocks {has} a {words}", w.n(n)),
-        );
-    }
-    if w.rng.percent(12) {
-        let intro = w.pick(&["One of the tower", "One of the towers", "One tower"]);
-        return (
-            Meaning::Boxes(Number::Exactly(1), clauses),
-            format!("{intro} has a {words}"),
-        );
-    }
-    let amount = towers(w);
-    let tower = plural_of("tower", amount.plural);
-    let with = if amount.plural {
-        w.pick(&["with", "with", "which have"])
-    } else {
-        w.pick(&["with", "with", "which has"])
-    };
-    (
-        Meaning::Boxes(amount.number, clauses),
-        format!("{} {tower} {with} a {words}", w.there(&amount)),
-    )
-}
-
-/// `There is 1 tower with 2 blue blocks stacked together`
-fn tower_with_blocks(w: &mut Words) -> Said {
-    let amount = towers(w);
-    let tower = plural_of("tower", amount.plural);
+/// `There is a blue tower with exactly two blocks.`
+fn coloured_tower(w: &mut Words) -> Said {
     let colour = w.a_colour();
-    let (clauses, words) = match w.rng.below(8) {
-        0 | 1 => {
-            let how = w.pick(&[
-                "stacked together",
-                "stacked together",
-                "attached with each other",
-            ]);
-            (
-                vec![Clause::Run(2, Colours::one(colour))],
-                format!("{} {colour} blocks {how}", w.n(2)),
-            )
-        }
-        2 | 3 => {
-            let second = w.a_colour();
-            let (first, next) = (w.plain(1), w.plain(1));
-            if second == colour {
-                let two = w.just(2);
-                (
-                    vec![has(&two, Objects::of(colour))],
-                    format!("{} {colour} blocks", two.words),
-                )
-            } else {
-                let n = 1 + w.rng.below(2);
-                let first = if n == 1 { first } else { w.plain(n) };
-                let block = plural_of("block", first.plural);
-                (
-                    vec![
-                        has(&first, Objects::of(colour)),
-                        has(&next, Objects::of(second)),
-                    ],
-                    format!(
-                        "{} {colour} {block} and {} {second} block",
-                        first.words, next.words
-                    ),
-                )
-            }
-        }
-        _ => {
-            let n = 1 + w.rng.weighted(&[3, 4, 1]);
-            let number = match w.rng.below(4) {
-                0 => w.at_least(n),
-                1 => w.just(n),
-                _ => w.plain(n),
-            };
-            let block = plural_of("block", number.plural);
-            (
-                vec![has(&number, Objects::of(colour))],
-                format!("{} {colour} {block}", number.words),
-            )
-        }
-    };
-    if w.rng.percent(12) {
-        let verb = w.pick(&["has", "contains"]);
+    let clause = Clause::Only(Objects::of(colour));
+    if w.rng.percent(25) {
+        let who = w.pick(&["One of the three towers", "One of the towers", "One tower"]);
         return (
-            Meaning::Boxes(Number::Exactly(1), clauses),
-            format!("One tower {verb} {words}"),
+            Meaning::Boxes(Number::Exactly(1), vec![clause]),
+            format!("{who} is {colour}"),
         );
     }
-    let with = w.pick(&[
-        "with",
-        "with",
-        "with",
-        "that contains",
-        "which has",
-        "that has",
-    ]);
-    (
-        Meaning::Boxes(amount.number, clauses),
-        format!("{} {tower} {with} {words}", w.there(&amount)),
-    )
-}
-
-/// `There is a tower with exactly two blocks.`
-fn height(w: &mut Words) -> Said {
-    let n = 1 + w.rng.weighted(&[3, 3, 3, 4]);
-    let amount = towers(w);
-    let tower = plural_of("tower", amount.plural);
-    let block = plural_of("block", n > 1);
-    if w.rng.percent(12) && n > 1 {
-        return (
-            Meaning::Boxes(amount.number, vec![high(n)]),
-            format!("{} {} blocks {tower}", w.there(&amount), w.n(n)),
-        );
-    }
-    let number = match w.rng.below(5) {
-        0 => w.at_least(n.clamp(2, 4)),
-        1 => w.plain(n),
-        _ => w.just(n),
-    };
-    let block = if number.plural {
-        "blocks".to_owned()
-    } else {
-        block
-    };
-    let (mut clauses, mut words) = (
-        vec![has(&number, Objects::ANY)],
-        format!("{} {block}", number.words),
-    );
-    if number.number == Number::Exactly(1) {
-        words = match w.rng.below(4) {
-            0 => "a single block".to_owned(),
-            _ => words,
-        };
-        if w.rng.percent(30) {
-            let colour = w.a_colour();
-            words = match w.rng.below(3) {
-                0 => format!("{words} which is of {colour} {}", w.colour),
-                1 => format!("{words} and the {} is {colour}", w.colour),
-                _ => format!("{words} that is {colour}"),
-            };
-            clauses.push(Clause::Only(Objects::of(colour)));
-        }
-    } else if number.plural && w.rng.percent(12) && amount.plural {
-        words = format!("{words} each");
-    }
-    let with = if amount.plural {
-        w.pick(&["with", "with", "that have"])
-    } else {
-        w.pick(&["with", "with", "with", "that has", "which has"])
-    };
-    (
-        Meaning::Boxes(amount.number, clauses),
-        format!("{} {tower} {with} {words}", w.there(&amount)),
-    )
-}
-
-/// `the tower with four blocks has a blue block at the top`
-fn the_tower(w: &mut Words) -> Said {
-    let n = 2 + w.rng.weighted(&[1, 3, 4]);
-    let colour = w.a_colour();
-    let how = w.pick(&["", "", "exactly "]);
-    let (place, words) = match w.rng.below(6) {
-        0 | 1 => (Place::Level(0), "at the base"),
-        2 | 3 => (Place::FromTop(0), "at the top"),
-        4 if n == 3 => (Place::Level(1), "as a middle block"),
-        _ => (Place::FromTop(1), "below the top block"),
-    };
-    let clause = some(Objects::of(colour).at(place));
-    let with = format!("with {how}{} blocks", w.n(n));
-    let sentence = match w.rng.below(6) {
-        0 => format!("There is a tower {with} having a {colour} block {words}"),
-        1 => format!("One of the tower {with} has a {colour} block {words}"),
-        2 => format!("There is a tower {with} with a {colour} block {words}"),
-        _ => format!("The tower {with} has a {colour} block {words}"),
-    };
-    (
-        Meaning::Boxes(Number::AtLeast(1), vec![high(n), clause]),
-        sentence,
-    )
-}
-
-/// `There is a tower with only blue and black blocks.`
-fn colours_of_tower(w: &mut Words) -> Said {
-    let amount = towers(w);
-    let tower = plural_of("tower", amount.plural);
-    let there = w.there(&amount);
-    let colour = w.a_colour();
-    let spelled = w.colour;
-    let with = if amount.plural {
-        "with"
-    } else {
-        w.pick(&["with", "which has", "that has"])
-    };
-    let (clauses, sentence) = match w.rng.below(10) {
-        0..=2 => {
-            let mut clauses = vec![Clause::Only(Objects::of(colour))];
-            let mut sentence = format!("{there} {colour} {tower}");
-            if w.rng.percent(50) {
-                let n = 1 + w.rng.below(3);
-                let number = match w.rng.below(3) {
-                    0 if n > 1 => w.at_least(n),
-                    _ => w.just(n),
+    let n = 2 + w.rng.below(3);
+    if w.rng.percent(30) {
+        // a tower by its height
+        let amount = how_many(w);
+        let tower = plural_of("tower", amount.plural);
+        let there = format!("{} {} blocks {tower}", w.there(&amount), w.n(n));
+        let spelled = w.colour;
+        let (clauses, rest) = match w.rng.below(5) {
+            0 | 1 => (Vec::new(), String::new()),
+            2 => {
+                let rest = match w.rng.below(2) {
+                    0 => format!("and only {} {spelled}", w.n(1)),
+                    _ => format!("that has a single {spelled}"),
                 };
-                let block = plural_of("block", number.plural);
-                sentence = format!("{sentence} {with} {} {block}", number.words);
-                clauses.push(has(&number, Objects::ANY));
+                (vec![Clause::Variety(Number::Exactly(1))], rest)
             }
-            (clauses, sentence)
-        }
-        3 | 4 => (
-            vec![Clause::Only(Objects::of(colour))],
-            match w.rng.below(2) {
-                0 => format!("{there} {tower} {with} only {colour} blocks"),
-                _ => format!("{there} {tower} {with} only {colour} {spelled} blocks"),
-            },
-        ),
-        5 | 6 => {
-            let (a, b) = w.two_colours();
-            (
-                vec![Clause::Palette(Colours::one(a).and(Colours::one(b)))],
-                format!("{there} {tower} {with} only {a} and {b} blocks"),
-            )
-        }
-        7 => (
-            vec![Clause::Variety(Number::Exactly(1))],
-            match w.rng.below(2) {
-                0 => format!("{there} {tower} {with} only one {spelled}"),
-                _ => format!("{there} {tower} {with} a single {spelled}"),
-            },
-        ),
-        _ => {
-            let n = 2 + w.rng.below(2);
-            let mut clauses = vec![Clause::Variety(Number::Exactly(n))];
-            let mut sentence = match w.rng.below(3) {
-                0 if n == 3 => format!("blocks of all {} {spelled}s", w.n(n)),
-                1 => format!("blocks of {} {spelled}s", w.n(n)),
-                _ => format!("blocks of {} different {spelled}s", w.n(n)),
-            };
-            if w.rng.percent(40) {
-                let m = n + w.rng.below(5 - n);
-                clauses.push(high(m));
-                sentence = format!("{} blocks having {sentence}", w.n(m));
+            3 => {
+                let (a, b) = w.two_colours();
+                (
+                    vec![Clause::Palette(Colours::one(a).and(Colours::one(b)))],
+                    format!("and the {spelled} is {a} and {b}"),
+                )
             }
-            (clauses, format!("{there} {tower} with {sentence}"))
-        }
-    };
+            _ => {
+                let (place, end) = end(w);
+                (
+                    vec![some(Objects::of(colour).at(place))],
+                    format!("that the {end} is {colour}"),
+                )
+            }
+        };
+        let clauses = [vec![things(n)], clauses].concat();
+        return (
+            Meaning::Boxes(amount.number, clauses),
+            format!("{there} {rest}"),
+        );
+    }
+    let amount = how_many(w);
+    let tower = plural_of("tower", amount.plural);
+    let mut clauses = vec![clause];
+    let mut sentence = format!("{} {colour} {tower}", w.there(&amount));
+    if w.rng.percent(55) {
+        let n = 1 + w.rng.below(3);
+        let height = match w.rng.below(3) {
+            0 if n > 1 => w.at_least(n),
+            _ => w.just(n),
+        };
+        let block = plural_of("block", height.plural);
+        let with = w.pick(&["with", "with", "that has"]);
+        sentence = format!("{sentence} {with} {} {block}", height.words);
+        clauses.push(has(&height, Objects::ANY));
+    }
     (Meaning::Boxes(amount.number, clauses), sentence)
 }
 
 /// `There are only two towers that has the same base color.`
-fn same_base(w: &mut Words) -> Said {
+fn same_end(w: &mut Words) -> Said {
     let (place, end) = end(w);
     let spelled = w.colour;
     let mut kind = Objects::ANY.at(place);
@@ -509,67 +594,27 @@ fn same_base(w: &mut Words) -> Said {
         1 => w.at_least(2),
         _ => w.plain(2),
     };
-    let mut sentence = match w.rng.below(4) {
-        0 => format!(
-            "{} towers with block of same {spelled} at {end}",
-            w.there(&amount)
-        ),
-        1 => format!(
-            "{} towers that have the same {end} {spelled}",
-            w.there(&amount)
-        ),
-        2 => format!(
-            "{} towers that has the same {end} {spelled}",
-            w.there(&amount)
-        ),
-        _ => format!(
+    let there = w.there(&amount);
+    let mut sentence = match w.rng.below(5) {
+        0 => format!("{there} towers with block of same {spelled} at {end}"),
+        1 => format!("{there} towers that have the same {end} {spelled}"),
+        2 => format!("{there} towers that has the same {end} {spelled}"),
+        3 => format!("{there} towers with the same {end} {spelled}"),
+        _ => capital(&format!(
             "{} of the three towers has the same {end} {spelled}",
             amount.words
-        ),
+        )),
     };
     if w.rng.percent(15) {
         let colour = w.a_colour();
         kind.colours = Colours::but(colour);
         sentence = format!("{sentence} that is not {colour}");
     }
-    (Meaning::Shared(amount.number, kind), capital(&sentence))
-}
-
-/// `There is at least 1 black block in each tower`
-fn every_tower(w: &mut Words) -> Said {
-    let colour = w.a_colour();
-    let kind = Objects::of(colour);
-    let (clause, sentence) = match w.rng.below(6) {
-        0 => {
-            let amount = w.at_least(1);
-            (
-                has(&amount, kind),
-                format!("There is {} {colour} block in each tower", amount.words),
-            )
-        }
-        1 => (some(kind), format!("All the towers have a {colour} block")),
-        2 => (some(kind), format!("All the towers has a {colour} block")),
-        3 => {
-            let amount = w.exactly(1);
-            (
-                has(&amount, kind),
-                format!("Each tower has {} {colour} block", amount.words),
-            )
-        }
-        _ => {
-            let (place, end) = end(w);
-            let who = w.pick(&["All the towers have", "All towers have", "Each tower has"]);
-            (
-                some(kind.at(place)),
-                format!("{who} a {colour} block at the {end}"),
-            )
-        }
-    };
-    (Meaning::Boxes(Number::Exactly(3), vec![clause]), sentence)
+    (Meaning::Shared(amount.number, kind), sentence)
 }
 
 /// `The second block from the base of a tower is black.`
-fn second_block(w: &mut Words) -> Said {
+fn nth_block(w: &mut Words) -> Said {
     let colour = w.a_colour();
     let level = 1 + w.rng.weighted(&[3, 1]);
     let nth = ["second", "third"][level - 1];
@@ -592,16 +637,14 @@ fn second_block(w: &mut Words) -> Said {
             format!("There is a tower with {colour} {nth} block"),
         ),
         _ => {
-            let amount = towers(w);
+            let amount = how_many(w);
             let tower = plural_of("tower", amount.plural);
             let block = plural_of("block", amount.plural);
             let a = if amount.plural { "" } else { "a " };
+            let there = w.there(&amount);
             (
                 amount.number,
-                format!(
-                    "{} {tower} with {a}{colour} {block} as the {nth} level",
-                    w.there(&amount)
-                ),
+                format!("{there} {tower} with {a}{colour} {block} as the {nth} level"),
             )
         }
     };
@@ -612,25 +655,37 @@ fn second_block(w: &mut Words) -> Said {
 fn between(w: &mut Words) -> Said {
     let (colour, around) = (w.a_colour(), w.a_colour());
     let amount = w.some();
-    let words = match w.rng.below(3) {
-        0 => format!("between a {around} blocks"),
-        1 => format!("between two {around} blocks"),
-        _ => format!("in between two {around} blocks"),
+    let (place, words) = match w.rng.below(4) {
+        0 => (
+            Place::Between(Colours::one(around)),
+            format!("between a {around} blocks"),
+        ),
+        1 => (
+            Place::Between(Colours::one(around)),
+            format!("in between two {around} blocks"),
+        ),
+        2 => (
+            Place::Between(Colours::but(around)),
+            format!("that is between the two blocks that is not {around}"),
+        ),
+        _ => (
+            Place::Between(Colours::one(around)),
+            format!("between two {around} blocks"),
+        ),
     };
-    let kind = Objects::of(colour).at(Place::Between(Colours::one(around)));
     (
-        Meaning::Objects(amount.number, kind, Vec::new()),
+        Meaning::Objects(amount.number, Objects::of(colour).at(place), Vec::new()),
         format!("{} {colour} block {words}", w.there(&amount)),
     )
 }
 
 /// `The base of the three towers are two blue and one yellow.`
-fn bases(w: &mut Words) -> Said {
+fn ends(w: &mut Words) -> Said {
     let (a, b) = w.two_colours();
     let (place, end) = end(w);
-    let of = |colour| vec![some(Objects::of(colour).at(place))];
+    let of = |colour: Colour| vec![some(Objects::of(colour).at(place))];
     let exactly = |n, colour| Meaning::Boxes(Number::Exactly(n), of(colour));
-    match w.rng.below(3) {
+    match w.rng.below(6) {
         0 => {
             let both = Objects {
                 colours: Colours::one(a).and(Colours::one(b)),
@@ -645,14 +700,32 @@ fn bases(w: &mut Words) -> Said {
                 format!("The {end}s of the towers are {a} and {b} only"),
             )
         }
-        1 => (
-            Meaning::All(vec![exactly(2, a), exactly(1, b)]),
-            format!(
-                "The {end} of the three towers are {} {a} and {} {b}",
-                w.n(2),
-                w.n(1)
-            ),
-        ),
+        1 => {
+            let blocks = w.pick(&["", "blocks"]);
+            let (two, one) = (w.n(2), w.n(1));
+            (
+                Meaning::All(vec![exactly(2, a), exactly(1, b)]),
+                format!("The {end} of the three towers are {two} {a} and {one} {b} {blocks}"),
+            )
+        }
+        2 => {
+            let n = 2 + w.rng.below(3);
+            let clauses = [vec![things(n)], of(a)].concat();
+            (
+                Meaning::Boxes(Number::AtLeast(1), clauses),
+                format!("The {end} of a {} blocks tower is {a}", w.n(n)),
+            )
+        }
+        3 => {
+            let item = w.pick(&["item", "block"]);
+            (
+                Meaning::Boxes(
+                    Number::AtLeast(1),
+                    vec![some(Objects::of(a).at(Place::FromTop(0)))],
+                ),
+                format!("The {a} {item} is on top"),
+            )
+        }
         _ => {
             let n = 1 + w.rng.below(2);
             let verb = w.pick(&["has", "have"]);
@@ -665,10 +738,24 @@ fn bases(w: &mut Words) -> Said {
     }
 }
 
-pub(super) fn capital(sentence: &str) -> String {
-    let mut letters = sentence.chars();
-    match letters.next() {
-        Some(first) => first.to_ascii_uppercase().to_string() + letters.as_str(),
-        None => String::new(),
+/// `There are exactly 2 yellow items touching the wall.`: the blocks at the base.
+fn touching(w: &mut Words) -> Said {
+    let kind = Objects::of(w.a_colour()).at(Place::Wall);
+    w.item = "item";
+    let amount = how_many(w);
+    let phrase = w.phrase(&amount, &kind);
+    let are = if amount.plural { "are" } else { "is" };
+    match w.rng.below(5) {
+        0 => {
+            let noun = w.noun(&kind, false);
+            (
+                Meaning::Objects(Number::AtLeast(1), kind, Vec::new()),
+                format!("The {noun} is touching the wall"),
+            )
+        }
+        _ => (
+            Meaning::Objects(amount.number, kind, Vec::new()),
+            format!("There {are} {phrase} touching the wall"),
+        ),
     }
 }

@@ -1,6 +1,6 @@
 //! Wording: the choices that a sentence makes once and keeps, and the phrases that all forms share.
 
-use super::meaning::{Number, Objects};
+use super::meaning::{Clause, Number, Objects};
 use super::scene::{Colour, Shape, Size};
 use crate::rng::Rng;
 
@@ -8,13 +8,28 @@ const NUMBERS: [&str; 10] = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 ];
 
+/// A condition that so many of these are in a box.
+pub(super) fn has(amount: &Amount, kind: Objects) -> Clause {
+    Clause::Has(amount.number, kind)
+}
+
+/// A condition that there is one of these in a box.
+pub(super) fn some(kind: Objects) -> Clause {
+    Clause::Has(Number::AtLeast(1), kind)
+}
+
+/// A condition that there are so many things in a box.
+pub(super) fn things(n: usize) -> Clause {
+    Clause::Has(Number::Exactly(n), Objects::ANY)
+}
+
 /// How one sentence is worded.
 pub(super) struct Words<'a> {
     pub(super) rng: &'a mut Rng,
     /// Numbers as digits.
     digits: bool,
-    /// `item` or `object`.
-    item: &'static str,
+    /// `item`, `object` or `block`.
+    pub(super) item: &'static str,
     /// `color` or `colour`.
     pub(super) colour: &'static str,
 }
@@ -27,9 +42,16 @@ pub(super) struct Amount {
     pub(super) plural: bool,
 }
 
+impl Amount {
+    fn singular(mut self) -> Amount {
+        self.plural = false;
+        self
+    }
+}
+
 impl<'a> Words<'a> {
     pub(super) fn new(rng: &'a mut Rng) -> Self {
-        let digits = rng.percent(45);
+        let digits = rng.percent(36);
         let item = if rng.percent(75) { "item" } else { "object" };
         let colour = if rng.percent(75) { "color" } else { "colour" };
         Words {
@@ -77,7 +99,7 @@ impl<'a> Words<'a> {
 
     /// One or more: `a` or `at least one`.
     pub(super) fn some(&mut self) -> Amount {
-        let words = if self.rng.percent(70) {
+        let words = if self.rng.percent(86) {
             "a".to_owned()
         } else {
             format!("at least {}", self.n(1))
@@ -85,16 +107,14 @@ impl<'a> Words<'a> {
         self.amount(Number::AtLeast(1), words)
     }
 
-    /// So many and no more: `exactly two`, `only two` or `two`.
-    pub(super) fn exactly(&mut self, n: usize) -> Amount {
-        let how = self.pick(&["", "", "exactly ", "exactly ", "only "]);
-        let words = format!("{how}{}", self.n(n));
-        self.amount(Number::Exactly(n), words)
+    /// One or more: `a`.
+    pub(super) fn some_plain(&mut self) -> Amount {
+        self.amount(Number::AtLeast(1), "a".to_owned())
     }
 
     /// So many and no more, said with `exactly` or `only`.
     pub(super) fn just(&mut self, n: usize) -> Amount {
-        let how = self.pick(&["exactly", "exactly", "only"]);
+        let how = self.pick(&["exactly", "exactly", "exactly", "only"]);
         let words = format!("{how} {}", self.n(n));
         self.amount(Number::Exactly(n), words)
     }
@@ -126,19 +146,20 @@ impl<'a> Words<'a> {
         self.amount(Number::AtMost(n), words)
     }
 
+    /// None.
+    pub(super) fn no(&mut self) -> Amount {
+        self.amount(Number::Exactly(0), "no".to_owned()).singular()
+    }
+
     /// What `There is` is followed by; the number is 1 or, as likely as its weight, more.
     pub(super) fn how_many(&mut self, weights: &[usize]) -> Amount {
         let n = 1 + self.rng.weighted(weights);
         match self.rng.below(100) {
-            0..=33 => self.some(),
-            34..=56 => self.just(n),
-            57..=79 => self.plain(n),
-            80..=92 => self.at_least(n),
-            _ => {
-                let mut amount = self.amount(Number::Exactly(0), "no".to_owned());
-                amount.plural = false;
-                amount
-            }
+            0..=48 => self.some(),
+            49..=68 => self.just(n),
+            69..=84 => self.plain(n),
+            85..=93 => self.at_least(n),
+            _ => self.no(),
         }
     }
 
@@ -206,17 +227,17 @@ impl<'a> Words<'a> {
             .filter(|word| !word.is_empty())
             .collect();
         for i in 1..words.len() {
-            let vowel = words[i].starts_with(['i', 'o', 'e']) && !words[i].starts_with("one");
-            if words[i - 1] == "a" && vowel {
-                words[i - 1] = "an";
+            let vowel = words[i].starts_with("item") || words[i].starts_with("object");
+            match words[i - 1] {
+                "a" if vowel => words[i - 1] = "an",
+                "A" if vowel => words[i - 1] = "An",
+                _ => {}
             }
         }
         let mut sentence = words.join(" ");
-        let slip = self.rng.below(100);
-        if slip < 3 {
-            sentence = sentence.replacen("at least", "atleast", 1);
-        } else if slip < 6 && sentence.starts_with("At least") {
-            sentence.remove(0);
+        if self.rng.percent(5) {
+            let (right, slip) = self.rng.pick(&SLIPS);
+            sentence = sentence.replacen(right, slip, 1);
         }
         if self.rng.percent(30) {
             let first = sentence.remove(0).to_ascii_lowercase();
@@ -229,10 +250,33 @@ impl<'a> Words<'a> {
     }
 }
 
+/// How annotators slip.
+const SLIPS: [(&str, &str); 10] = [
+    ("at least", "atleast"),
+    ("at least", "t least"),
+    ("At least", "t least"),
+    ("There is a ", "There is "),
+    ("There is a ", "There isa "),
+    ("There is a ", "There is as "),
+    (" a blue", " ablue"),
+    ("All", "ll"),
+    ("yellow", "yelow"),
+    ("with a ", "with "),
+];
+
 pub(super) fn plural_of(noun: &str, plural: bool) -> String {
     match (noun, plural) {
         (_, false) => noun.to_owned(),
-        ("box" | "grey box", true) => format!("{noun}es"),
+        (_, true) if noun.ends_with("box") => format!("{noun}es"),
         (_, true) => format!("{noun}s"),
+    }
+}
+
+/// With a capital at its beginning.
+pub(super) fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    match letters.next() {
+        Some(first) => first.to_ascii_uppercase().to_string() + letters.as_str(),
+        None => String::new(),
     }
 }
