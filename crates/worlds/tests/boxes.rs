@@ -507,7 +507,6 @@ fn pictures_alone_say_next_to_nothing() {
         (odds > 0.0) == item.truth
     });
     let accuracy = right.count() as f64 / test.len() as f64;
-    println!("{accuracy}");
     assert!(accuracy < 0.55, "{accuracy}");
 }
 
