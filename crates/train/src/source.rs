@@ -425,7 +425,19 @@ impl Source {
         }
         let shown = match self.regions.get(set) {
             None => Shown::Pixels(self.sets[set].picture(name, &self.limits)?),
-            Some(files) => Shown::Regions(files.read(name, None)?),
+            Some(files) => {
+                let regions = files.read(name, None)?;
+                let boxes = &regions.regions.regions;
+                // places are shares of the picture's size, which some files leave to the picture
+                let told = regions.regions.size.is_some() || boxes.iter().all(|r| r.rect.is_none());
+                Shown::Regions(match told {
+                    true => regions,
+                    false => {
+                        let image = self.sets[set].picture(name, &self.limits)?;
+                        files.read(name, Some([image.width(), image.height()]))?
+                    }
+                })
+            }
         };
         let shown = Arc::new(shown);
         let mut kept = lock();

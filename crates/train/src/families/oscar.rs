@@ -173,15 +173,17 @@ impl OscarLearner {
         );
         let model = Model::Oscar(Box::new(model));
         let text = TextSide::new(&set.name, parts.tokenizer.clone(), &model)?;
+        let unknown = parts.tokenizer.token_to_id("[UNK]");
         for picture in &examined {
             PictureRegions::prepared(&[picture], config.img_feature_dim, &text, &device)?;
-            let tags = picture.tags().join(" ");
-            if let Some(word) = text.unknown_words(&tags)?.first() {
-                let image = &picture.regions.image;
-                return Err(refuse(format!(
-                    "data.tokenizer: expected a vocabulary that knows the tags of {image}, found none for {word:?}; \
-                     \"words\" makes a new one"
-                )));
+            for tag in picture.tags() {
+                if text.tags([tag])?.iter().any(|&id| Some(id) == unknown) {
+                    let image = &picture.regions.image;
+                    return Err(refuse(format!(
+                        "data.tokenizer: expected a vocabulary that knows the tags of {image}, found none for {tag:?}; \
+                         \"words\" makes a new one"
+                    )));
+                }
             }
         }
         Ok(Self {
