@@ -276,6 +276,9 @@ fn percent(share: Interval) -> [String; 2] {
     ]
 }
 
+/// A sample, or why there is none.
+type Loaded = Result<Sample<Shown>, String>;
+
 /// The items of a directory as samples, loaded one after another. What fails is complained about and counted.
 struct Data {
     directory: PathBuf,
@@ -341,9 +344,7 @@ impl Data {
     }
 
     /// The next record of a set, its name, and what is asked about it.
-    fn next_of_set(
-        &mut self,
-    ) -> Option<(String, Vec<QuestionAnswer>, Result<Sample<Shown>, String>)> {
+    fn next_of_set(&mut self) -> Option<(String, Vec<QuestionAnswer>, Loaded)> {
         let (chosen, places) = self.set.as_mut()?;
         let i = places.next()?;
         let asked = chosen.questions(i);
@@ -358,7 +359,7 @@ impl Data {
         Some((chosen.name(i), asked, sample))
     }
 
-    fn load(&self, item: Item) -> Result<Sample<Shown>, String> {
+    fn load(&self, item: Item) -> Loaded {
         let image = image::read(&item.image, &self.limits).map_err(|e| e.to_string())?;
         let name = row_name(&item.image, &self.directory);
         let image = shown(image, &name, self.regions.as_ref()).map_err(|e| e.to_string())?;
