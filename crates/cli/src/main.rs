@@ -24,6 +24,7 @@ mod regions;
 mod train;
 mod verify;
 mod world;
+mod world_regions;
 
 use clap::{Args, Parser, Subcommand};
 use std::process::ExitCode;

@@ -7,9 +7,8 @@ use clap::Args;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use vlm_data::datasets::region_features::{RegionFile, RegionIndex};
 use vlm_data::image::{self, Image, Limits};
-use vlm_tasks::{PictureRegions, Vlm};
+use vlm_tasks::{PictureRegions, RegionFiles, Vlm};
 
 /// For models that read regions of pictures (oscar).
 #[derive(Args)]
@@ -39,70 +38,51 @@ impl fmt::Display for Row {
     }
 }
 
-/// Files of regions and of tags.
-struct Rows {
-    regions: RegionIndex,
-    tags: Option<RegionIndex>,
+/// The rows that an argument names.
+fn named(files: &RegionFiles, argument: &OsString) -> Vec<Result<Row, String>> {
+    let text = argument.to_string_lossy();
+    let row = |name: &str, file: Option<PathBuf>| {
+        Ok(Row {
+            name: name.to_owned(),
+            file,
+        })
+    };
+    if let Some(name) = files.row_of(&text) {
+        let path = Path::new(argument);
+        // a picture's file is named, and not the row itself
+        let file = (name != text && path.is_file()).then(|| path.to_owned());
+        return vec![row(name, file)];
+    }
+    if text.contains(['*', '?', '[']) {
+        let pattern = match glob::Pattern::new(&text) {
+            Ok(pattern) => pattern,
+            Err(e) => return vec![Err(format!("{text}: no valid pattern: {e}"))],
+        };
+        let found = files.images().iter();
+        let found: Vec<_> = found
+            .filter(|name| pattern.matches(name))
+            .map(|name| row(name, None))
+            .collect();
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    let count = files.images().len();
+    let first = files.images().first().map_or("none", String::as_str);
+    vec![Err(format!(
+        "{text}: expected the name of one of {count} rows, such as {first}"
+    ))]
 }
 
-impl Rows {
-    /// The rows that an argument names.
-    fn named(&self, argument: &OsString) -> Vec<Result<Row, String>> {
-        let text = argument.to_string_lossy();
-        let row = |name: &str, file: Option<PathBuf>| {
-            Ok(Row {
-                name: name.to_owned(),
-                file,
-            })
-        };
-        if self.regions.contains(&text) {
-            return vec![row(&text, None)];
+fn read(files: &RegionFiles, row: &Row) -> Result<PictureRegions, vlm_data::Error> {
+    let size = match &row.file {
+        None => None,
+        Some(path) => {
+            let image = image::read(path, &Limits::default())?;
+            Some([image.width(), image.height()])
         }
-        let path = Path::new(argument);
-        let names = [path.file_name(), path.file_stem()];
-        let names = names.iter().flatten().map(|name| name.to_string_lossy());
-        if let Some(name) = names.into_iter().find(|name| self.regions.contains(name)) {
-            return vec![row(&name, path.is_file().then(|| path.to_owned()))];
-        }
-        if text.contains(['*', '?', '[']) {
-            let pattern = match glob::Pattern::new(&text) {
-                Ok(pattern) => pattern,
-                Err(e) => return vec![Err(format!("{text}: no valid pattern: {e}"))],
-            };
-            let found = self.regions.images().iter();
-            let found: Vec<_> = found
-                .filter(|name| pattern.matches(name))
-                .map(|name| row(name, None))
-                .collect();
-            if !found.is_empty() {
-                return found;
-            }
-        }
-        let count = self.regions.images().len();
-        let first = self.regions.images().first().map_or("none", String::as_str);
-        vec![Err(format!(
-            "{text}: expected the name of one of {count} rows, such as {first}"
-        ))]
-    }
-
-    fn read(&self, row: &Row) -> Result<PictureRegions, vlm_data::Error> {
-        let size = match &row.file {
-            None => None,
-            Some(path) => {
-                let image = image::read(path, &Limits::default())?;
-                Some([image.width(), image.height()])
-            }
-        };
-        let regions = self.regions.regions(&row.name, None, size)?;
-        let tags = match &self.tags {
-            None => None,
-            Some(tags) => {
-                let tags = tags.regions(&row.name, None, size)?;
-                Some(tags.tags().into_iter().map(str::to_owned).collect())
-            }
-        };
-        Ok(PictureRegions { regions, tags })
-    }
+    };
+    files.read(&row.name, size)
 }
 
 impl RegionArgs {
@@ -134,18 +114,10 @@ impl RegionArgs {
         }
     }
 
-    fn rows(&self) -> anyhow::Result<Option<Rows>> {
-        let Some(regions) = &self.regions else {
-            return Ok(None);
-        };
-        let regions = RegionFile::index(regions).map_err(|e| anyhow::anyhow!("--regions: {e}"))?;
-        let tags = match &self.tags {
-            None => None,
-            Some(tags) => {
-                Some(RegionFile::index(tags).map_err(|e| anyhow::anyhow!("--tags: {e}"))?)
-            }
-        };
-        Ok(Some(Rows { regions, tags }))
+    /// The files of regions and tags, if there are some.
+    pub fn files(&self) -> anyhow::Result<Option<RegionFiles>> {
+        let open = |regions: &PathBuf| RegionFiles::open(regions, self.tags.as_deref());
+        Ok(self.regions.as_ref().map(open).transpose()?)
     }
 
     /// Does the one work on every picture or the other on the regions of every row that the arguments name, and hands
@@ -159,22 +131,22 @@ impl RegionArgs {
         of_regions: impl FnMut(&PictureRegions) -> Result<T, vlm_tasks::Error>,
         emit: impl FnMut(Done<T>) -> std::io::Result<()>,
     ) -> anyhow::Result<Outcome> {
-        let Some(rows) = self.rows()? else {
+        let Some(files) = self.files()? else {
             return each_picture(arguments, vlm.name(), common, of_picture, emit);
         };
-        let named: Vec<_> = arguments.iter().flat_map(|a| rows.named(a)).collect();
-        each(named, |row| rows.read(row), of_regions, emit)
+        let rows: Vec<_> = arguments.iter().flat_map(|a| named(&files, a)).collect();
+        each(rows, |row| read(&files, row), of_regions, emit)
     }
 
     /// The regions of rows of a file, one for each argument; none without a file.
     pub fn read(&self, arguments: &[OsString]) -> anyhow::Result<Option<Vec<PictureRegions>>> {
-        let Some(rows) = self.rows()? else {
+        let Some(files) = self.files()? else {
             return Ok(None);
         };
         let mut found = Vec::with_capacity(arguments.len());
         for argument in arguments {
-            for row in rows.named(argument) {
-                found.push(rows.read(&row.map_err(anyhow::Error::msg)?)?);
+            for row in named(&files, argument) {
+                found.push(read(&files, &row.map_err(anyhow::Error::msg)?)?);
             }
         }
         if found.len() != arguments.len() {

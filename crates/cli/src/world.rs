@@ -1,7 +1,7 @@
 //! `vlm world`
 
 use crate::output::Output;
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, world_regions};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -36,19 +36,19 @@ Exit codes: 0 done; 2 wrong usage, or a directory that cannot be written or hold
 Example:
   vlm world shapes --split test --count 100 --seed 7 --out data/test
   vlm eval vqa --data data/test")]
-struct ShapesArgs {
+pub struct ShapesArgs {
     /// train, validation, test or compositional (attribute pairs that the others never show together)
     #[arg(long)]
-    split: Split,
+    pub split: Split,
     /// How many pictures
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    count: u64,
+    pub count: u64,
     /// Seed of the pictures
     #[arg(long)]
-    seed: u64,
+    pub seed: u64,
     /// Directory to write to: new, empty, or an earlier output, which is replaced
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub out: PathBuf,
     /// Side of the pictures in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = Config::default().size,
           value_parser = clap::value_parser!(u32).range(32..=1024))]
@@ -56,6 +56,9 @@ struct ShapesArgs {
     /// From 0 (few objects, clean) to 1 (many objects, clutter, occlusion, noise)
     #[arg(long, value_name = "D", default_value_t = Config::default().difficulty)]
     difficulty: f32,
+    /// Also write regions.tsv, for models that read regions: the true boxes and shapes with hand-crafted features
+    #[arg(long)]
+    pub regions: bool,
 }
 
 /// Statements about three boxes, true or false, in Cornell NLVR's format; the same arguments give the same bytes
@@ -121,6 +124,7 @@ fn write_shapes(args: &ShapesArgs, common: &Common) -> anyhow::Result<Record<'st
     });
     bar.finish_and_clear();
     written?;
+    world_regions::replace(&config, args, common)?;
     Ok(Record {
         data: args.out.display().to_string(),
         world: "shapes",

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::path::PathBuf;
-use vlm_data::datasets::region_features::{ImageRegions, RegionFile};
+use vlm_data::datasets::region_features::{ImageRegions, Region, RegionFile};
 
 /// A scratch file of one test, and its index beside it.
 struct Scratch(PathBuf);
@@ -214,6 +214,10 @@ fn rows_are_found_by_picture_with_and_without_an_index() {
             "{error}"
         );
         index.check_images(["a", "b", "c"]).unwrap();
+        // rows of other pictures do no harm, and a picture may be named by its file
+        index.check_images(["photos/a.jpg", "b"]).unwrap();
+        assert_eq!(index.row_of("photos/a.jpg"), Some("a"));
+        assert_eq!(index.row_of("photos/d.jpg"), None);
         let error = index
             .check_images(["a", "b", "x", "y"])
             .unwrap_err()
@@ -274,4 +278,34 @@ fn boxes_are_checked_against_the_picture_that_they_are_used_with() {
         error.contains("a box within the picture of 20 x 20"),
         "{error}"
     );
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let region = |class: Option<&str>, score| Region {
+        rect: Some([1.0, 2.5, 30.0, 40.1]),
+        class: class.map(str::to_owned),
+        score,
+        attributes: Vec::new(),
+    };
+    let mut dog = region(Some("hot dog"), Some(0.75));
+    dog.attributes = vec![
+        ("red \"hot\"".to_owned(), Some(0.5)),
+        ("long".to_owned(), None),
+    ];
+    let mut written = ImageRegions {
+        image: "a b.jpg".to_owned(),
+        size: Some([64, 48]),
+        regions: vec![dog, region(None, None)],
+        width: 3,
+        features: vec![0.1, -2.0, 1e-30, 3.5, 0.0, f32::MAX],
+    };
+    let row = written.to_row().unwrap();
+    let file = Scratch::new("written", &format!("{row}\n"));
+    assert_eq!(file.rows(Some(3)), [Ok(written.clone())]);
+    for name in ["", "a\tb", "a\nb", " a"] {
+        written.image = name.to_owned();
+        let error = written.to_row().unwrap_err().to_string();
+        assert!(error.contains("expected a name without tabs"), "{error}");
+    }
 }

@@ -67,6 +67,17 @@ impl Pictures {
     }
 }
 
+/// The numbers of a tensor, a row for each of its last dimension.
+///
+/// # Shapes
+/// `[.., W]`; gives rows of `W`.
+pub fn rows<const D: usize>(x: Tensor<D>) -> Vec<Vec<f32>> {
+    let width = x.dims()[D - 1].max(1);
+    let data = x.into_data().convert::<f32>();
+    let values: Vec<f32> = data.try_to_vec().expect("f32");
+    values.chunks(width).map(<[f32]>::to_vec).collect()
+}
+
 /// Texts as token ids, padded to one length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tokens {

@@ -45,3 +45,23 @@ pub(crate) fn expect(
         found: found.to_string(),
     })
 }
+
+/// A config error unless all numbers are from 0 to less than `count`.
+pub(crate) fn below<'a, T>(
+    place: &str,
+    numbers: impl IntoIterator<Item = &'a T>,
+    count: T,
+) -> Result<(), Error>
+where
+    T: Copy + Default + PartialOrd + ToString + 'a,
+{
+    let mut numbers = numbers.into_iter();
+    let odd = numbers.find(|&&x| x < T::default() || x >= count);
+    match odd {
+        None => Ok(()),
+        Some(odd) => {
+            let expected = format!("below {}", count.to_string());
+            expect(false, place, expected, odd.to_string())
+        }
+    }
+}

@@ -146,7 +146,7 @@ fn what_is_not_understood_is_refused_by_name() {
         vlm_models::reference::Numbers::Integers(vec![2; 16]);
     let error = model.loss(&Inputs::new(inputs)).unwrap_err().to_string();
     assert!(
-        error.contains("token_type_ids: expected numbers below 2, found 2"),
+        error.contains("token_type_ids: expected below 2, found 2"),
         "{error}"
     );
     let model = Model::load(&config, case.checkpoint(), &Device::flex()).unwrap();

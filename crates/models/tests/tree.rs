@@ -431,7 +431,10 @@ fn answers_are_chosen_by_their_words_and_a_picture_may_be_asked_several_times() 
         assert_ne!(found[0], found[2]);
         let error = model.classify_answer(&pictures, &[0, 3, 2], &questions);
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("pictures below 3, found 3"), "{error}");
+        assert!(
+            error.contains("pictures: expected below 3, found 3"),
+            "{error}"
+        );
         assert!(model.classify_answer(&pictures, &[0], &questions).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Objects in pictures, by their names.
 
 use crate::{Error, Vlm};
+use burn::tensor::Tensor;
 use std::path::Path;
 use vlm_data::image::Image;
 use vlm_models::capability::{DetectOptions, Detection};
@@ -136,17 +137,27 @@ impl Vlm {
     /// # Errors
     /// A model that finds no objects, or a picture that its processor refuses.
     pub fn detect(&self, image: &Image, options: &DetectOptions) -> Result<Vec<Object>, Error> {
+        Ok(self.found(image, options)?.0)
+    }
+
+    /// The objects in a picture and what the detector gives of their features.
+    pub(crate) fn found(
+        &self,
+        image: &Image,
+        options: &DetectOptions,
+    ) -> Result<(Vec<Object>, Option<Tensor<2>>), Error> {
         let detector = self.model().detect()?;
         let pictures = self.pictures(&[image])?;
         let [_, _, height, width] = pictures.fixed(3)?.dims();
-        let found = detector.detect(&pictures, options)?;
+        let found = detector.detect(&pictures, options)?.swap_remove(0);
         // the processor may have resized the picture
         let scale = [
             image.width() as f32 / width as f32,
             image.height() as f32 / height as f32,
         ];
-        let objects = found.into_iter().flat_map(|picture| picture.objects);
-        Ok(objects.map(|o| self.named(&o, scale, image)).collect())
+        let objects = found.objects.iter();
+        let objects = objects.map(|o| self.named(o, scale, image)).collect();
+        Ok((objects, found.features))
     }
 
     fn named(&self, object: &Detection, scale: [f32; 2], image: &Image) -> Object {

@@ -1,8 +1,8 @@
 //! Vectors of pictures and texts in the space that they share.
 
 use crate::{Error, Vlm};
-use burn::tensor::Tensor;
 use vlm_data::image::Image;
+use vlm_models::capability::rows;
 
 /// Texts that go through the model at once.
 const TEXT_BATCH: usize = 64;
@@ -35,14 +35,4 @@ impl Vlm {
         }
         Ok(vectors)
     }
-}
-
-fn rows(vectors: Tensor<2>) -> Vec<Vec<f32>> {
-    let width = vectors.dims()[1];
-    let data: Vec<f32> = vectors
-        .into_data()
-        .convert::<f32>()
-        .try_to_vec()
-        .expect("f32 vectors");
-    data.chunks(width).map(<[f32]>::to_vec).collect()
 }

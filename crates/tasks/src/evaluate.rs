@@ -6,16 +6,16 @@ use crate::metrics::{
     score_vqa,
 };
 use crate::similarity::dot;
-use crate::{CaptionOptions, Error, Vlm};
+use crate::{CaptionOptions, Error, Subject, Vlm};
 use std::borrow::Borrow;
 use vlm_data::image::Image;
 use vlm_worlds::shapes::{Item, Scene, facts};
 
 /// A picture with what is known about it.
 #[derive(Clone, Debug)]
-pub struct Sample {
-    /// The picture.
-    pub image: Image,
+pub struct Sample<P = Image> {
+    /// The picture, or what stands for it.
+    pub image: P,
     /// Reference captions.
     pub captions: Vec<String>,
     /// Questions, right answers, and types.
@@ -98,7 +98,7 @@ impl Vlm {
     ///
     /// # Errors
     /// What captioning fails with; no samples, or one without reference captions.
-    pub fn evaluate_captions<S: Borrow<Sample>>(
+    pub fn evaluate_captions<P: Subject, S: Borrow<Sample<P>>>(
         &self,
         samples: impl IntoIterator<Item = S>,
         options: &CaptionOptions,
@@ -107,7 +107,7 @@ impl Vlm {
         let mut pairs: Vec<(String, Vec<String>)> = Vec::new();
         let mut counts: Option<Vec<FactCounts>> = Some(Vec::new());
         for_each_batch(samples, |batch| {
-            let images: Vec<&Image> = batch.iter().map(|s| &s.borrow().image).collect();
+            let images: Vec<&P> = batch.iter().map(|s| &s.borrow().image).collect();
             for (sample, caption) in batch.iter().zip(self.caption(&images, options)?) {
                 let sample = sample.borrow();
                 match (&mut counts, &sample.scene) {
@@ -134,7 +134,7 @@ impl Vlm {
     ///
     /// # Errors
     /// What answering fails with; samples without questions.
-    pub fn evaluate_vqa<S: Borrow<Sample>>(
+    pub fn evaluate_vqa<P: Subject, S: Borrow<Sample<P>>>(
         &self,
         samples: impl IntoIterator<Item = S>,
         mut progress: impl FnMut(usize),
@@ -142,7 +142,7 @@ impl Vlm {
         let mut answers = Vec::new();
         let mut done = 0;
         for_each_batch(samples, |batch| {
-            let images: Vec<&Image> = batch.iter().map(|s| &s.borrow().image).collect();
+            let images: Vec<&P> = batch.iter().map(|s| &s.borrow().image).collect();
             let questions: Vec<(usize, &Question)> = batch
                 .iter()
                 .enumerate()
@@ -183,13 +183,7 @@ impl Vlm {
             let pictures: Vec<&Image> = batch.iter().map(|s| &s.borrow().image).collect();
             images.extend(self.embed_images(&pictures)?);
             for sample in batch {
-                let text = sample.borrow().captions.first();
-                let text = text.ok_or_else(|| Error::Model {
-                    place: "samples".to_owned(),
-                    expected: "a caption of each picture".to_owned(),
-                    found: "a picture without".to_owned(),
-                })?;
-                texts.push(text.clone());
+                texts.push(first_caption(sample.borrow())?.to_owned());
             }
             Ok(())
         })?;
@@ -204,6 +198,30 @@ impl Vlm {
         Ok(RetrievalReport {
             text_to_image: search(&vectors, &images)?,
             image_to_text: search(&images, &vectors)?,
+        })
+    }
+
+    /// As [`Self::evaluate_retrieval`] by the model's matching head, which looks at every picture with every text.
+    ///
+    /// # Errors
+    /// What matching fails with; no samples, or one without captions.
+    pub fn evaluate_matching<P: Subject>(
+        &self,
+        samples: &[Sample<P>],
+    ) -> Result<RetrievalReport, Error> {
+        let texts: Vec<&str> = samples
+            .iter()
+            .map(first_caption)
+            .collect::<Result<_, _>>()?;
+        let rows = samples.iter();
+        let rows = rows.map(|sample| self.matching_scores(&sample.image, &texts));
+        let rows: Vec<Vec<f32>> = rows.collect::<Result<_, _>>()?;
+        let same = |q: usize, c: usize| texts[q] == texts[c];
+        let column = |text: usize| rows.iter().map(|row| row[text]).collect();
+        let columns = (0..texts.len()).map(column);
+        Ok(RetrievalReport {
+            text_to_image: score_retrieval(columns, same, &Bootstrap::default())?,
+            image_to_text: score_retrieval(rows.iter().cloned(), same, &Bootstrap::default())?,
         })
     }
 
@@ -228,6 +246,15 @@ impl Vlm {
         }
         Ok(score_classification(&scored, &Bootstrap::default())?)
     }
+}
+
+fn first_caption<P>(sample: &Sample<P>) -> Result<&str, Error> {
+    let text = sample.captions.first().map(String::as_str);
+    text.ok_or_else(|| Error::Model {
+        place: "samples".to_owned(),
+        expected: "a caption of each picture".to_owned(),
+        found: "a picture without".to_owned(),
+    })
 }
 
 fn for_each_batch<S>(

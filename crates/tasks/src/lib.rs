@@ -51,7 +51,7 @@ pub use cleaning::plain as cleaned;
 pub use error::{Error, Missing};
 pub use files::{Layout, ModelFiles, file};
 pub use judging::Judgement;
-pub use regions::{PictureRegions, Subject};
+pub use regions::{PictureRegions, RegionFiles, Shown, Subject, described};
 pub use text::TextSide;
 pub use vlm::{Files, Vlm};
 pub use vqa::Answer;

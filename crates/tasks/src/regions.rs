@@ -3,10 +3,15 @@
 //! Such a model reads of each region a vector that ends with the region's place, `x1, y1, x2, y2, width, height` as
 //! shares of the picture's width and height, and of all regions the names of their classes, the object tags.
 
-use crate::{Error, Missing, Vlm};
-use vlm_data::datasets::region_features::{ImageRegions, Region};
-use vlm_data::image::Image;
+use crate::detection::Object;
+use crate::{Error, Missing, TextSide, Vlm};
+use burn::tensor::{Device, Tensor, TensorData};
+use std::path::Path;
+use vlm_data::datasets::region_features::{ImageRegions, Region, RegionFile, RegionIndex};
+use vlm_data::image::{Filter, Image, Resampler, resize};
 use vlm_models::capability::{DetectOptions, Pictures, Regions, Tokens};
+use vlm_models::encoders::handcrafted::HandcraftedConfig;
+use vlm_models::families::Model;
 
 /// Numbers of a region's place.
 const PLACE: usize = 6;
@@ -44,18 +49,159 @@ impl Subject for PictureRegions {
                 found: "regions".to_owned(),
             });
         };
-        let text = vlm.text()?;
+        Self::prepared(pictures, width, vlm.text()?, vlm.device())
+    }
+}
+
+impl PictureRegions {
+    /// The object tags.
+    pub fn tags(&self) -> Vec<&str> {
+        match &self.tags {
+            Some(tags) => tags.iter().map(String::as_str).collect(),
+            None => self.regions.tags(),
+        }
+    }
+
+    /// How many numbers a region has for a model: its features, and its place where the row tells it beside them.
+    pub fn width(&self) -> usize {
+        let placed =
+            self.regions.size.is_some() && self.regions.regions.iter().all(|r| r.rect.is_some());
+        self.regions.width + if placed { PLACE } else { 0 }
+    }
+
+    /// Pictures as a model takes them that reads `width` numbers of a region.
+    ///
+    /// # Errors
+    /// Regions of another width, or none of a picture; tags that cannot be tokenized.
+    pub fn prepared(
+        pictures: &[&Self],
+        width: usize,
+        text: &TextSide,
+        device: &Device,
+    ) -> Result<Pictures, Error> {
         let (mut features, mut tags) = (Vec::new(), Vec::new());
         for picture in pictures {
             features.push(rows(&picture.regions, width)?);
-            tags.push(match &picture.tags {
-                Some(tags) => text.tags(tags.iter().map(String::as_str))?,
-                None => text.tags(picture.regions.tags())?,
-            });
+            tags.push(text.tags(picture.tags())?);
         }
         Ok(Pictures::Regions {
-            regions: Regions::padded(&features, vlm.device())?,
+            regions: Regions::padded(&features, device)?,
             tags: Tokens::padded(&tags, text.pad()),
+        })
+    }
+}
+
+/// A picture by its pixels, or by what a detector has found in it.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// The picture itself.
+    Pixels(Image),
+    /// What is in it.
+    Regions(PictureRegions),
+}
+
+impl Shown {
+    /// The picture itself.
+    pub fn pixels(&self) -> Option<&Image> {
+        match self {
+            Self::Pixels(image) => Some(image),
+            Self::Regions(_) => None,
+        }
+    }
+}
+
+impl Subject for Shown {
+    fn pictures(vlm: &Vlm, subjects: &[&Self]) -> Result<Pictures, Error> {
+        let pixels: Vec<&Image> = subjects.iter().filter_map(|s| s.pixels()).collect();
+        if pixels.len() == subjects.len() {
+            return Image::pictures(vlm, &pixels);
+        }
+        let regions = subjects.iter().filter_map(|subject| match subject {
+            Self::Pixels(_) => None,
+            Self::Regions(regions) => Some(regions),
+        });
+        let regions: Vec<&PictureRegions> = regions.collect();
+        if regions.len() == subjects.len() {
+            return PictureRegions::pictures(vlm, &regions);
+        }
+        Err(Error::Model {
+            place: "pictures".to_owned(),
+            expected: "pixels of all or regions of all".to_owned(),
+            found: format!("regions of {} of {}", regions.len(), subjects.len()),
+        })
+    }
+}
+
+/// A file of regions, and perhaps one of tags beside it.
+#[derive(Debug)]
+pub struct RegionFiles {
+    regions: RegionIndex,
+    tags: Option<RegionIndex>,
+}
+
+impl RegionFiles {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or has two rows of one picture.
+    pub fn open(regions: &Path, tags: Option<&Path>) -> Result<Self, vlm_data::Error> {
+        Ok(Self {
+            regions: RegionFile::index(regions)?,
+            tags: tags.map(RegionFile::index).transpose()?,
+        })
+    }
+
+    /// The names of the rows, in their order.
+    pub fn images(&self) -> &[String] {
+        self.regions.images()
+    }
+
+    /// The name of a picture's row.
+    pub fn row_of(&self, picture: &str) -> Option<&str> {
+        self.regions.row_of(picture)
+    }
+
+    /// Checks that every picture has a row in each file.
+    ///
+    /// # Errors
+    /// The pictures that have none, the first by its name.
+    pub fn check<'a>(
+        &self,
+        pictures: impl IntoIterator<Item = &'a str> + Clone,
+    ) -> Result<(), vlm_data::Error> {
+        self.regions.check_images(pictures.clone())?;
+        match &self.tags {
+            Some(tags) => tags.check_images(pictures),
+            None => Ok(()),
+        }
+    }
+
+    /// The object tags of a picture, without its features where a file has the tags alone.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn tags(&self, picture: &str) -> Result<Vec<String>, vlm_data::Error> {
+        let index = self.tags.as_ref().unwrap_or(&self.regions);
+        let row = index.regions(index.row_of(picture).unwrap_or(picture), None, None)?;
+        Ok(row.tags().into_iter().map(str::to_owned).collect())
+    }
+
+    /// The regions of a picture, which is of this width and height if that is known.
+    ///
+    /// # Errors
+    /// A picture without a row, or a row in error.
+    pub fn read(
+        &self,
+        picture: &str,
+        size: Option<[u32; 2]>,
+    ) -> Result<PictureRegions, vlm_data::Error> {
+        let read = |index: &RegionIndex| {
+            index.regions(index.row_of(picture).unwrap_or(picture), None, size)
+        };
+        let tags = self.tags.as_ref().map(read).transpose()?;
+        Ok(PictureRegions {
+            regions: read(&self.regions)?,
+            tags: tags.map(|tags| tags.tags().into_iter().map(str::to_owned).collect()),
         })
     }
 }
@@ -130,45 +276,128 @@ impl Vlm {
         })?;
         let found: Vec<PictureRegions> = images
             .iter()
-            .map(|image| detector.regions(image))
-            .collect::<Result<_, _>>()?;
+            .map(|image| {
+                let regions = detector.regions("the picture", image, &DetectOptions::default())?;
+                Ok(PictureRegions {
+                    regions: regions.1,
+                    tags: None,
+                })
+            })
+            .collect::<Result<_, Error>>()?;
         PictureRegions::pictures(self, &found.iter().collect::<Vec<_>>())
     }
 
-    /// What a detector gives to models that read regions: its boxes with their features and classes.
+    /// What a detector gives to models that read regions: its boxes with their features, classes and attributes. The row
+    /// of a file is called `name`.
     ///
     /// # Errors
     /// A model that finds no objects or keeps their features to itself, or a picture that its processor refuses.
-    pub fn regions(&self, image: &Image) -> Result<PictureRegions, Error> {
-        let detector = self.model().detect()?;
-        let pictures = self.pictures(&[image])?;
-        let [_, _, h, w] = pictures.fixed(3)?.dims();
-        let mut found = detector.detect(&pictures, &DetectOptions::default())?;
-        let found = found.swap_remove(0);
-        let features = found.features.ok_or_else(|| Error::Model {
+    pub fn regions(
+        &self,
+        name: &str,
+        image: &Image,
+        options: &DetectOptions,
+    ) -> Result<(Vec<Object>, ImageRegions), Error> {
+        self.gives_regions()?;
+        let (objects, features) = self.found(image, options)?;
+        let features = features.ok_or_else(|| self.keeps_features())?;
+        let width = features.dims()[1];
+        let features = features.into_data().convert::<f32>();
+        let region = |object: &Object| Region {
+            rect: Some(object.corners),
+            class: self.class_names().known(object.label).map(str::to_owned),
+            score: Some(object.score),
+            attributes: (object.attributes.iter())
+                .map(|(name, score)| (name.clone(), Some(*score)))
+                .collect(),
+        };
+        let regions = ImageRegions {
+            image: name.to_owned(),
+            size: Some([image.width(), image.height()]),
+            regions: objects.iter().map(region).collect(),
+            width,
+            features: features.try_to_vec().expect("f32 features"),
+        };
+        Ok((objects, regions))
+    }
+
+    /// Checks that the model finds objects and gives their features.
+    ///
+    /// # Errors
+    /// A model that does not.
+    pub fn gives_regions(&self) -> Result<(), Error> {
+        self.model().detect()?;
+        match self.model() {
+            Model::Vinvl(_) => Ok(()),
+            _ => Err(self.keeps_features()),
+        }
+    }
+
+    fn keeps_features(&self) -> Error {
+        Error::Model {
             place: self.name().to_owned(),
             expected: "a detector that gives features of its regions, such as vinvl".to_owned(),
             found: self.model().family().to_owned(),
-        })?;
-        let width = features.dims()[1];
-        let features = features.into_data().convert::<f32>();
-        let region = |object: &vlm_models::capability::Detection| Region {
-            rect: Some(object.corners),
-            class: self.class_names().known(object.class).map(str::to_owned),
-            score: Some(object.score),
-            attributes: Vec::new(),
-        };
-        Ok(PictureRegions {
-            regions: ImageRegions {
-                image: "the picture".to_owned(),
-                size: Some([w as u32, h as u32]),
-                regions: found.objects.iter().map(region).collect(),
-                width,
-                features: features.try_to_vec().expect("f32 features"),
-            },
-            tags: None,
-        })
+        }
     }
+}
+
+/// Side in pixels that a box is brought to before it is described.
+const DESCRIBED: u32 = 32;
+
+/// Boxes of a picture with hand-crafted features, for models that read regions where there is no detector: colour
+/// histogram, local binary patterns and oriented gradients of each quarter of a box.
+///
+/// # Errors
+/// A box that lies outside the picture, or none at all.
+pub fn described(name: &str, image: &Image, regions: Vec<Region>) -> Result<ImageRegions, Error> {
+    let config = HandcraftedConfig {
+        image_size: DESCRIBED as usize,
+        grid: 2,
+        colour_bins: 3,
+        lbp: true,
+        orientations: 9,
+    };
+    let mut pixels = Vec::new();
+    for region in &regions {
+        let corners = region.rect.map(|[x1, y1, x2, y2]| {
+            let [left, top] = [x1, y1].map(|x| x.floor().max(0.0) as u32);
+            let width = (x2.ceil().min(image.width() as f32) as u32).saturating_sub(left);
+            let height = (y2.ceil().min(image.height() as f32) as u32).saturating_sub(top);
+            [left, top, width, height]
+        });
+        let corners = corners.filter(|[_, _, width, height]| *width.min(height) > 0);
+        let [left, top, width, height] = corners.ok_or_else(|| Error::Model {
+            place: format!("regions of {name}"),
+            expected: "boxes within the picture".to_owned(),
+            found: format!("{:?}", region.rect),
+        })?;
+        let cut = image.cropped(left, top, width, height)?;
+        let cut = resize(
+            &cut,
+            DESCRIBED,
+            DESCRIBED,
+            Filter::Bilinear,
+            Resampler::Pillow,
+        )?;
+        let level = |channel: usize| {
+            let levels = cut.rgb().iter().skip(channel).step_by(3);
+            levels.map(|&level| f32::from(level) / 255.0)
+        };
+        pixels.extend((0..3).flat_map(level));
+    }
+    let side = DESCRIBED as usize;
+    let data = TensorData::new(pixels, [regions.len(), 3, side, side]);
+    let features = config.describe(&Tensor::from_data(data, &Device::flex()))?;
+    let width = features.dims()[1..].iter().product();
+    let features = features.into_data().convert::<f32>();
+    Ok(ImageRegions {
+        image: name.to_owned(),
+        size: Some([image.width(), image.height()]),
+        regions,
+        width,
+        features: features.try_to_vec().expect("f32 features"),
+    })
 }
 
 #[cfg(test)]

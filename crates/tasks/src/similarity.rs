@@ -1,7 +1,8 @@
 //! Pictures against texts in the space that they share: zero-shot classification and matching.
 
+use crate::vqa::select;
 use crate::{Error, Subject, Vlm};
-use vlm_models::capability::Similarity;
+use vlm_models::capability::{Pictures, Similarity};
 
 /// Texts that pictures are compared with, as unit vectors.
 #[derive(Clone, Debug)]
@@ -41,6 +42,9 @@ impl Candidates {
         self.similarity
     }
 }
+
+/// Texts that are matched with the regions of a picture at once.
+const MATCHED: usize = 64;
 
 /// Stands for the label in a template.
 pub const PLACEHOLDER: &str = "{}";
@@ -106,9 +110,15 @@ impl Vlm {
     ) -> Result<Vec<f32>, Error> {
         let head = self.model().score_pair()?;
         let pictures = S::pictures(self, &[image])?;
+        // regions are few enough to be beside many texts at once
+        let at_once = match pictures {
+            Pictures::Regions { .. } => MATCHED,
+            _ => 1,
+        };
         let mut scores = Vec::with_capacity(texts.len());
-        for text in texts {
-            let tokens = self.text()?.tokens(&[text])?;
+        for texts in texts.chunks(at_once) {
+            let tokens = self.text()?.tokens(texts)?;
+            let pictures = select(&pictures, &vec![0; texts.len()]);
             scores.extend(head.score_pair(&pictures, &tokens)?);
         }
         Ok(scores)

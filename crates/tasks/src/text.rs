@@ -161,11 +161,7 @@ impl TextSide {
     ///
     /// # Errors
     /// Text that cannot be tokenized.
-    pub(crate) fn tokens_of_length(
-        &self,
-        texts: &[&str],
-        length: Option<usize>,
-    ) -> Result<Tokens, Error> {
+    pub fn tokens_of_length(&self, texts: &[&str], length: Option<usize>) -> Result<Tokens, Error> {
         let mut rows = Vec::with_capacity(texts.len());
         for text in texts {
             if let Format::Albef { .. } = self.format {
@@ -244,10 +240,7 @@ impl TextSide {
     ///
     /// # Errors
     /// Text that cannot be tokenized.
-    pub(crate) fn tags<'a>(
-        &self,
-        tags: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Vec<u32>, Error> {
+    pub fn tags<'a>(&self, tags: impl IntoIterator<Item = &'a str>) -> Result<Vec<u32>, Error> {
         let tags: Vec<&str> = tags.into_iter().collect();
         let mut ids = self.tokenizer.encode(&tags.join(" "))?;
         if !ids.is_empty() {

@@ -239,7 +239,7 @@ fn places(rows: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {
 }
 
 /// Pictures at the given places, some of them more than once.
-fn select(pictures: &Pictures, rows: &[usize]) -> Pictures {
+pub(crate) fn select(pictures: &Pictures, rows: &[usize]) -> Pictures {
     match pictures {
         Pictures::Fixed(pixels) => {
             let places = places(rows, &pixels.device());

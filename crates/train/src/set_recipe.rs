@@ -32,6 +32,12 @@ pub struct SetData {
     /// Data sets: directories or tars that [`vlm_data::datasets::Set`] knows, relative to the current directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<PathBuf>,
+    /// Regions of the pictures of each set (TSV), for a model that reads them in place of pixels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<PathBuf>,
+    /// Object tags of the pictures of each set (TSV), where they are not beside the regions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<PathBuf>,
     /// `shapes` for rendered scenes, in place of sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub world: Option<String>,
@@ -116,6 +122,13 @@ impl SetRecipe {
                 check(d.sets.is_empty(), "data.sets", "none beside a world", &sets)?;
             }
         }
+        for (place, files) in [("data.regions", &d.regions), ("data.tags", &d.tags)] {
+            let fits = files.is_empty() || files.len() == d.sets.len();
+            let expected = format!("one for each of {} sets", d.sets.len());
+            check(fits, place, &expected, &files.len().to_string())?;
+        }
+        let tagged = d.tags.is_empty() || !d.regions.is_empty();
+        check(tagged, "data.regions", "those beside data.tags", "none")?;
         for difficulty in d.difficulty {
             let size = d.size;
             let config = shapes::Config { size, difficulty };

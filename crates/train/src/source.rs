@@ -8,6 +8,7 @@ use crate::augment::below;
 use crate::recipe::TrainRecipe;
 use crate::set_recipe::SetData;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use vlm_data::datasets::items::QuestionAnswer;
@@ -15,6 +16,7 @@ use vlm_data::datasets::{Part, Record, Set, Split};
 use vlm_data::image::{Image, ImageProcessor, Limits};
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::similarity::PLACEHOLDER;
+use vlm_tasks::{PictureRegions, RegionFiles, Shown};
 use vlm_worlds::shapes;
 
 /// What a family learns of a picture.
@@ -37,6 +39,8 @@ pub(crate) struct SetBatch {
     pub pixels: Vec<f32>,
     /// `[B, C, H, W]`, or twice as many where a statement is about two, all first ones before all second ones.
     pub shape: [usize; 4],
+    /// Regions of all pictures in the same order, in place of pixels, where the recipe has files of them.
+    pub regions: Vec<PictureRegions>,
     /// Texts or questions.
     pub texts: Vec<String>,
     /// An answer to each question; empty for texts.
@@ -63,21 +67,21 @@ impl SetBatch {
 /// Something to measure on.
 #[derive(Clone, Debug)]
 pub(crate) struct HeldOut {
-    pub image: Image,
+    pub image: Shown,
     /// Further pictures of the record, where a statement is about them too.
-    pub more: Vec<Image>,
+    pub more: Vec<Shown>,
     pub record: Record,
 }
 
 /// The place of a record: its set, and its place there.
 type Place = (usize, usize);
 
-/// Decoded pictures that are kept, in bytes.
+/// Decoded pictures and regions that are kept, in bytes.
 const KEPT: usize = 256 << 20;
 
 #[derive(Default)]
 struct Kept {
-    pictures: HashMap<(usize, String), Arc<Image>>,
+    pictures: HashMap<(usize, String), Arc<Shown>>,
     bytes: usize,
 }
 
@@ -86,6 +90,8 @@ pub(crate) struct Source {
     data: SetData,
     wanted: Wanted,
     sets: Vec<Set>,
+    /// Regions of the pictures of each set, or none.
+    regions: Vec<RegionFiles>,
     train: Vec<Place>,
     held_out: Vec<Place>,
     /// The places in `train` of each label.
@@ -99,22 +105,20 @@ pub(crate) struct Source {
     order: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
 }
 
-fn of_world(item: shapes::Item) -> Result<HeldOut, Error> {
+fn of_world(item: shapes::Item) -> Result<(Image, Record), Error> {
     let questions = item.qa.into_iter().map(|qa| QuestionAnswer {
         question: qa.question,
         answer: qa.answer,
         kind: qa.kind.name().to_owned(),
     });
     let picture = item.picture;
-    Ok(HeldOut {
-        image: Image::from_rgb(picture.width, picture.height, picture.rgb)?,
-        more: Vec::new(),
-        record: Record {
-            captions: item.captions,
-            questions: questions.collect(),
-            ..Record::default()
-        },
-    })
+    let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
+    let record = Record {
+        captions: item.captions,
+        questions: questions.collect(),
+        ..Record::default()
+    };
+    Ok((image, record))
 }
 
 /// What is asked about a picture.
@@ -142,6 +146,7 @@ impl Source {
             data: data.clone(),
             wanted,
             sets: Vec::new(),
+            regions: Vec::new(),
             train: Vec::new(),
             held_out: Vec::new(),
             labels: Vec::new(),
@@ -155,6 +160,13 @@ impl Source {
             let set = Set::open(path)?;
             let of_set = source.of_set(&set);
             let (train, held_out) = of_set.map_err(|reason| Error::file(path, reason))?;
+            if let Some(regions) = data.regions.get(number) {
+                let files =
+                    RegionFiles::open(regions, data.tags.get(number).map(PathBuf::as_path))?;
+                let records = train.iter().chain(&held_out).map(|&i| &set.records()[i]);
+                files.check(records.flat_map(|r| r.pictures.iter().map(String::as_str)))?;
+                source.regions.push(files);
+            }
             source.train.extend(train.into_iter().map(|i| (number, i)));
             let held_out = held_out.into_iter().map(|i| (number, i));
             source.held_out.extend(held_out);
@@ -252,10 +264,13 @@ impl Source {
         &self.templates
     }
 
-    /// Every text that training may see, for a vocabulary of words.
-    pub(crate) fn texts(&self) -> Vec<String> {
+    /// Every text that training may see, for a vocabulary of words; object tags among them.
+    ///
+    /// # Errors
+    /// Regions of a picture that cannot be read.
+    pub(crate) fn texts(&self) -> Result<Vec<String>, Error> {
         if self.data.world.is_some() {
-            return vec![shapes::vocabulary().join(" ")];
+            return Ok(vec![shapes::vocabulary().join(" ")]);
         }
         let mut texts = Vec::new();
         let names = matches!(self.wanted, Wanted::Texts | Wanted::TextsAndAnswers);
@@ -279,7 +294,35 @@ impl Source {
             let templates = self.templates.iter();
             texts.extend(templates.map(|t| t.replace(PLACEHOLDER, " ")));
         }
-        texts
+        let mut tags = BTreeSet::new();
+        for &place in &self.train {
+            if let Some(files) = self.regions.get(place.0) {
+                for name in &self.record(place).pictures {
+                    tags.extend(files.tags(name)?);
+                }
+            }
+        }
+        texts.extend(tags);
+        Ok(texts)
+    }
+
+    /// Regions of the first pictures to learn from, each of which is read to see that they fit.
+    ///
+    /// # Errors
+    /// A picture or regions that cannot be read or do not belong together.
+    pub(crate) fn some_regions(&self, pictures: usize) -> Result<Vec<PictureRegions>, Error> {
+        let records = self.train.iter();
+        let names = records.flat_map(|&place| {
+            let names = self.record(place).pictures.iter();
+            names.map(move |name| (place.0, name))
+        });
+        let mut found = Vec::new();
+        for (set, name) in names.take(pictures) {
+            if let Shown::Regions(regions) = &*self.checked(set, name)? {
+                found.push(regions.clone());
+            }
+        }
+        Ok(found)
     }
 
     /// Every answer to the questions that are learned from, in the order of the alphabet.
@@ -329,7 +372,15 @@ impl Source {
             let indices = 0..count as u64;
             let items = indices
                 .map(|i| shapes::generate(&config, shapes::Split::Validation, self.data.seed, i));
-            return items.map(of_world).collect();
+            let held_out = items.map(|item| {
+                let (image, record) = of_world(item)?;
+                Ok(HeldOut {
+                    image: Shown::Pixels(image),
+                    more: Vec::new(),
+                    record,
+                })
+            });
+            return held_out.collect();
         }
         // without anything held out, what is learned from tells at least whether it is learned
         let places = match self.held_out.is_empty() {
@@ -345,8 +396,8 @@ impl Source {
                 _ => 1,
             };
             let names = (0..pictures).map(|i| &record.pictures[i % record.pictures.len()]);
-            let read = names.map(|name| self.sets[place.0].picture(name, &self.limits));
-            let mut more: Vec<Image> = read.collect::<Result<_, _>>()?;
+            let read = names.map(|name| Ok((*self.checked(place.0, name)?).clone()));
+            let mut more: Vec<Shown> = read.collect::<Result<_, Error>>()?;
             let image = more.remove(0);
             Ok(HeldOut {
                 image,
@@ -362,26 +413,60 @@ impl Source {
         &self.known_labels
     }
 
-    fn picture(&self, set: usize, name: &str) -> Result<Image, Error> {
+    /// A picture, or its regions where the recipe has files of them.
+    fn shown(&self, set: usize, name: &str) -> Result<Arc<Shown>, Error> {
         let key = (set, name.to_owned());
         let lock = || {
             let kept = self.kept.lock();
             kept.unwrap_or_else(|broken| broken.into_inner())
         };
-        if let Some(image) = lock().pictures.get(&key) {
-            return Ok((**image).clone());
+        if let Some(shown) = lock().pictures.get(&key) {
+            return Ok(shown.clone());
         }
-        let image = self.sets[set].picture(name, &self.limits)?;
+        let shown = match self.regions.get(set) {
+            None => Shown::Pixels(self.sets[set].picture(name, &self.limits)?),
+            Some(files) => {
+                let regions = files.read(name, None)?;
+                let boxes = &regions.regions.regions;
+                // places are shares of the picture's size, which some files leave to the picture
+                let told = regions.regions.size.is_some() || boxes.iter().all(|r| r.rect.is_none());
+                Shown::Regions(match told {
+                    true => regions,
+                    false => {
+                        let image = self.sets[set].picture(name, &self.limits)?;
+                        files.read(name, Some([image.width(), image.height()]))?
+                    }
+                })
+            }
+        };
+        let shown = Arc::new(shown);
         let mut kept = lock();
-        if kept.bytes + image.rgb().len() <= KEPT {
-            kept.bytes += image.rgb().len();
-            kept.pictures.insert(key, Arc::new(image.clone()));
+        let bytes = match &*shown {
+            Shown::Pixels(image) => image.rgb().len(),
+            Shown::Regions(picture) => 4 * picture.regions.features.len(),
+        };
+        if kept.bytes + bytes <= KEPT {
+            kept.bytes += bytes;
+            kept.pictures.insert(key, shown.clone());
         }
-        Ok(image)
+        Ok(shown)
+    }
+
+    /// As [`Self::shown`]; regions are compared with the picture that they belong to.
+    fn checked(&self, set: usize, name: &str) -> Result<Arc<Shown>, Error> {
+        if let Some(files) = self.regions.get(set) {
+            let image = self.sets[set].picture(name, &self.limits)?;
+            files.read(name, Some([image.width(), image.height()]))?;
+        }
+        self.shown(set, name)
     }
 
     /// The record that is learned from at a position of the run, and its pictures.
-    fn example(&self, place: Place, rng: &mut SplitMix64) -> Result<(Vec<Image>, Record), Error> {
+    fn example(
+        &self,
+        place: Place,
+        rng: &mut SplitMix64,
+    ) -> Result<(Vec<Arc<Shown>>, Record), Error> {
         let record = self.record(place);
         let wanted = match self.wanted {
             Wanted::Statements(pictures) => pictures,
@@ -390,7 +475,7 @@ impl Source {
         let first = below(rng, record.pictures.len());
         let pictures = (0..wanted).map(|i| {
             let name = &record.pictures[(first + i) % record.pictures.len()];
-            self.picture(place.0, name)
+            self.shown(place.0, name)
         });
         Ok((pictures.collect::<Result<_, _>>()?, record.clone()))
     }
@@ -405,15 +490,20 @@ impl Source {
         label.unwrap_or_else(own) as i64
     }
 
-    fn scene(&self, position: u64, rng: &mut SplitMix64) -> Result<(Vec<Image>, Record), Error> {
+    fn scene(
+        &self,
+        position: u64,
+        rng: &mut SplitMix64,
+    ) -> Result<(Vec<Arc<Shown>>, Record), Error> {
         let [low, high] = self.data.difficulty;
         let config = shapes::Config {
             size: self.data.size,
             difficulty: low + (high - low) * rng.uniform_f32(),
         };
         let split = shapes::Split::Train;
-        let made = of_world(shapes::generate(&config, split, self.data.seed, position))?;
-        Ok((vec![made.image], made.record))
+        let item = shapes::generate(&config, split, self.data.seed, position);
+        let (image, record) = of_world(item)?;
+        Ok((vec![Arc::new(Shown::Pixels(image))], record))
     }
 
     /// The places of the records of a step, in an order that is a function of the seed and the step alone.
@@ -473,6 +563,7 @@ impl Source {
         let mut batch = SetBatch {
             pixels: Vec::new(),
             shape: [0; 4],
+            regions: Vec::new(),
             texts: Vec::new(),
             answers: Vec::new(),
             captions: Vec::new(),
@@ -481,12 +572,12 @@ impl Source {
             truths: Vec::new(),
             seed: self.data.seed ^ number.wrapping_mul(0x8ebc_6af0_9c88_c6e3),
         };
-        let mut seconds = Vec::new();
+        let (mut seconds, mut second_regions) = (Vec::new(), Vec::new());
         for i in 0..size {
             let position = number * size as u64 + i as u64;
             let seed = self.data.seed ^ position.wrapping_mul(0xd6e8_feb8_6659_fd93);
             let mut rng = SplitMix64::new(seed);
-            let (images, record) = match self.data.world {
+            let (shown, record) = match self.data.world {
                 Some(_) => self.scene(position, &mut rng)?,
                 None => self.example(places[part * size + i], &mut rng)?,
             };
@@ -495,7 +586,17 @@ impl Source {
                 Some(_) => position as i64,
                 None => self.id(places[part * size + i]),
             });
-            for (k, image) in images.into_iter().enumerate() {
+            for (k, shown) in shown.into_iter().enumerate() {
+                let image = match Arc::unwrap_or_clone(shown) {
+                    Shown::Pixels(image) => image,
+                    Shown::Regions(regions) => {
+                        match k {
+                            0 => batch.regions.push(regions),
+                            _ => second_regions.push(regions),
+                        }
+                        continue;
+                    }
+                };
                 let image = self.data.augment.picture(image, &mut rng)?;
                 let values = processor.process(&image)?;
                 batch.shape[1..].copy_from_slice(&[values.channels, values.height, values.width]);
@@ -507,6 +608,7 @@ impl Source {
             }
         }
         batch.pixels.extend(seconds);
+        batch.regions.extend(second_regions);
         if batch.pixels.len() != batch.shape.iter().product::<usize>() {
             let reason = "expected pictures that the processor brings to one size, found others";
             return Err(Error::file("preprocessor_config.json", reason));

@@ -6,9 +6,10 @@ mod statements;
 mod tree;
 mod zero_shot;
 
-use self::set::{Chosen, SetArgs};
+use self::set::{Chosen, SetArgs, shown};
 use crate::models::ModelArg;
 use crate::output::{Output, complain};
+use crate::regions::RegionArgs;
 use crate::world::progress_bar;
 use crate::{Common, Outcome};
 use anyhow::bail;
@@ -22,7 +23,7 @@ use vlm_data::image::{self, Image, Limits};
 use vlm_tasks::evaluate::{CaptionReport, Question, Sample, VqaReport};
 use vlm_tasks::metrics::{Interval, answers_match};
 use vlm_tasks::table::Table;
-use vlm_tasks::{CaptionOptions, Vlm};
+use vlm_tasks::{CaptionOptions, RegionFiles, Shown, Vlm};
 use vlm_worlds::shapes::{Background, Object, RelationFact, Scene};
 
 /// Measure a model on data with known answers
@@ -77,6 +78,8 @@ struct DataArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    regions: RegionArgs,
 }
 
 pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
@@ -106,10 +109,13 @@ fn run_generated(args: &DataArgs, what: Generated, common: &Common) -> anyhow::R
         Generated::Captions => !captions.is_empty(),
         Generated::Answers => !qa.is_empty(),
     };
+    let regions = args.regions.files()?;
+    args.set.check_regions(regions.as_ref())?;
     let mut data = match args.set.open(&args.data)? {
         Some(chosen) => Data::of_set(chosen, has),
         None => Data::open(&args.data, |item| has(&item.captions, &item.qa))?,
     };
+    data.regions = regions;
     if data.left() == 0 && data.failed == 0 {
         bail!(
             "{}: expected items with {wanted}, found none",
@@ -127,7 +133,7 @@ fn run_generated(args: &DataArgs, what: Generated, common: &Common) -> anyhow::R
             data.left_out
         ));
     }
-    let vlm = args.model.load(common)?;
+    let vlm = args.regions.complete(args.model.load(common)?)?;
     let bar = progress_bar(data.left() as u64, "pictures", common.quiet);
     let advance = |done: usize| bar.set_position(done as u64);
     let evaluated = match what {
@@ -207,7 +213,7 @@ impl PicturesByPlace for Chosen {
         Self::name(self, i)
     }
     fn read(&self, i: usize) -> Result<Image, vlm_data::Error> {
-        Ok(self.pictures(i, 1)?.remove(0))
+        self.picture(i)
     }
 }
 
@@ -255,6 +261,12 @@ fn embed_pictures<P: PicturesByPlace + ?Sized>(
     Ok((read, vectors))
 }
 
+/// What a picture of a data set is called there, and so in files of regions.
+fn row_name(picture: &Path, data: &Path) -> String {
+    let name = picture.strip_prefix(data).unwrap_or(picture);
+    name.to_string_lossy().into_owned()
+}
+
 /// A share and its interval as cells of a table.
 fn percent(share: Interval) -> [String; 2] {
     let number = |share: f64| format!("{:.1}", 100.0 * share);
@@ -264,9 +276,15 @@ fn percent(share: Interval) -> [String; 2] {
     ]
 }
 
+/// A sample, or why there is none.
+type Loaded = Result<Sample<Shown>, String>;
+
 /// The items of a directory as samples, loaded one after another. What fails is complained about and counted.
 struct Data {
+    directory: PathBuf,
     items: std::vec::IntoIter<Item>,
+    /// What was found in the pictures before, for a model that reads it in their place.
+    regions: Option<RegionFiles>,
     /// Records of a set in place of items, and the places of those that are left.
     set: Option<(Chosen, std::vec::IntoIter<usize>)>,
     left_out: usize,
@@ -291,7 +309,9 @@ impl Data {
             }
         }
         Ok(Self {
+            directory: directory.to_owned(),
             items: items.into_iter(),
+            regions: None,
             set: None,
             left_out,
             failed,
@@ -306,7 +326,9 @@ impl Data {
         let useful = |&i: &usize| has(&chosen.record(i).captions, &chosen.questions(i));
         let places: Vec<usize> = places.filter(useful).collect();
         Self {
+            directory: PathBuf::new(),
             items: Vec::new().into_iter(),
+            regions: None,
             left_out: chosen.len() - places.len(),
             set: Some((chosen, places.into_iter())),
             failed: 0,
@@ -322,11 +344,12 @@ impl Data {
     }
 
     /// The next record of a set, its name, and what is asked about it.
-    fn next_of_set(&mut self) -> Option<(String, Vec<QuestionAnswer>, Result<Sample, String>)> {
+    fn next_of_set(&mut self) -> Option<(String, Vec<QuestionAnswer>, Loaded)> {
         let (chosen, places) = self.set.as_mut()?;
         let i = places.next()?;
         let asked = chosen.questions(i);
-        let sample = chosen.pictures(i, 1).map_err(|e| e.to_string());
+        let shown = chosen.shown(i, 1, self.regions.as_ref());
+        let sample = shown.map_err(|e| e.to_string());
         let sample = sample.map(|mut images| Sample {
             image: images.remove(0),
             captions: chosen.record(i).captions.clone(),
@@ -336,8 +359,10 @@ impl Data {
         Some((chosen.name(i), asked, sample))
     }
 
-    fn load(&self, item: Item) -> Result<Sample, String> {
+    fn load(&self, item: Item) -> Loaded {
         let image = image::read(&item.image, &self.limits).map_err(|e| e.to_string())?;
+        let name = row_name(&item.image, &self.directory);
+        let image = shown(image, &name, self.regions.as_ref()).map_err(|e| e.to_string())?;
         let questions = item.qa.into_iter().map(question);
         // records of a world say what the picture shows
         let scene = match item.extra.contains_key("objects") {
@@ -366,9 +391,9 @@ fn question(qa: QuestionAnswer) -> Question {
 }
 
 impl Iterator for Data {
-    type Item = Sample;
+    type Item = Sample<Shown>;
 
-    fn next(&mut self) -> Option<Sample> {
+    fn next(&mut self) -> Option<Sample<Shown>> {
         loop {
             let (name, asked, sample) = match self.next_of_set() {
                 Some(next) => next,

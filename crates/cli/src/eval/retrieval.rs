@@ -1,9 +1,11 @@
 //! `vlm eval retrieval`
 
-use super::set::{Chosen, SetArgs};
-use super::{Results, embed_pictures, finish, percent};
+use super::set::{Chosen, SetArgs, shown};
+use super::{PicturesByPlace, Results, embed_pictures, finish, percent, row_name};
 use crate::models::ModelArg;
 use crate::output::complain;
+use crate::regions::RegionArgs;
+use crate::world::progress_bar;
 use crate::{Common, Outcome};
 use anyhow::bail;
 use clap::Args;
@@ -18,7 +20,8 @@ use vlm_tasks::table::Table;
 /// How well pictures are found by their captions, and captions by their pictures
 #[derive(Args)]
 #[command(after_help = "\
-A caption that several pictures have belongs to each of them.
+A caption that several pictures have belongs to each of them. A model that reads regions has no vectors to compare: it \
+looks at every picture with every caption, which takes as many passes as there are pairs.
 
 With --json the line on stdout has task, images, texts, text_to_image and image_to_text (each with r1, r5 and r10, their \
 95 % intervals r1_ci95 and so on, and median_rank), failed, model and data.
@@ -42,6 +45,8 @@ pub struct RetrievalArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    regions: RegionArgs,
 }
 
 /// What is written of each query.
@@ -87,15 +92,29 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
     if args.first_caption {
         records.iter_mut().for_each(|r| r.captions.truncate(1));
     }
-    let vlm = args.model.load(common)?;
-    vlm.model().embed_image()?;
-    vlm.model().embed_text()?;
+    let regions = args.regions.files()?;
+    args.set.check_regions(regions.as_ref())?;
+    let vlm = args.regions.complete(args.model.load(common)?)?;
     vlm.text()?;
-    vlm.processor()?;
     let files: Vec<&Path> = records.iter().map(|r| r.image.as_path()).collect();
-    let (read, images) = match &chosen {
-        Some(chosen) => embed_pictures(&vlm, chosen, common)?,
-        None => embed_pictures(&vlm, &files[..], common)?,
+    let load = |i: usize| {
+        let image = match &chosen {
+            Some(chosen) => chosen.picture(i),
+            None => files[..].read(i),
+        };
+        shown(image?, &row_name(files[i], &args.data), regions.as_ref())
+    };
+    let matches = vlm.model().region_width().is_some();
+    let (read, images) = if matches {
+        vlm.model().score_pair()?;
+        (readable(files.len(), load), Vec::new())
+    } else {
+        vlm.model().embed_image()?;
+        vlm.model().embed_text()?;
+        match &chosen {
+            Some(chosen) => embed_pictures(&vlm, chosen, common)?,
+            None => embed_pictures(&vlm, &files[..], common)?,
+        }
     };
     failed += files.len() - read.len();
     if read.is_empty() {
@@ -118,7 +137,19 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
             pairs.insert((image, text));
         }
     }
-    let vectors = vlm.embed_texts(&texts)?;
+    let scored = if matches {
+        let bar = progress_bar(read.len() as u64, "pictures", common.quiet);
+        let rows = read.iter().map(|&i| {
+            bar.inc(1);
+            Ok(vlm.matching_scores(&load(i)?, &texts)?)
+        });
+        Scored::Pairs(rows.collect::<anyhow::Result<_>>()?)
+    } else {
+        Scored::Vectors {
+            images,
+            texts: vlm.embed_texts(&texts)?,
+        }
+    };
     let names: Vec<String> = read
         .iter()
         .map(|&at| files[at].display().to_string())
@@ -126,13 +157,12 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
 
     let mut predictions: Vec<Value> = Vec::new();
-    let mut search = |queries: &[Vec<f32>],
-                      among: &[Vec<f32>],
+    let mut search = |score: &dyn Fn(usize, usize) -> f32,
                       (kind, asked): (&str, &[&str]),
                       found: &[&str],
                       belongs: &dyn Fn(usize, usize) -> bool| {
-        let rows = queries.iter().enumerate().map(|(i, query)| {
-            let scores: Vec<f32> = among.iter().map(|other| dot(query, other)).collect();
+        let rows = (0..asked.len()).map(|i| {
+            let scores: Vec<f32> = (0..found.len()).map(|other| score(i, other)).collect();
             if args.out.is_some() {
                 let mut order: Vec<usize> = (0..scores.len()).collect();
                 order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
@@ -145,15 +175,13 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
         score_retrieval(rows, belongs, &Bootstrap::default())
     };
     let to_image = search(
-        &vectors,
-        &images,
+        &|text, image| scored.of(image, text),
         ("text", &texts),
         &names,
         &|text, image| pairs.contains(&(image, text)),
     )?;
     let to_text = search(
-        &images,
-        &vectors,
+        &|image, text| scored.of(image, text),
         ("image", &names),
         &texts,
         &|image, text| pairs.contains(&(image, text)),
@@ -180,6 +208,38 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
         predictions,
     };
     finish(results, failed, &args.data, &args.out, &vlm, common)
+}
+
+/// What pictures and texts are ordered by.
+enum Scored {
+    /// The product of unit vectors.
+    Vectors {
+        images: Vec<Vec<f32>>,
+        texts: Vec<Vec<f32>>,
+    },
+    /// The probability that they belong together, a row for each picture.
+    Pairs(Vec<Vec<f32>>),
+}
+
+impl Scored {
+    fn of(&self, image: usize, text: usize) -> f32 {
+        match self {
+            Self::Vectors { images, texts } => dot(&images[image], &texts[text]),
+            Self::Pairs(rows) => rows[image][text],
+        }
+    }
+}
+
+/// The places of what can be read; the rest is complained about.
+fn readable<T>(count: usize, read: impl Fn(usize) -> Result<T, vlm_data::Error>) -> Vec<usize> {
+    let good = |&i: &usize| match read(i) {
+        Ok(_) => true,
+        Err(error) => {
+            complain(format_args!("{error}"));
+            false
+        }
+    };
+    (0..count).filter(good).collect()
 }
 
 fn recalls(scores: &RetrievalScores) -> [(u32, vlm_tasks::metrics::Interval); 3] {

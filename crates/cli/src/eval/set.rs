@@ -5,6 +5,7 @@ use std::path::Path;
 use vlm_data::datasets::items::{self, QuestionAnswer};
 use vlm_data::datasets::{Part, Record, Set, Split};
 use vlm_data::image::{Image, Limits};
+use vlm_tasks::{RegionFiles, Shown};
 
 /// Which records of a data set, and what is done to their pictures
 #[derive(Args, Clone, Debug)]
@@ -59,6 +60,17 @@ pub struct Chosen {
 }
 
 impl SetArgs {
+    /// Refuses changes of pictures whose regions were found before.
+    ///
+    /// # Errors
+    /// Both.
+    pub fn check_regions(&self, regions: Option<&RegionFiles>) -> anyhow::Result<()> {
+        if regions.is_some() && self.style.is_some() {
+            anyhow::bail!("--style: expected none beside --regions, found one");
+        }
+        Ok(())
+    }
+
     /// Opens a data set that is not a directory with `items.jsonl`, or one of directories for classes; `None` for those.
     ///
     /// # Errors
@@ -104,6 +116,24 @@ impl SetArgs {
     }
 }
 
+/// A picture, or the regions of the row of its name.
+///
+/// # Errors
+/// No such row, or one of another picture.
+pub fn shown(
+    image: Image,
+    name: &str,
+    regions: Option<&RegionFiles>,
+) -> Result<Shown, vlm_data::Error> {
+    match regions {
+        None => Ok(Shown::Pixels(image)),
+        Some(files) => {
+            let size = [image.width(), image.height()];
+            Ok(Shown::Regions(files.read(name, Some(size))?))
+        }
+    }
+}
+
 impl Chosen {
     /// How many records.
     pub fn len(&self) -> usize {
@@ -126,21 +156,37 @@ impl Chosen {
         self.set.archive().place(name.map_or("", String::as_str))
     }
 
-    /// The first pictures of a record, again from the first where it has fewer.
+    fn read(&self, name: &str) -> Result<Image, vlm_data::Error> {
+        let image = self.set.picture(name, &self.limits)?;
+        Ok(match self.style {
+            Some(style) => style.of(image),
+            None => image,
+        })
+    }
+
+    /// The first picture of a record.
     ///
     /// # Errors
     /// A file that is missing or no picture.
-    pub fn pictures(&self, i: usize, count: usize) -> Result<Vec<Image>, vlm_data::Error> {
-        let names = &self.record(i).pictures;
-        let names = names.iter().cycle().take(count);
-        let read = names.map(|name| {
-            let image = self.set.picture(name, &self.limits)?;
-            Ok(match self.style {
-                Some(style) => style.of(image),
-                None => image,
-            })
-        });
-        read.collect()
+    pub fn picture(&self, i: usize) -> Result<Image, vlm_data::Error> {
+        self.read(&self.record(i).pictures[0])
+    }
+
+    /// The first pictures of a record, again from the first where it has fewer; their regions, where there are files of
+    /// them.
+    ///
+    /// # Errors
+    /// A file that is missing or no picture, or regions that are missing or not those of the picture.
+    pub fn shown(
+        &self,
+        i: usize,
+        count: usize,
+        regions: Option<&RegionFiles>,
+    ) -> Result<Vec<Shown>, vlm_data::Error> {
+        let names = self.record(i).pictures.iter().cycle().take(count);
+        names
+            .map(|name| shown(self.read(name)?, name, regions))
+            .collect()
     }
 
     /// What is asked about a record; a statement is answered with `true` or `false`.

@@ -4,6 +4,7 @@ use super::set::SetArgs;
 use super::{Results, finish, percent};
 use crate::models::ModelArg;
 use crate::output::complain;
+use crate::regions::RegionArgs;
 use crate::world::progress_bar;
 use crate::{Common, Outcome};
 use anyhow::{anyhow, bail};
@@ -11,7 +12,7 @@ use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use vlm_data::image::Image;
+use vlm_tasks::Shown;
 use vlm_tasks::metrics::{Bootstrap, answers_match};
 use vlm_tasks::table::Table;
 
@@ -40,13 +41,17 @@ pub struct StatementsArgs {
     set: SetArgs,
     #[command(flatten)]
     model: ModelArg,
+    #[command(flatten)]
+    regions: RegionArgs,
 }
 
 pub fn run(args: &StatementsArgs, common: &Common) -> anyhow::Result<Outcome> {
     let chosen = args.set.open(&args.data)?;
     let chosen =
         chosen.ok_or_else(|| anyhow!("{}: expected a set with statements", args.data.display()))?;
-    let vlm = args.model.load(common)?;
+    let regions = args.regions.files()?;
+    args.set.check_regions(regions.as_ref())?;
+    let vlm = args.regions.complete(args.model.load(common)?)?;
     let judges = vlm.model().judge_text().is_ok();
     let count = match judges {
         true => vlm.pictures_per_statement()?,
@@ -62,7 +67,7 @@ pub fn run(args: &StatementsArgs, common: &Common) -> anyhow::Result<Outcome> {
         let Some(statement) = &record.statement else {
             continue;
         };
-        let images = match chosen.pictures(i, count) {
+        let images = match chosen.shown(i, count, regions.as_ref()) {
             Ok(images) => images,
             Err(error) => {
                 complain(format_args!("{error}"));
@@ -70,7 +75,7 @@ pub fn run(args: &StatementsArgs, common: &Common) -> anyhow::Result<Outcome> {
                 continue;
             }
         };
-        let images: Vec<&Image> = images.iter().collect();
+        let images: Vec<&Shown> = images.iter().collect();
         let said = if judges {
             let judged = vlm.judge(&images, &statement.text)?;
             let best = judged

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::Error;
 use crate::error::one_line;
@@ -76,6 +76,56 @@ impl ImageRegions {
     pub fn tags(&self) -> Vec<&str> {
         let classes = self.regions.iter().filter_map(|r| r.class.as_deref());
         classes.collect()
+    }
+
+    /// The row of a file of the third kind, `predictions.tsv`, without its line break: size, boxes, classes, attributes and
+    /// features.
+    ///
+    /// # Errors
+    /// A name that is no column: empty, or with a tab or a line break.
+    pub fn to_row(&self) -> Result<String, Error> {
+        let name = self.image.as_str();
+        if name.trim() != name || name.is_empty() || name.contains(['\t', '\n', '\r']) {
+            return Err(Error::Config {
+                name: "regions".to_owned(),
+                key: "name".to_owned(),
+                expected: "a name without tabs, line breaks and spaces around it".to_owned(),
+                found: one_line(&format!("{name:?}")),
+            });
+        }
+        let objects = self.regions.iter().enumerate().map(|(i, region)| {
+            let mut object = Map::new();
+            let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
+            if let Some(rect) = region.rect {
+                put("rect", json!(rect));
+            }
+            if let Some(class) = &region.class {
+                put("class", json!(class));
+            }
+            if let Some(score) = region.score {
+                put("conf", json!(score));
+            }
+            if !region.attributes.is_empty() {
+                let names: Vec<&String> = region.attributes.iter().map(|(name, _)| name).collect();
+                let scores = region.attributes.iter().map(|(_, score)| *score);
+                put("attributes", json!(names));
+                put("attr_scores", json!(scores.collect::<Vec<_>>()));
+            }
+            if self.width > 0 {
+                let bytes: Vec<u8> = (self.feature(i).iter())
+                    .flat_map(|x| x.to_le_bytes())
+                    .collect();
+                put("feature", json!(STANDARD.encode(bytes)));
+            }
+            Value::Object(object)
+        });
+        let mut row = Map::new();
+        if let Some([w, h]) = self.size {
+            row.insert("image_h".to_owned(), json!(h));
+            row.insert("image_w".to_owned(), json!(w));
+        }
+        row.insert("objects".to_owned(), objects.collect());
+        Ok(format!("{name}\t{}", Value::Object(row)))
     }
 }
 
@@ -464,31 +514,39 @@ impl RegionIndex {
         self.rows.contains_key(image)
     }
 
-    /// Checks that the rows are those of certain pictures: every one of these has a row, and no other has.
+    /// The name of a picture's row: its own, that of its file, or that without its ending.
+    pub fn row_of(&self, picture: &str) -> Option<&str> {
+        let path = Path::new(picture);
+        let names = [path.file_name(), path.file_stem()];
+        let names = names.iter().flatten().filter_map(|name| name.to_str());
+        let mut names = std::iter::once(picture).chain(names);
+        let row = names.find_map(|name| self.rows.get_key_value(name));
+        row.map(|(name, _)| name.as_str())
+    }
+
+    /// Checks that every one of certain pictures has a row.
     ///
     /// # Errors
-    /// The pictures without a row, and the rows without a picture, the first of each by name.
+    /// How many pictures have none, and how many rows belong to none of the pictures, the first of each by name.
     pub fn check_images<'a>(&self, images: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
         let images: std::collections::HashSet<&str> = images.into_iter().collect();
         let mut without: Vec<&str> = images
             .iter()
-            .filter(|i| !self.contains(i))
+            .filter(|i| self.row_of(i).is_none())
             .copied()
             .collect();
-        without.sort_unstable();
-        let foreign = self
-            .order
-            .iter()
-            .filter(|name| !images.contains(name.as_str()));
-        let foreign: Vec<&String> = foreign.collect();
-        if without.is_empty() && foreign.is_empty() {
+        if without.is_empty() {
             return Ok(());
         }
+        without.sort_unstable();
+        let own: std::collections::HashSet<&str> =
+            images.iter().filter_map(|i| self.row_of(i)).collect();
+        let foreign = self.order.iter().map(String::as_str);
+        let foreign: Vec<&str> = foreign.filter(|name| !own.contains(name)).collect();
         let named = |list: &[&str], what: &str| match list {
             [] => String::new(),
             [first, ..] => format!("{} {what} ({first} first)", list.len()),
         };
-        let foreign: Vec<&str> = foreign.into_iter().map(String::as_str).collect();
         let parts = [
             named(&without, "pictures without regions"),
             named(&foreign, "rows without a picture"),

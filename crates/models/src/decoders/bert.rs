@@ -2,6 +2,7 @@
 //!
 //! Legend: `B` memories, `Q` texts per memory, `R = B * Q` texts, `T` tokens, `D` width, `V` vocabulary.
 
+use crate::capability;
 use crate::encoders::{Bert, BertConfig, BertMemory, BertPass};
 use crate::generate::Autoregressive;
 use burn::module::{Module, Param};
@@ -190,15 +191,7 @@ impl Autoregressive for BertDecoding<'_> {
         };
         let x = bert.forward(x, 0..bert.config().num_hidden_layers, pass);
         let logits = self.decoder.logits(x.narrow(1, t - 1, 1)); // [R, 1, V]
-        let logits: Vec<f32> = logits
-            .into_data()
-            .convert::<f32>()
-            .try_to_vec()
-            .expect("f32 logits");
-        logits
-            .chunks(self.vocab_size())
-            .map(<[f32]>::to_vec)
-            .collect()
+        capability::rows(logits)
     }
 
     fn select(&mut self, rows: &[usize]) {

@@ -13,6 +13,7 @@
 //! Legend: `B` pictures, `R` texts, `T` tokens, `N` places of a map, `D` its channels, `E` width of the embedding, `H`
 //! units, `A` width of the attention, `V` vocabulary.
 
+use crate::capability::rows;
 use crate::generate::Autoregressive;
 use burn::module::Module;
 use burn::tensor::activation::{relu, sigmoid, softmax};
@@ -104,12 +105,6 @@ fn ids<const D: usize>(tokens: &[Vec<u32>], like: &Tensor<D>) -> Tensor<2, Int> 
     Tensor::from_data(TensorData::new(ids, [rows, t]), &like.device())
 }
 
-fn rows_of<const D: usize>(logits: Tensor<D>, vocab_size: usize) -> Vec<Vec<f32>> {
-    let logits = logits.into_data().convert::<f32>();
-    let logits: Vec<f32> = logits.try_to_vec().expect("f32 logits");
-    logits.chunks(vocab_size).map(<[f32]>::to_vec).collect()
-}
-
 fn index<const D: usize>(rows: &[usize], like: &Tensor<D>) -> Tensor<1, Int> {
     let rows: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
     let count = rows.len();
@@ -151,7 +146,7 @@ impl Autoregressive for RnnDecoding<'_> {
         let last = x
             .narrow(1, t - 1, 1)
             .reshape([r, self.decoder.config.hidden_size]);
-        rows_of(self.decoder.head(last), self.vocab_size())
+        rows(self.decoder.head(last))
     }
 
     fn select(&mut self, rows: &[usize]) {
@@ -354,7 +349,7 @@ impl Autoregressive for AttentionDecoding<'_> {
         }
         let logits = self.decoder.head(state.hidden.clone());
         (self.state, self.fed) = (Some(state), self.fed + t);
-        rows_of(logits, self.vocab_size())
+        rows(logits)
     }
 
     fn select(&mut self, rows: &[usize]) {

@@ -21,7 +21,7 @@
 //! `V` vocabulary.
 
 use crate::capability::{
-    Attend, AttentionMaps, EmbedImage, EmbedText, Generate, Pictures, Similarity, Tokens,
+    self, Attend, AttentionMaps, EmbedImage, EmbedText, Generate, Pictures, Similarity, Tokens,
 };
 use crate::decoders::MultimodalDecoder;
 use crate::encoders::{TextConfig, TextTransformer, VisionConfig, Vit, last_tokens};
@@ -564,14 +564,7 @@ impl Autoregressive for Decoding<'_> {
             .model
             .decoder
             .forward(hidden, &self.memory, Some(&mut self.decoder)); // [R, T, V]
-        let v = self.vocab_size();
-        let last = logits.narrow(1, t - 1, 1).reshape([rows * v]);
-        let last: Vec<f32> = last
-            .into_data()
-            .convert::<f32>()
-            .try_to_vec()
-            .expect("f32 logits");
-        last.chunks(v).map(<[f32]>::to_vec).collect()
+        capability::rows(logits.narrow(1, t - 1, 1))
     }
 
     fn select(&mut self, rows: &[usize]) {

@@ -124,7 +124,7 @@ impl Model {
                 let model = vinvl::Vinvl::load(Some(config), checkpoint, device)?;
                 Ok(Self::Vinvl(Box::new(model)))
             }
-            None if oscar::is_config(&value) => {
+            _ if oscar::is_config(&value) => {
                 let model = oscar::Oscar::load(config, checkpoint, device)?;
                 Ok(Self::Oscar(Box::new(model)))
             }
@@ -176,7 +176,7 @@ impl Model {
             }
             _ => Err(Error::Config {
                 place: "model_type".to_owned(),
-                expected: "\"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"siglip2\", \"tree\", \
+                expected: "\"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"oscar\", \"siglip\", \"siglip2\", \"tree\", \
                            \"library_name\": \"torchvision\", or open_clip's model_cfg"
                     .to_owned(),
                 found: model_type.map_or("nothing".to_owned(), |t| format!("{t:?}")),

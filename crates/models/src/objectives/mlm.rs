@@ -16,6 +16,8 @@ pub struct MlmMasking {
     pub pad_token_id: u32,
     /// `[CLS]`, which is never predicted.
     pub cls_token_id: u32,
+    /// `[SEP]`, where it is never predicted.
+    pub sep_token_id: Option<u32>,
 }
 
 /// Texts with some tokens hidden, and what was there.
@@ -37,7 +39,8 @@ pub fn mask_tokens(texts: &Tokens, masking: &MlmMasking, seed: u64) -> MaskedTok
         for ((id, &seen), target) in row.iter_mut().zip(seen).zip(&mut targets) {
             // as many numbers for every token, so that one text's length does not shift another's choices
             let [chosen, kind, word] = [rng.uniform(), rng.uniform(), rng.uniform()];
-            let special = *id == masking.pad_token_id || *id == masking.cls_token_id;
+            let special = [masking.pad_token_id, masking.cls_token_id].contains(id)
+                || masking.sep_token_id == Some(*id);
             if special || !seen || chosen >= masking.probability {
                 continue;
             }
@@ -95,6 +98,7 @@ mod tests {
             mask_token_id: 4,
             pad_token_id: 0,
             cls_token_id: 1,
+            sep_token_id: None,
         };
         let row = |length: usize| {
             let words = (1..length).map(|i| 100 + (i % 800) as u32);

@@ -142,6 +142,7 @@ impl AlbefLearner {
                     mask_token_id: c.mask_token_id,
                     pad_token_id: c.pad_token_id,
                     cls_token_id: c.cls_token_id,
+                    sep_token_id: None,
                 };
                 let masked = (c.task == AlbefTask::Pretraining)
                     .then(|| mask_tokens(&texts, &masking, batch.seed ^ 1));

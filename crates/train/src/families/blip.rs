@@ -1,6 +1,6 @@
 //! BLIP: captions, answers, or retrieval, as the config's class says.
 
-use super::parts::{Parts, Specials, Start, fill, id, panels, pictures, strings};
+use super::parts::{Parts, Specials, Start, empty_checkpoint, fill, id, panels, pictures, strings};
 use crate::Error;
 use crate::learner::{Files, Learner, Losses, Measured};
 use crate::log::Log;
@@ -14,7 +14,7 @@ use vlm_models::capability::Tokens;
 use vlm_models::families::Model;
 use vlm_models::families::blip::{Blip, BlipConfig, BlipTask, Labels};
 use vlm_nn::random::SplitMix64;
-use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
+use vlm_nn::weights::{Weights, collect};
 use vlm_tasks::TextSide;
 
 /// BERT's, and the two that BLIP adds.
@@ -58,8 +58,7 @@ impl BlipLearner {
             ("pad_token_id", id(t, "[PAD]")),
         ];
         fill(&mut parts.config, "text_config", &fields);
-        let none = to_bytes(&std::collections::BTreeMap::new(), StoreDtype::F32, None)?;
-        let none = Checkpoint::parse(&none, "recipe")?;
+        let none = empty_checkpoint()?;
         let config = BlipConfig::parse(&parts.config.to_string(), &none).map_err(wrong)?;
         parts.with_size(config.vision.image_size)?;
         let mut weights = Weights::random(0, &Device::flex());

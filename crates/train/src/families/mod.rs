@@ -5,6 +5,7 @@ mod blip;
 mod coca;
 mod dual_encoder;
 mod nic;
+mod oscar;
 mod parts;
 mod tree;
 
@@ -25,7 +26,15 @@ pub(crate) fn train(
 ) -> Result<Outcome, Error> {
     let start = Start::of(set)?;
     let model_type = start.config.get("model_type").and_then(|t| t.as_str());
+    let reads_regions = families::oscar::is_config(&start.config);
+    if !reads_regions && !set.data.regions.is_empty() {
+        return Err(Error::file(
+            "recipe",
+            "data.regions: expected none but for a model that reads regions (oscar), found some",
+        ));
+    }
     match model_type {
+        _ if reads_regions => run(recipe, oscar::OscarLearner::new(set, start)?, options, stop),
         Some(families::clip::MODEL_TYPE) => {
             run(recipe, dual_encoder::Pairs::new(set, start)?, options, stop)
         }
@@ -53,7 +62,7 @@ pub(crate) fn train(
         _ => Err(Error::file(
             "recipe",
             format!(
-                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"siglip\", \"tree\" or \
+                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"oscar\", \"siglip\", \"tree\" or \
                  open_clip's model_cfg, found {}",
                 model_type.map_or("none".to_owned(), |t| format!("{t:?}"))
             ),

@@ -19,8 +19,8 @@ use vlm_models::capability::Pictures;
 use vlm_models::families::Model;
 use vlm_nn::weights::{Checkpoint, StoreDtype, Weights, collect, to_bytes};
 use vlm_tasks::evaluate::{Question, Sample};
-use vlm_tasks::similarity::dot;
-use vlm_tasks::{CaptionOptions, ModelFiles, Vlm, file};
+use vlm_tasks::similarity::{PLACEHOLDER, dot};
+use vlm_tasks::{CaptionOptions, ModelFiles, Shown, Vlm, file};
 
 /// What a run begins with: a config, and the model that it comes from if it is fine-tuned.
 pub(crate) struct Start {
@@ -121,6 +121,12 @@ pub(crate) struct Parts {
     init: Option<ModelFiles>,
 }
 
+/// A checkpoint without a tensor, for configs that are told by parts of checkpoints.
+pub(crate) fn empty_checkpoint() -> Result<Checkpoint, Error> {
+    let none = to_bytes(&Tensors::new(), StoreDtype::F32, None)?;
+    Ok(Checkpoint::parse(&none, "recipe")?)
+}
+
 impl Parts {
     /// Opens the data, and makes or reads the vocabulary; `usual` is the family's template. The pictures' size is that
     /// of [`Self::with_size`], once the config is read.
@@ -134,11 +140,16 @@ impl Parts {
         let data = &recipe.data;
         let source = Source::open(data, &recipe.train, wanted, usual)?;
         let own = (start.init.as_ref()).and(recipe.train.init.as_deref());
-        let own = own.filter(|path| path.join(file::TOKENIZER).is_file());
-        let tokenizer = match (data.tokenizer.as_deref(), own) {
-            (None, Some(path)) => Tokenizer::from_file(&path.join(file::TOKENIZER))?,
+        let has = |path: &&Path, name: &str| path.join(name).is_file();
+        let pieces = own.filter(|path| has(path, file::WORD_PIECES));
+        let own = own.filter(|path| has(path, file::TOKENIZER));
+        let tokenizer = match (data.tokenizer.as_deref(), own.or(pieces)) {
+            (None, Some(path)) if own.is_some() => {
+                Tokenizer::from_file(&path.join(file::TOKENIZER))?
+            }
+            (None, Some(path)) => Tokenizer::from_vocabulary(&path.join(file::WORD_PIECES))?,
             (None | Some("words"), _) => {
-                let texts = source.texts();
+                let texts = source.texts()?;
                 let texts: Vec<String> = texts.iter().map(|t| (specials.plain)(t)).collect();
                 let words = words_of(texts.iter().map(String::as_str))?;
                 let words: Vec<String> = words.into_iter().filter(|w| known(specials, w)).collect();
@@ -324,7 +335,7 @@ impl Parts {
     pub(crate) fn measure_texts(&self, vlm: &Vlm) -> Result<Measured, Error> {
         let mut vectors = Vec::new();
         for some in self.held_out.chunks(16) {
-            let images: Vec<&Image> = some.iter().map(|h| &h.image).collect();
+            let images: Vec<&Image> = some.iter().filter_map(|h| h.image.pixels()).collect();
             vectors.extend(vlm.embed_images(&images)?);
         }
         let records = || self.held_out.iter().map(|h| &h.record);
@@ -356,22 +367,30 @@ impl Parts {
             right.count() as f64 / queries.len().max(1) as f64
         };
         let (to_text, to_image) = (found(&vectors, &among), found(&among, &vectors));
-        Ok(Measured {
-            scores: vec![
-                ("image_to_text_r1", to_text),
-                ("text_to_image_r1", to_image),
-            ],
-            text: format!(
-                "recall at 1 of {} pictures: {:.1} % of their texts, {:.1} % by their texts",
-                texts.len(),
-                100.0 * to_text,
-                100.0 * to_image
-            ),
-        })
+        Ok(found_first(texts.len(), to_text, to_image))
+    }
+
+    /// How often the matching head finds the right caption first, and the right picture.
+    pub(crate) fn measure_matching(&self, vlm: &Vlm) -> Result<Measured, Error> {
+        let mut samples = self.samples();
+        // a label stands for a caption, as in training
+        for (sample, held_out) in samples.iter_mut().zip(&self.held_out) {
+            let label = held_out.record.label.as_deref().map(|label| {
+                let template = self.source.templates().first();
+                template.map_or(label.to_owned(), |t| t.replace(PLACEHOLDER, label))
+            });
+            if sample.captions.is_empty() {
+                sample.captions.extend(label);
+            }
+        }
+        let report = vlm.evaluate_matching(&samples)?;
+        let to_text = report.image_to_text.recall_at_1.estimate;
+        let to_image = report.text_to_image.recall_at_1.estimate;
+        Ok(found_first(samples.len(), to_text, to_image))
     }
 
     /// What is held out, as questions or captions.
-    pub(crate) fn samples(&self) -> Vec<Sample> {
+    pub(crate) fn samples(&self) -> Vec<Sample<Shown>> {
         let held_out = self.held_out.iter();
         let samples = held_out.map(|h| Sample {
             image: h.image.clone(),
@@ -396,7 +415,7 @@ impl Parts {
             let Some(statement) = &held_out.record.statement else {
                 continue;
             };
-            let images: Vec<&Image> = std::iter::once(&held_out.image)
+            let images: Vec<&Shown> = std::iter::once(&held_out.image)
                 .chain(&held_out.more)
                 .collect();
             let judged = vlm.judge(&images, &statement.text)?;
@@ -437,6 +456,21 @@ impl Parts {
             scores: vec![("vqa_accuracy", accuracy)],
             text: format!("VQA accuracy {:.1} %", 100.0 * accuracy),
         })
+    }
+}
+
+/// Recall at 1 of so many pictures in both directions.
+fn found_first(pictures: usize, to_text: f64, to_image: f64) -> Measured {
+    Measured {
+        scores: vec![
+            ("image_to_text_r1", to_text),
+            ("text_to_image_r1", to_image),
+        ],
+        text: format!(
+            "recall at 1 of {pictures} pictures: {:.1} % of their texts, {:.1} % by their texts",
+            100.0 * to_text,
+            100.0 * to_image
+        ),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Albef;
 
-use crate::capability::{AnswerQuestion, Pictures, RankAnswers, Tokens};
+use crate::capability::{AnswerQuestion, Pictures, RankAnswers, Tokens, rows};
 use crate::encoders::{BertMemory, BertPass};
 use crate::error::{Error, expect};
 use crate::generate::Autoregressive;
@@ -122,14 +122,6 @@ impl Albef {
         }
         Ok(ranked)
     }
-}
-
-/// Rows of the last dimension.
-fn rows(x: Tensor<3>) -> Vec<Vec<f32>> {
-    let width = x.dims()[2];
-    let data = x.into_data().convert::<f32>();
-    let values: Vec<f32> = data.try_to_vec().expect("f32");
-    values.chunks(width).map(<[f32]>::to_vec).collect()
 }
 
 impl AnswerQuestion for Albef {

@@ -4,7 +4,7 @@ use super::momentum::{Features, Momentum};
 use super::{Albef, AlbefTask, TextStates};
 use crate::capability::{Pictures, Regions, Tokens};
 use crate::encoders::BertMemory;
-use crate::error::{Error, expect};
+use crate::error::{Error, below, expect};
 use crate::objectives::{
     ItcKeys, MaskedTokens, distilled_cross_entropy, hard_negatives, itc_momentum, itm, mlm, plain,
 };
@@ -162,16 +162,6 @@ fn without_graph(pictures: &Pictures) -> Pictures {
 /// As many of something as there should be.
 fn counted(place: &str, expected: usize, found: usize) -> Result<(), Error> {
     expect(expected == found, place, expected.to_string(), found)
-}
-
-fn below(place: &str, rows: &[usize], count: usize) -> Result<(), Error> {
-    let bad = rows.iter().find(|&&row| row >= count);
-    expect(
-        bad.is_none(),
-        place,
-        format!("below {count}"),
-        bad.unwrap_or(&0),
-    )
 }
 
 impl Albef {

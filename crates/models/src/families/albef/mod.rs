@@ -36,7 +36,7 @@ pub use losses::{
 pub use momentum::{Features, Momentum};
 
 use crate::capability::{
-    EmbedImage, EmbedText, JudgeText, Pictures, ScorePair, Similarity, Tokens,
+    EmbedImage, EmbedText, JudgeText, Pictures, ScorePair, Similarity, Tokens, rows,
 };
 use crate::decoders::{BertDecoder, MlmHead};
 use crate::encoders::{Bert, BertMemory, BertPass, VisionTower, first_token};
@@ -532,20 +532,12 @@ impl EmbedText for Albef {
     }
 }
 
-/// The last column of the softmax of each row, or all of them.
-fn probabilities(logits: Tensor<2>) -> Vec<Vec<f32>> {
-    let classes = logits.dims()[1];
-    let data = softmax(logits, 1).into_data().convert::<f32>();
-    let values: Vec<f32> = data.try_to_vec().expect("f32");
-    values.chunks(classes).map(<[f32]>::to_vec).collect()
-}
-
 impl ScorePair for Albef {
     fn score_pair(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<f32>, Error> {
         self.can_judge_pairs()?;
         let fused = self.fused_states(&self.text_states(texts)?, &self.memory_of(pictures)?)?;
-        let rows = probabilities(self.match_logits(&fused)?);
-        Ok(rows.into_iter().map(|row| row[1]).collect())
+        let belongs = rows(softmax(self.match_logits(&fused)?, 1));
+        Ok(belongs.into_iter().map(|row| row[1]).collect())
     }
 }
 
@@ -561,6 +553,6 @@ impl JudgeText for Albef {
     fn judge_text(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<Vec<f32>>, Error> {
         self.can_judge_texts()?;
         let fused = self.fused_states(&self.text_states(texts)?, &self.memory_of(pictures)?)?;
-        Ok(probabilities(self.class_logits(&fused)?))
+        Ok(rows(softmax(self.class_logits(&fused)?, 1)))
     }
 }

@@ -4,28 +4,17 @@
 //! `max_seq_a_length`, behind which the positions of its tags begin, and of a picture the first `max_img_seq_length`
 //! regions.
 
-use super::{Oscar, OscarLoss, OscarTask, OscarTexts};
+use super::{Oscar, OscarLoss, OscarTask, OscarTexts, index};
 use crate::capability::{
-    ClassifyAnswer, Generate, JudgeText, Pictures, Regions, ScorePair, Tokens,
+    ClassifyAnswer, Generate, JudgeText, Pictures, Regions, ScorePair, Tokens, rows,
 };
-use crate::error::{Error, expect};
+use crate::error::{Error, below, expect};
 use crate::generate::Autoregressive;
+use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, softmax};
-use burn::tensor::{Int, Tensor, TensorData};
-
-/// Rows of a matrix.
-fn rows(x: Tensor<2>) -> Vec<Vec<f32>> {
-    let width = x.dims()[1].max(1);
-    let all: Vec<f32> = x
-        .into_data()
-        .convert::<f32>()
-        .try_to_vec()
-        .expect("f32 probabilities");
-    all.chunks(width).map(<[f32]>::to_vec).collect()
-}
 
 /// A row without its padding.
-fn tokens(texts: &Tokens, row: usize) -> Vec<u32> {
+pub(super) fn tokens(texts: &Tokens, row: usize) -> Vec<u32> {
     let ids = texts.rows()[row].iter().zip(&texts.mask()[row]);
     ids.filter(|(_, seen)| **seen).map(|(&id, _)| id).collect()
 }
@@ -35,6 +24,14 @@ fn cut_pair(a: &mut Vec<u32>, b: &mut Vec<u32>, most: usize) {
     while a.len() + b.len() > most {
         let longer = if a.len() > b.len() { &mut *a } else { &mut *b };
         longer.pop();
+    }
+}
+
+/// Cuts a text to `most` tokens, the last of which is `end`.
+pub(super) fn cut(text: &mut Vec<u32>, most: usize, end: u32) {
+    if text.len() > most {
+        text.truncate(most.saturating_sub(1));
+        text.push(end);
     }
 }
 
@@ -59,7 +56,7 @@ impl Oscar {
     pub fn can_caption(&self) -> Result<(), Error> {
         match self.config.task {
             OscarTask::Captioning => Ok(()),
-            _ => self.part::<()>(&None, "write captions").map(drop),
+            _ => Err(self.cannot("write captions")),
         }
     }
 
@@ -68,7 +65,7 @@ impl Oscar {
     pub fn can_answer(&self) -> Result<(), Error> {
         match self.config.task {
             OscarTask::Classification if !self.retrieves() => Ok(()),
-            _ => self.part::<()>(&None, "answer questions").map(drop),
+            _ => Err(self.cannot("answer questions")),
         }
     }
 
@@ -78,7 +75,7 @@ impl Oscar {
         if self.contrast.is_some() || self.retrieves() {
             return Ok(());
         }
-        self.part::<()>(&None, "judge pairs").map(drop)
+        Err(self.cannot("judge pairs"))
     }
 
     /// # Errors
@@ -86,19 +83,22 @@ impl Oscar {
     pub fn can_judge_texts(&self) -> Result<(), Error> {
         match self.config.task {
             OscarTask::Choice if self.config.num_labels == 2 => Ok(()),
-            _ => self.part::<()>(&None, "judge statements").map(drop),
+            _ => Err(self.cannot("judge statements")),
         }
     }
 
     /// Whether the two classes are those of retrieval.
-    fn retrieves(&self) -> bool {
+    pub(super) fn retrieves(&self) -> bool {
         let c = &self.config;
         let two = c.num_labels == 2 && c.loss == OscarLoss::Classes;
         c.task == OscarTask::Classification && two
     }
 
     /// Regions and tags of pictures.
-    fn regions_and_tags<'a>(&self, pictures: &'a Pictures) -> Result<(Regions, &'a Tokens), Error> {
+    pub(super) fn regions_and_tags<'a>(
+        &self,
+        pictures: &'a Pictures,
+    ) -> Result<(Regions, &'a Tokens), Error> {
         let Pictures::Regions { regions, tags } = pictures else {
             return Err(Error::Config {
                 place: "pictures".to_owned(),
@@ -125,12 +125,27 @@ impl Oscar {
         ))
     }
 
-    /// Words and tags in one row each: text `i` with the tags of picture `of[i]`.
-    fn with_tags(&self, texts: &Tokens, tags: &Tokens, of: &[usize]) -> Result<OscarTexts, Error> {
+    /// Words and tags in one row for each pair of a text and a picture's tags, by their places.
+    pub(super) fn with_tags(
+        &self,
+        texts: &Tokens,
+        tags: &Tokens,
+        pairs: &[(usize, usize)],
+    ) -> Result<OscarTexts, Error> {
         let c = &self.config;
+        below(
+            "input_ids",
+            pairs.iter().map(|(text, _)| text),
+            texts.rows().len(),
+        )?;
+        below(
+            "tags",
+            pairs.iter().map(|(_, picture)| picture),
+            tags.rows().len(),
+        )?;
         let (mut ids, mut segments) = (Vec::new(), Vec::new());
-        for (i, &picture) in of.iter().enumerate() {
-            let (mut words, mut tags) = (tokens(texts, i), tokens(tags, picture));
+        for &(text, picture) in pairs {
+            let (mut words, mut tags) = (tokens(texts, text), tokens(tags, picture));
             let around = usize::from(tags.pop().is_some());
             let end = words.pop();
             cut_pair(
@@ -157,14 +172,39 @@ impl Oscar {
         })
     }
 
+    /// The regions of pictures by their places, some of them more than once.
+    pub(super) fn regions_of(&self, regions: &Regions, of: &[usize]) -> Result<Regions, Error> {
+        below("pictures", of, regions.mask.len())?;
+        let places = index(of, &self.device());
+        Ok(Regions {
+            features: regions.features.clone().select(0, places),
+            mask: of.iter().map(|&i| regions.mask[i].clone()).collect(),
+        })
+    }
+
+    /// The pooled state of each pair of a text and a picture, by their places.
+    pub(super) fn pooled_pairs(
+        &self,
+        pictures: &Pictures,
+        texts: &Tokens,
+        pairs: &[(usize, usize)],
+    ) -> Result<Tensor<2>, Error> {
+        let (regions, tags) = self.regions_and_tags(pictures)?;
+        let of: Vec<usize> = pairs.iter().map(|(_, picture)| *picture).collect();
+        let regions_of = self.regions_of(&regions, &of)?;
+        let texts = self.with_tags(texts, tags, pairs)?;
+        let mut states = self.states(&texts, &regions_of)?;
+        let last = states.pop().expect("the states of the embeddings at least");
+        Ok(self.pooled(&last))
+    }
+
     /// The pooled state of each text about picture `of[i]`.
-    fn pooled_of(
+    pub(super) fn pooled_of(
         &self,
         pictures: &Pictures,
         of: &[usize],
         texts: &Tokens,
     ) -> Result<Tensor<2>, Error> {
-        let (regions, tags) = self.regions_and_tags(pictures)?;
         let (found, expected) = (of.len(), texts.rows().len());
         expect(
             found == expected,
@@ -172,25 +212,29 @@ impl Oscar {
             format!("those of {expected} texts"),
             found,
         )?;
-        let count = regions.mask.len();
-        let odd = of.iter().find(|&&i| i >= count);
+        let pairs: Vec<(usize, usize)> = of.iter().copied().enumerate().collect();
+        self.pooled_pairs(pictures, texts, &pairs)
+    }
+
+    /// Logits of statements about several pictures each, the first ones of all texts before the second ones.
+    pub(super) fn statement_logits(
+        &self,
+        pictures: &Pictures,
+        texts: &Tokens,
+    ) -> Result<Tensor<2>, Error> {
+        self.can_judge_texts()?;
+        let (choices, count) = (self.config.num_choice, texts.rows().len());
         expect(
-            odd.is_none(),
+            pictures.count() == choices * count,
             "pictures",
-            format!("places below {count}"),
-            odd.unwrap_or(&0),
+            format!("{choices} for each of {count} texts"),
+            pictures.count(),
         )?;
-        let places: Vec<i64> = of.iter().map(|&i| i as i64).collect();
-        let places = TensorData::new(places, [of.len()]);
-        let places = Tensor::<1, Int>::from_data(places, &self.device());
-        let regions_of = Regions {
-            features: regions.features.select(0, places),
-            mask: of.iter().map(|&i| regions.mask[i].clone()).collect(),
-        };
-        let texts = self.with_tags(texts, tags, of)?;
-        let mut states = self.states(&texts, &regions_of)?;
-        let last = states.pop().expect("the states of the embeddings at least");
-        Ok(self.pooled(&last))
+        // a text stands in successive rows, with one of its pictures in each
+        let pairs: Vec<(usize, usize)> = (0..count)
+            .flat_map(|text| (0..choices).map(move |choice| (text, choice * count + text)))
+            .collect();
+        self.class_logits(self.pooled_pairs(pictures, texts, &pairs)?)
     }
 }
 
@@ -206,10 +250,7 @@ impl Generate for Oscar {
         let tags: Vec<Vec<u32>> = (0..rows)
             .map(|row| {
                 let mut tags = tokens(tags, row);
-                if tags.len() > most {
-                    tags.truncate(most);
-                    tags[most - 1] = c.sep_token_id;
-                }
+                cut(&mut tags, most, c.sep_token_id);
                 tags
             })
             .collect();
@@ -279,30 +320,8 @@ impl JudgeText for Oscar {
     }
 
     fn judge_text(&self, pictures: &Pictures, texts: &Tokens) -> Result<Vec<Vec<f32>>, Error> {
-        self.can_judge_texts()?;
-        let (choices, count) = (self.config.num_choice, texts.rows().len());
-        expect(
-            pictures.count() == choices * count,
-            "pictures",
-            format!("{choices} for each of {count} texts"),
-            pictures.count(),
-        )?;
-        // a text stands in successive rows, with one of its pictures in each
-        let of: Vec<usize> = (0..count)
-            .flat_map(|text| (0..choices).map(move |choice| choice * count + text))
-            .collect();
-        let repeat = |all: &[Vec<u32>]| -> Vec<Vec<u32>> {
-            let each = all.iter();
-            each.flat_map(|row| std::iter::repeat_n(row.clone(), choices))
-                .collect()
-        };
-        let mask = texts.mask().iter();
-        let mask = mask.flat_map(|row| std::iter::repeat_n(row.clone(), choices));
-        let texts = Tokens::new(repeat(texts.rows()), Some(mask.collect()))?;
-        Ok(rows(softmax(
-            self.class_logits(self.pooled_of(pictures, &of, &texts)?)?,
-            1,
-        )))
+        let logits = self.statement_logits(pictures, texts)?;
+        Ok(rows(softmax(logits, 1)))
     }
 }
 

@@ -64,6 +64,13 @@ pub struct OscarConfig {
     pub loss: OscarLoss,
     /// Classes of the contrastive loss of pre-training: together, other tags, other words.
     pub num_contrast_classes: usize,
+    /// Share of the triplets of pre-training that get another picture's text; those with another picture's tags make it
+    /// up to a half.
+    pub texta_false_prob: f64,
+    /// Share of a text's tokens that are hidden to be told.
+    pub mask_prob: f64,
+    /// Most hidden tokens of a caption in captioning.
+    pub max_masked_tokens: usize,
     /// Label smoothing of the captioning loss.
     pub label_smoothing: f32,
     /// Whether the captioner's output layer is the table of word embeddings.
@@ -121,13 +128,85 @@ fn loose_flag(fields: &Fields, name: &str) -> Result<bool, Error> {
     }
 }
 
-/// Whether a config without `model_type` is of this family: it tells the width of regions.
+/// Whether a config is of this family: its `model_type` says so, or there is none, as in released ones, and it tells the
+/// width of regions.
 pub fn is_config(config: &Value) -> bool {
-    config.get("img_feature_dim").is_some() && config.get("img_feature_type").is_some()
+    match config.get("model_type") {
+        None => config.get("img_feature_dim").is_some() && config.get("img_feature_type").is_some(),
+        Some(family) => family.as_str() == Some(super::FAMILY),
+    }
+}
+
+impl OscarTask {
+    /// The task of a config's `task`.
+    fn named(name: &str) -> Result<Self, Error> {
+        match name {
+            "pretrain" => Ok(Self::Pretraining),
+            "captioning" => Ok(Self::Captioning),
+            "vqa" | "retrieval" => Ok(Self::Classification),
+            "nlvr" => Ok(Self::Choice),
+            _ => Err(Error::Config {
+                place: "task".to_owned(),
+                expected: "pretrain, captioning, vqa, retrieval or nlvr".to_owned(),
+                found: format!("{name:?}"),
+            }),
+        }
+    }
+
+    /// The task that the parts of a checkpoint tell.
+    fn told(checkpoint: &Checkpoint, hidden_size: usize) -> Result<Self, Error> {
+        let has = |part: &str| has(checkpoint, part);
+        if has("classifier.") {
+            // how many pooled states the classifier reads
+            let first = ["classifier.0.weight", "classifier.weight"];
+            let read = first.iter().find_map(|name| checkpoint.shape(name)?.get(1));
+            let several = read.is_some_and(|&inputs| inputs > hidden_size);
+            return Ok(match several {
+                true => Self::Choice,
+                false => Self::Classification,
+            });
+        }
+        if has("cls.seq_relationship.") {
+            return Ok(Self::Pretraining);
+        }
+        if has("cls.predictions.") {
+            return Ok(Self::Captioning);
+        }
+        Err(Error::Config {
+            place: checkpoint.name().to_owned(),
+            expected: "tensors named classifier, cls.predictions or cls.seq_relationship"
+                .to_owned(),
+            found: "none".to_owned(),
+        })
+    }
+}
+
+/// Whether names of a checkpoint begin so.
+fn has(checkpoint: &Checkpoint, part: &str) -> bool {
+    checkpoint.tensors().any(|t| t.name.starts_with(part))
+}
+
+/// The answers that a config lists.
+fn listed(fields: &Fields, num_labels: usize) -> Result<Vec<String>, Error> {
+    let number = |i: usize| format!("answer {i}");
+    let Some(Value::Array(given)) = fields.get("answers") else {
+        return Ok((0..num_labels.min(MOST_LABELS)).map(number).collect());
+    };
+    let words: Option<Vec<String>> = given
+        .iter()
+        .map(|answer| answer.as_str().map(str::to_owned))
+        .collect();
+    let words = words.filter(|words| words.len() == num_labels);
+    words.ok_or_else(|| Error::Config {
+        place: "answers".to_owned(),
+        expected: format!("{num_labels} texts, as num_labels says"),
+        found: format!("a list of {}", given.len()),
+    })
 }
 
 impl OscarConfig {
-    /// Reads and validates a released `config.json`; the parts of the checkpoint say what the model is made of.
+    /// Reads and validates a `config.json`. What the model is made of, `task` and `classifier` (linear or mlp) say, which
+    /// this program writes, or else the parts of the checkpoint, as released ones leave it to.
     ///
     /// # Errors
     /// A field of the wrong type, out of range, that does not fit another, or that is not understood; a checkpoint
@@ -142,41 +221,38 @@ impl OscarConfig {
             "features of a region detector, such as \"faster_r-cnn\"",
             format!("{kind:?}"),
         )?;
-        let has = |part: &str| checkpoint.tensors().any(|t| t.name.starts_with(part));
-        let mlp = has("classifier.0.");
-        let classifies = mlp || has("classifier.");
         let hidden_size = fields.size("hidden_size", 768)?;
         let num_choice = fields.size("num_choice", 2)?;
-        // how many pooled states the classifier reads
-        let first = if mlp {
-            "classifier.0.weight"
-        } else {
-            "classifier.weight"
-        };
-        let read = checkpoint.shape(first).and_then(|s| s.get(1)).copied();
-        let several = read.is_some_and(|inputs| inputs > hidden_size);
-        let task = if classifies && several {
-            OscarTask::Choice
-        } else if classifies {
-            OscarTask::Classification
-        } else if has("cls.seq_relationship.") {
-            OscarTask::Pretraining
-        } else if has("cls.predictions.") {
-            OscarTask::Captioning
-        } else {
-            return Err(Error::Config {
-                place: checkpoint.name().to_owned(),
-                expected: "tensors named classifier, cls.predictions or cls.seq_relationship"
-                    .to_owned(),
-                found: "none".to_owned(),
-            });
+        let named = fields.text("task", "")?;
+        let (task, mlp) = match named {
+            "" => (
+                OscarTask::told(checkpoint, hidden_size)?,
+                has(checkpoint, "classifier.0."),
+            ),
+            name => {
+                let classifier = fields.text("classifier", "linear")?;
+                expect(
+                    ["linear", "mlp"].contains(&classifier),
+                    "classifier",
+                    "\"linear\" or \"mlp\"",
+                    format!("{classifier:?}"),
+                )?;
+                (OscarTask::named(name)?, classifier == "mlp")
+            }
         };
         let norm = loose_flag(&fields, "use_img_layernorm")?;
         let img_eps = fields.number("img_layer_norm_eps", 1e-12)?;
         let scale = fields.size("cls_hidden_scale", 2)?;
         let num_labels = fields.size("num_labels", 2)?;
         let positions = fields.size("max_position_embeddings", 512)?;
-        let binary = fields.get("loss_type").and_then(Value::as_str) == Some("bce");
+        let loss_type = match fields.get("loss_type").and_then(Value::as_str) {
+            None if named == "vqa" => Some("bce"),
+            given => given,
+        };
+        let binary = loss_type == Some("bce");
+        let num_contrast_classes = fields.size("num_contrast_classes", 2)?;
+        // the released pre-training exchanges texts only where there is a class for it
+        let false_texts = if num_contrast_classes > 2 { 0.25 } else { 0.0 };
         let (longest, most_regions) = match task {
             OscarTask::Choice => (55, 40),
             OscarTask::Classification if binary || num_labels > 2 => (128, 50),
@@ -200,7 +276,8 @@ impl OscarConfig {
                 layer_norm_eps: fields.number("layer_norm_eps", 1e-12)?,
                 cross_attention: None,
                 padding_idx: Some(0),
-                pooler: true,
+                // a caption has no use for it, but released captioners carry it along
+                pooler: task != OscarTask::Captioning || has(checkpoint, "bert.pooler."),
             },
             img_feature_dim: fields.size("img_feature_dim", 2054)?,
             img_layer_norm_eps: norm.then_some(img_eps),
@@ -218,7 +295,7 @@ impl OscarConfig {
             } else {
                 OscarClassifier::Linear
             },
-            loss: match fields.get("loss_type").and_then(Value::as_str) {
+            loss: match loss_type {
                 Some("bce") => OscarLoss::Binary,
                 Some("kl") => {
                     return Err(Error::Config {
@@ -229,15 +306,18 @@ impl OscarConfig {
                 }
                 _ => OscarLoss::Classes,
             },
-            num_contrast_classes: fields.size("num_contrast_classes", 2)?,
+            num_contrast_classes,
+            texta_false_prob: fields.number("texta_false_prob", false_texts)?,
+            mask_prob: fields.number("mask_prob", 0.15)?,
+            max_masked_tokens: fields.size("max_masked_tokens", 3)?,
             label_smoothing: fields.number("label_smoothing", 0.0)? as f32,
-            tie_weights: task == OscarTask::Pretraining || loose_flag(&fields, "tie_weights")?,
+            tie_weights: task == OscarTask::Pretraining
+                || loose_flag(&fields, "tie_weights")?
+                || !named.is_empty() && !fields.has("tie_weights"),
             max_seq_length,
             max_seq_a_length: fields.size("max_seq_a_length", max_seq_length.min(70) * 4 / 7)?,
             max_img_seq_length: fields.size("max_img_seq_length", most_regions)?,
-            answers: (0..num_labels.min(MOST_LABELS))
-                .map(|i| format!("answer {i}"))
-                .collect(),
+            answers: listed(&fields, num_labels)?,
             // those of BERT's vocabulary
             pad_token_id: token("pad_token_id", 0)?,
             cls_token_id: token("cls_token_id", 101)?,
@@ -267,6 +347,27 @@ impl OscarConfig {
             "0 to 1",
             self.label_smoothing,
         )?;
+        expect(
+            (0.0..=0.5).contains(&self.texta_false_prob),
+            "texta_false_prob",
+            "0 to 0.5",
+            self.texta_false_prob,
+        )?;
+        expect(
+            self.mask_prob > 0.0 && self.mask_prob <= 1.0,
+            "mask_prob",
+            "above 0 and at most 1",
+            self.mask_prob,
+        )?;
+        check_size("max_masked_tokens", self.max_masked_tokens, 1 << 16)?;
+        if self.task == OscarTask::Pretraining {
+            expect(
+                self.num_contrast_classes > 1,
+                "num_contrast_classes",
+                "2 or 3",
+                self.num_contrast_classes,
+            )?;
+        }
         let positions = self.bert.max_position_embeddings;
         expect(
             self.max_seq_length <= positions,

@@ -16,14 +16,16 @@
 
 mod capabilities;
 mod config;
+mod losses;
 mod reference;
 
 pub use config::{OscarClassifier, OscarConfig, OscarLoss, OscarTask, is_config};
+pub use losses::{OscarBatch, OscarLosses, OscarTargets};
 
-use crate::capability::{Regions, Tokens};
+use crate::capability::{self, Regions, Tokens};
 use crate::decoders::MlmHead;
 use crate::encoders::{Bert, BertPass, bert_head_rules, bert_rules};
-use crate::error::{Error, expect};
+use crate::error::{Error, below, expect};
 use crate::generate::Autoregressive;
 use burn::module::Module;
 use burn::tensor::activation::relu;
@@ -128,6 +130,12 @@ fn integers(rows: &[Vec<u32>], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(ids, shape), device)
 }
 
+fn index(places: &[usize], device: &Device) -> Tensor<1, Int> {
+    let places: Vec<i64> = places.iter().map(|&i| i as i64).collect();
+    let count = places.len();
+    Tensor::from_data(TensorData::new(places, [count]), device)
+}
+
 impl Oscar {
     /// Builds the model of a validated config; `tied` says whether the output layer is the table of word embeddings.
     pub fn new(w: &mut Weights, c: &OscarConfig, tied: bool) -> Self {
@@ -203,7 +211,12 @@ impl Oscar {
     }
 
     fn part<'a, T>(&self, part: &'a Option<T>, task: &'static str) -> Result<&'a T, Error> {
-        part.as_ref().ok_or(Error::Unsupported {
+        part.as_ref().ok_or_else(|| self.cannot(task))
+    }
+
+    /// That a model fine-tuned for something else cannot do this.
+    fn cannot(&self, task: &'static str) -> Error {
+        Error::Unsupported {
             family: match self.config.task {
                 OscarTask::Pretraining => "oscar (BertImgForPreTraining)",
                 OscarTask::Captioning => "oscar (BertForImageCaptioning)",
@@ -221,7 +234,7 @@ impl Oscar {
                 "answer questions" => "ImageBertForSequenceClassification of answers",
                 _ => "ImageBertForSequenceClassification and ImageBertForMultipleChoice",
             },
-        })
+        }
     }
 
     /// Embeddings of words and tags.
@@ -245,13 +258,8 @@ impl Oscar {
                 let row = rows.first().map_or(0, Vec::len);
                 format!("[{}, {row}]", rows.len())
             })?;
-            let odd = rows.iter().flatten().find(|&&id| id as usize >= bound);
-            expect(
-                odd.is_none(),
-                place,
-                format!("numbers below {bound}"),
-                odd.unwrap_or(&0),
-            )?;
+            let bound = u32::try_from(bound).unwrap_or(u32::MAX);
+            below(place, rows.iter().flatten(), bound)?;
         }
         let [positions, segments] = [positions, &texts.segments].map(|r| integers(r, &device));
         Ok(self.bert.embed_segments(ids, positions, segments))
@@ -347,6 +355,23 @@ impl Oscar {
         Ok(head.forward(states, self.bert.token()))
     }
 
+    /// Logits of the tokens at some places, counted through all rows of states.
+    ///
+    /// # Shapes
+    /// `states: [R, T, D]`; gives `[places, V]`.
+    ///
+    /// # Errors
+    /// A model without a head for tokens, or places beyond the last.
+    fn token_logits_at(&self, states: Tensor<3>, places: &[usize]) -> Result<Tensor<2>, Error> {
+        let [r, t, d] = states.dims();
+        below("places of tokens", places, r * t)?;
+        let states = states
+            .reshape([r * t, d])
+            .select(0, index(places, &self.device()));
+        let logits = self.token_logits(states.reshape([1, places.len(), d]))?;
+        Ok(logits.reshape([places.len(), self.config.bert.vocab_size]))
+    }
+
     /// Logits of whether words, tags and picture belong together, of which class 0 says that they do.
     ///
     /// # Shapes
@@ -423,13 +448,7 @@ impl Oscar {
             format!("{r} of them"),
             targets.len(),
         )?;
-        let odd = targets.iter().find(|&&x| x >= k as i64);
-        expect(
-            odd.is_none(),
-            place,
-            format!("below {k}"),
-            odd.unwrap_or(&0),
-        )?;
+        below(place, targets.iter().filter(|&&x| x >= 0), k as i64)?;
         let count = targets.iter().filter(|&&x| x >= 0).count();
         let targets = TensorData::new(targets.to_vec(), [r]);
         let targets = Tensor::<1, Int>::from_data(targets, &logits.device());
@@ -644,22 +663,11 @@ impl Autoregressive for OscarDecoding<'_> {
             .iter_mut()
             .for_each(|cache| cache.truncate(kept));
         let logits = model.token_logits(x.narrow(1, t - 1, 1)); // [R, 1, V]
-        let logits = logits.expect("what decodes has a head");
-        let logits: Vec<f32> = logits
-            .into_data()
-            .convert::<f32>()
-            .try_to_vec()
-            .expect("f32 logits");
-        logits
-            .chunks(self.vocab_size())
-            .map(<[f32]>::to_vec)
-            .collect()
+        capability::rows(logits.expect("what decodes has a head"))
     }
 
     fn select(&mut self, rows: &[usize]) {
-        let index: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
-        let index = TensorData::new(index, [rows.len()]);
-        let index = Tensor::<1, Int>::from_data(index, &self.model.device());
+        let index = index(rows, &self.model.device());
         self.caches
             .iter_mut()
             .for_each(|cache| cache.select(&index));

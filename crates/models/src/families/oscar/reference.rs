@@ -13,7 +13,7 @@ use crate::capability::{Regions, Tokens};
 use crate::error::{Error, expect};
 use crate::generate::{Options, Strategy, generate};
 use crate::reference::{Inputs, Outputs, Reference, Value};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use vlm_nn::KeyMask;
 
 /// Tokens of BERT's vocabulary, which the released captioner's tokenizer says.
@@ -188,7 +188,7 @@ impl Oscar {
         let Some(masked) = rows(inputs, "masked_pos", false)? else {
             return Ok(None);
         };
-        let [r, total, d] = last.dims();
+        let [r, total, _] = last.dims();
         let t = masked.first().map_or(0, Vec::len);
         expect(
             masked.len() == r && t <= total,
@@ -196,20 +196,15 @@ impl Oscar {
             format!("{r} rows of at most {total}"),
             format!("{} rows of {t}", masked.len()),
         )?;
-        let places: Vec<i64> = masked
+        let places: Vec<usize> = masked
             .iter()
             .enumerate()
             .flat_map(|(row, masked)| {
                 let at = masked.iter().enumerate().filter(|(_, m)| **m == 1);
-                at.map(move |(i, _)| (row * total + i) as i64)
+                at.map(move |(i, _)| row * total + i)
             })
             .collect();
-        let count = places.len();
-        let places = TensorData::new(places, [count]);
-        let places = Tensor::<1, Int>::from_data(places, &self.device());
-        let states = last.reshape([r * total, d]).select(0, places); // [M, D]
-        let logits = self.token_logits(states.reshape([1, count, d]))?;
-        let logits = logits.reshape([count, self.config.bert.vocab_size]);
+        let logits = self.token_logits_at(last, &places)?;
         let targets = rows(inputs, "masked_ids", false)?.unwrap_or_default();
         // padding stands for no word
         let targets = targets.concat().into_iter().filter(|&id| id != 0);

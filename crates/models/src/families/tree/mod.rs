@@ -17,12 +17,12 @@ pub use config::{TextPart, TreeConfig, VisionPart};
 
 use super::nic::RnnType;
 use crate::capability::{
-    Attend, AttentionMaps, ClassifyAnswer, EmbedImage, EmbedText, Generate, Pictures, ScorePair,
-    Similarity, Tokens,
+    self, Attend, AttentionMaps, ClassifyAnswer, EmbedImage, EmbedText, Generate, Pictures,
+    ScorePair, Similarity, Tokens,
 };
 use crate::decoders::{AttentionDecoder, RecurrentConfig};
 use crate::encoders::{Cnn, TextTransformer, Vit};
-use crate::error::{Error, expect};
+use crate::error::{Error, below, expect};
 use crate::fusion::{Fuse, Fusion, TextStates, mean_place};
 use crate::generate::Autoregressive;
 use crate::objectives::{itc, l2_normalize, lm, scale_at_most};
@@ -467,20 +467,11 @@ impl Tree {
                 format!("{q} of each"),
                 format!("{counts:?}"),
             )?;
-            let bad = index.iter().find(|&&i| i >= b);
-            expect(
-                bad.is_none(),
-                "questions",
-                format!("pictures below {b}"),
-                bad.unwrap_or(&0),
-            )?;
-            let a = self.config.num_answers as i64;
-            let bad = questions.answers.iter().find(|x| !(0..a).contains(x));
-            expect(
-                bad.is_none(),
+            below("questions: pictures", index, b)?;
+            below(
                 "answers",
-                format!("below {a}"),
-                bad.unwrap_or(&0),
+                &questions.answers,
+                self.config.num_answers as i64,
             )?;
             let places = places.clone().select(0, rows(index, &device));
             let logits = self.answer_logits(places, &questions.texts)?;
@@ -581,21 +572,11 @@ impl ClassifyAnswer for Tree {
         questions: &Tokens,
     ) -> Result<Vec<Vec<f32>>, Error> {
         self.can_answer()?;
-        let b = pictures.count();
-        let bad = of.iter().find(|&&i| i >= b);
-        expect(
-            bad.is_none(),
-            "questions",
-            format!("pictures below {b}"),
-            bad.unwrap_or(&0),
-        )?;
+        below("questions: pictures", of, pictures.count())?;
         // a picture is read once, however many questions there are about it
         let places = self.places(pictures)?.select(0, rows(of, &self.device()));
-        let answers = softmax(self.answer_logits(places, questions)?, 1);
-        let all = answers.into_data().convert::<f32>();
-        let all: Vec<f32> = all.try_to_vec().expect("f32");
-        let rows = all.chunks(self.config.num_answers);
-        Ok(rows.map(<[f32]>::to_vec).collect())
+        let answers = self.answer_logits(places, questions)?;
+        Ok(capability::rows(softmax(answers, 1)))
     }
 }
 
