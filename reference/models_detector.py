@@ -162,14 +162,21 @@ def small(name, layers, stem, fpn, norm, height, width, seed, settings, classes)
 
 
 # of each picture its height and width, and the objects in it: a box and a class
+# (for norms with statistics of the batch such that little is padding, where all cells and so their scores are equal and
+# their order is none)
 PICTURES = [
     (52, 73, [(4, 6, 30, 28.5, 1), (35, 10, 70.25, 48, 3), (20, 30, 33, 44, 2)]),
     (64, 60, [(0, 0, 12.5, 20, 2), (8, 4, 55, 60, 4)]),
     (70, 64, []),
 ]
+ALIKE = [
+    (52, 60, [(4, 6, 30, 28.5, 1), (35, 10, 58.25, 48, 3), (20, 30, 33, 44, 2)]),
+    PICTURES[1],
+    (58, 64, []),
+]
 
 
-def training(name, layers, stem, fpn, norm, settings, classes, larger):
+def training(name, layers, stem, fpn, norm, settings, classes, larger, of=PICTURES):
     torch.manual_seed(0)
     everything = dict(rpn_batch_size_per_image=100000, box_batch_size_per_image=100000)
     model, config = build(layers, stem, fpn, norm, settings | everything, classes)
@@ -180,7 +187,7 @@ def training(name, layers, stem, fpn, norm, settings, classes, larger):
     shapes = {k: list(v.shape) for k, v in model.state_dict().items() if v.is_floating_point()}
     (directory / "weights.json").write_text(json.dumps(shapes, indent=0) + "\n")
     tensors, pictures, targets = {}, [], []
-    for i, (height, width, objects) in enumerate(PICTURES):
+    for i, (height, width, objects) in enumerate(of):
         shape = (3, height, width)
         pictures.append(4 * fill(f"pixel_values.{i}", shape))
         tensors[f"shape.pixel_values.{i}"] = torch.tensor(shape)
@@ -258,11 +265,13 @@ if __name__ == "__main__":
         small("batch_norm", [1, 1, 1, 1], 2, 3, nn.BatchNorm2d, 90, 33, 2, settings, 3)
         settings = dict(min_size=96, max_size=140, representation_size=12, rpn_pre_nms_top_n_train=60,
                         rpn_post_nms_top_n_train=40)
-        training("training_frozen", [1, 2, 1, 1], 2, 4, lambda n: FrozenBatchNorm2d(n, eps=0.0), settings, 5,
-                 [("rpn.head.cls_logits", 4), ("backbone.body", 1.5), ("backbone.fpn", 2), ("roi_heads.box_predictor", 2)])
+        frozen = lambda n: FrozenBatchNorm2d(n, eps=0.0)
+        larger = [("rpn.head.cls_logits", 4), ("backbone.body", 1.5), ("backbone.fpn", 2), ("roi_heads.box_predictor", 2)]
+        training("training_frozen", [1, 2, 1, 1], 2, 4, frozen, settings, 5, larger)
         # so small that torchvision takes the pyramid for a finer one
-        settings |= dict(min_size=40, max_size=90, anchor_sizes=[8, 16, 32, 64, 128], aspect_ratios=[0.5, 1.0],
+        training("training_small", [1, 2, 1, 1], 2, 4, frozen, settings | dict(min_size=40, max_size=90), 5, larger)
+        settings |= dict(min_size=55, max_size=64, anchor_sizes=[8, 16, 32, 64, 128], aspect_ratios=[0.5, 1.0],
                          canonical_scale=56, rpn_fg_iou_thresh=0.6, rpn_bg_iou_thresh=0.25, box_fg_iou_thresh=0.55,
                          box_bg_iou_thresh=0.4, rpn_nms_thresh=0.6)
-        training("training_batch_norm", [1, 1, 1, 1], 2, 3, nn.BatchNorm2d, settings, 5,
-                 [("rpn.head.cls_logits", 4), ("rpn.head.bbox_pred", 2), ("backbone.fpn", 3), ("roi_heads.box_predictor", 4)])
+        larger = [("rpn.head.cls_logits", 4), ("rpn.head.bbox_pred", 2), ("backbone.fpn", 3), ("roi_heads.box_predictor", 4)]
+        training("training_batch_norm", [1, 1, 1, 1], 2, 3, nn.BatchNorm2d, settings, 5, larger, ALIKE)

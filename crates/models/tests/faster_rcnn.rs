@@ -210,7 +210,7 @@ fn other_families_name_what_can_detect() {
 fn training_case(name: &str) -> Case {
     let case = case(&format!("training_{name}"));
     match name {
-        "frozen" => case
+        "frozen" | "small" => case
             .larger("rpn.head.cls_logits", 4.0)
             .larger("backbone.body", 1.5)
             .larger("backbone.fpn", 2.0)
@@ -245,7 +245,7 @@ fn batch(case: &Case, device: &Device) -> (Vec<Tensor<3>>, Vec<Vec<KnownObject>>
 #[test]
 fn losses_gradients_statistics_and_ten_steps_are_torchvisions() {
     let device = Device::flex().autodiff();
-    for name in ["frozen", "batch_norm"] {
+    for name in ["frozen", "small", "batch_norm"] {
         let case = training_case(name);
         let mut model = detector(&case, &device);
         let (pictures, objects) = batch(&case, &device);
