@@ -132,8 +132,6 @@ fn what_does_not_fit_the_weights_is_refused_by_name() {
 
 fn training_case(name: &str) -> Case {
     case(name)
-        .larger("rpn.head.cls_logits", 4.0)
-        .larger("backbone.body", 1.5)
         .larger("roi_heads.box.predictor", 2.0)
         .larger("attribute.predictor", 2.0)
 }
@@ -145,12 +143,13 @@ fn detector(case: &Case, device: &Device) -> Vinvl {
     }
 }
 
-/// The pictures of a case with what is in them.
+/// The pictures of a case, the third power of its numbers, with what is in them.
 fn batch(case: &Case, device: &Device) -> (Vec<Tensor<3>>, Vec<Vec<KnownObject>>) {
     let inputs = Inputs::new(case.inputs());
     let picture = |i: usize| {
         let pixels = inputs.floats::<3>(&format!("pixel_values.{i}"), device);
-        pixels.unwrap().unwrap()
+        let x = pixels.unwrap().unwrap();
+        x.clone() * x.clone() * x
     };
     ((0..3).map(picture).collect(), known_objects(case, 3))
 }
