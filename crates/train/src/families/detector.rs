@@ -243,7 +243,7 @@ impl<M: Detector> DetectorLearner<M> {
             let size = [height as usize, width as usize];
             known
                 .validate(&object.name, size, classes, attributes)
-                .map_err(|e| e.to_string())
+                .map_err(|e| e.to_string().trim_start_matches("config: ").to_owned())
         })
     }
 
@@ -422,5 +422,195 @@ impl<M: Detector> Learner for DetectorLearner<M> {
             ("attributes", "attribute_loss"),
         ];
         panels(log, &losses, &[("AP", "val.ap"), ("AP at 0.5", "val.ap50")])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{Options, train};
+    use std::sync::atomic::AtomicBool;
+
+    const FASTER_RCNN: &str = r#"
+library_name = "torchvision"
+architecture = "fasterrcnn_resnet50_fpn"
+layers = [1, 1, 1, 1]
+stem_width = 4
+fpn_channels = 8
+representation_size = 16
+min_size = 64
+max_size = 64
+anchor_sizes = [10, 20, 30, 40, 60]
+rpn_batch_size_per_image = 32
+box_batch_size_per_image = 16
+rpn_post_nms_top_n_train = 30
+"#;
+
+    const VINVL: &str = r#"
+model_type = "vinvl"
+layers = [1, 1, 1, 1]
+stem_out_channels = 4
+res2_out_channels = 16
+num_groups = 2
+width_per_group = 2
+cls_emd_dim = 4
+attr_emd_dim = 8
+anchor_sizes = [12, 24]
+rpn_straddle_thresh = -1
+rpn_batch_size_per_image = 32
+batch_size_per_image = 16
+rpn_post_nms_top_n_train = 30
+"#;
+
+    fn recipe(data: &str, model: &str) -> String {
+        format!(
+            r#"
+name = "tiny"
+[data]
+seed = 1
+{data}
+[train]
+seed = 1
+steps = 3
+batch_size = 2
+accumulate = 1
+learning_rate = 1.0e-3
+min_learning_rate = 1.0e-5
+warmup_steps = 1
+decay_steps = 2
+weight_decay = 0.01
+betas = [0.9, 0.98]
+clip_norm = 10.0
+precision = "f32"
+checkpoint_every = 100
+output = "f32"
+[validation]
+every = 3
+pictures = 2
+[model]
+{model}"#
+        )
+    }
+
+    fn run(text: &str, directory: &Path) -> Result<std::path::PathBuf, Error> {
+        let recipe = Recipe::parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let options = Options {
+            directory: directory.to_owned(),
+            resume: false,
+            quiet: true,
+        };
+        Ok(train(recipe, &options, &AtomicBool::new(false))?.model)
+    }
+
+    const WORLD: &str =
+        "world = \"shapes\"\nsize = 64\naugment = { flip = 0.5, crop_scale = [0.5, 1.0] }";
+
+    #[test]
+    fn detectors_learn_scenes_are_saved_loaded_and_trained_further() {
+        for (model, attributes) in [(FASTER_RCNN, 0), (VINVL, 1)] {
+            let directory = tempfile::tempdir().unwrap();
+            let first = directory.path().join("first");
+            let saved = run(&recipe(WORLD, model), &first).unwrap();
+            let log = std::fs::read_to_string(first.join("log.jsonl")).unwrap();
+            for key in ["objectness_loss", "box_loss", "\"ap50\""] {
+                assert!(log.contains(key), "{log}");
+            }
+            let vlm = Vlm::load(&saved).unwrap_or_else(|e| panic!("{e}"));
+            let detector = vlm.model().detect().unwrap();
+            assert_eq!(detector.num_classes(), 9);
+            assert_eq!(detector.num_attributes() > 0, attributes > 0);
+            assert_eq!(vlm.class_names().class(1), "circle");
+            if attributes > 0 {
+                assert_eq!(vlm.class_names().attribute(1), "red");
+            }
+            // without [model] the saved one goes on, whose norms stay as they are told to
+            let init = format!("[train]\ninit = {:?}", saved.display().to_string());
+            let further = recipe(WORLD, "").replace("[train]", &init);
+            let further = further.replace("[model]\n", "");
+            run(&further, &directory.path().join("second")).unwrap();
+            let frozen = recipe(
+                WORLD,
+                &format!("{model}norm_layer = \"FrozenBatchNorm2d\"\n"),
+            );
+            let third = directory.path().join("third");
+            run(&frozen, &third).unwrap();
+            let kept = std::fs::read_to_string(third.join("recipe.toml")).unwrap();
+            assert!(kept.contains("**.norm*.*"), "{kept}");
+        }
+    }
+
+    fn set(directory: &Path, objects: &str, size: &str) -> String {
+        std::fs::copy(
+            concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../../examples/pictures/five-hearts.png"
+            ),
+            directory.join("a.png"),
+        )
+        .unwrap();
+        let line = format!("{{\"image\": \"a.png\", {size}\"objects\": [{objects}]}}\n");
+        std::fs::write(directory.join("items.jsonl"), line).unwrap();
+        format!("sets = [{:?}]", directory.display().to_string())
+    }
+
+    #[test]
+    fn data_that_do_not_fit_are_refused_before_anything_is_learned() {
+        let good = r#"{"class": "heart", "box": [1, 2, 30, 40]}"#;
+        let with_classes = format!("{FASTER_RCNN}classes = [\"heart\", \"ring\"]\n");
+        let with_count = format!("{FASTER_RCNN}num_classes = 5\n");
+        for (objects, model, more, expected) in [
+            (
+                r#"{"class": "heart", "box": [1, 2, 3000, 40]}"#,
+                FASTER_RCNN,
+                "",
+                "objects[0]: heart: box: expected a box within the picture",
+            ),
+            (
+                r#"{"class": "heart", "box": [1, 2, 1, 40]}"#,
+                FASTER_RCNN,
+                "",
+                "objects[0]: heart: box: expected x1 < x2",
+            ),
+            (
+                r#"{"class": "dog", "box": [1, 2, 30, 40]}"#,
+                with_classes.as_str(),
+                "",
+                "objects[0]: class: expected one of heart, ring, found \"dog\"",
+            ),
+            (
+                good,
+                with_count.as_str(),
+                "",
+                "model.num_classes: expected 2, background and 1 classes (heart), found 5",
+            ),
+            (
+                good,
+                FASTER_RCNN,
+                "augment = { rotate = 5.0 }",
+                "data.augment.rotate: expected none for a detector",
+            ),
+            (
+                "",
+                FASTER_RCNN,
+                "",
+                "expected records with objects that have a box, found none",
+            ),
+            (
+                r#"{"class": "heart", "box": [1, 2, 30]}"#,
+                FASTER_RCNN,
+                "",
+                "objects[0].box: expected four numbers",
+            ),
+        ] {
+            for size in ["", "\"width\": 128, \"height\": 128, "] {
+                let directory = tempfile::tempdir().unwrap();
+                let data = set(directory.path(), objects, size);
+                let text = recipe(&format!("{data}\n{more}"), model);
+                let out = directory.path().join("run");
+                let error = run(&text, &out).unwrap_err().to_string();
+                assert!(error.contains(expected), "{error}");
+                assert!(!out.join("recipe.toml").exists(), "nothing is begun");
+            }
+        }
     }
 }
