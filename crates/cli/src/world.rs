@@ -7,9 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
+use vlm_worlds::boxes;
 use vlm_worlds::shapes::{self, Config, Split};
 
-/// Make pictures with captions, questions and exact ground truth
+/// Make pictures with captions, questions or statements and exact ground truth
 #[derive(Args)]
 #[command(after_help = "\
 Example:
@@ -22,6 +23,7 @@ pub struct WorldArgs {
 #[derive(Subcommand)]
 enum World {
     Shapes(ShapesArgs),
+    Boxes(BoxesArgs),
 }
 
 /// Coloured shapes: pictures and items.jsonl; the same arguments give the same bytes everywhere
@@ -56,6 +58,37 @@ struct ShapesArgs {
     difficulty: f32,
 }
 
+/// Statements about three boxes, true or false, in Cornell NLVR's format; the same arguments give the same bytes
+#[derive(Args)]
+#[command(after_help = "\
+Statements come in pairs with one sentence, true of the one scene and false of the other. Written are examples.jsonl \
+and the folder images.
+
+With --json the line on stdout has data, world, split, count, seed and orders.
+
+Exit codes: 0 done; 2 wrong usage, or a directory that cannot be written or holds other files.
+
+Example:
+  vlm world boxes --split train --count 50000 --seed 1 --out data/boxes
+  vlm eval statements --data data/boxes --model runs/nlvr/model")]
+struct BoxesArgs {
+    /// train, validation or test; they share no scene
+    #[arg(long)]
+    split: boxes::Split,
+    /// How many statements
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    count: u64,
+    /// Seed of the statements
+    #[arg(long)]
+    seed: u64,
+    /// Directory to write to: new, empty, or an earlier output, which is replaced
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How many pictures a statement has, each with another order of the boxes
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=6))]
+    orders: u8,
+}
+
 #[derive(Serialize)]
 struct Record<'a> {
     data: String,
@@ -63,36 +96,57 @@ struct Record<'a> {
     split: &'a str,
     count: u64,
     seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orders: Option<u8>,
 }
 
 pub fn run(args: &WorldArgs, common: &Common) -> anyhow::Result<Outcome> {
-    let World::Shapes(args) = &args.world;
+    let record = match &args.world {
+        World::Shapes(args) => write_shapes(args, common)?,
+        World::Boxes(args) => write_boxes(args, common)?,
+    };
+    Output::new(common.json).result(&record, &record.data)?;
+    Ok(Outcome::Done)
+}
+
+fn write_shapes(args: &ShapesArgs, common: &Common) -> anyhow::Result<Record<'static>> {
     let config = Config {
         size: args.size,
         difficulty: args.difficulty,
     };
     let bar = progress_bar(args.count, "pictures", common.quiet);
-    let written = shapes::write(
-        &config,
-        args.split,
-        args.seed,
-        args.count,
-        &args.out,
-        |done| {
-            bar.set_position(done);
-        },
-    );
+    let (split, seed, count) = (args.split, args.seed, args.count);
+    let written = shapes::write(&config, split, seed, count, &args.out, |done| {
+        bar.set_position(done);
+    });
     bar.finish_and_clear();
     written?;
-    let record = Record {
+    Ok(Record {
         data: args.out.display().to_string(),
         world: "shapes",
-        split: args.split.name(),
-        count: args.count,
-        seed: args.seed,
-    };
-    Output::new(common.json).result(&record, &record.data)?;
-    Ok(Outcome::Done)
+        split: split.name(),
+        count,
+        seed,
+        orders: None,
+    })
+}
+
+fn write_boxes(args: &BoxesArgs, common: &Common) -> anyhow::Result<Record<'static>> {
+    let bar = progress_bar(args.count, "statements", common.quiet);
+    let (split, seed, count) = (args.split, args.seed, args.count);
+    let written = boxes::write(split, seed, count, args.orders.into(), &args.out, |done| {
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    written?;
+    Ok(Record {
+        data: args.out.display().to_string(),
+        world: "boxes",
+        split: split.name(),
+        count,
+        seed,
+        orders: Some(args.orders),
+    })
 }
 
 /// A bar on stderr if that is a terminal, else nothing.

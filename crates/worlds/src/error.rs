@@ -6,6 +6,12 @@ pub enum Error {
     /// A split that does not exist.
     #[error("split: expected one of train, validation, test, compositional; found `{0}`")]
     UnknownSplit(String),
+    /// A split that does not exist in [`crate::boxes`].
+    #[error("split: expected one of train, validation, test; found `{0}`")]
+    UnknownBoxesSplit(String),
+    /// A number of orders outside the allowed range.
+    #[error("orders: expected 1 to 6, found {0}")]
+    Orders(usize),
     /// A picture size outside the allowed range.
     #[error("size: expected 32 to 1024 pixels, found {0}")]
     Size(u32),
@@ -17,6 +23,12 @@ pub enum Error {
         "{0}: expected a new or empty directory, or one written by an earlier run (with items.jsonl)"
     )]
     NotOurs(PathBuf),
+    /// The output directory holds files of someone else, such as NLVR itself.
+    #[error(
+        "{0}: expected a new or empty directory, or one written by an earlier run (with examples.jsonl that lists \
+         images boxes-*.png)"
+    )]
+    NotOurBoxes(PathBuf),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {

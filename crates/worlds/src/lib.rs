@@ -1,7 +1,8 @@
 //! Procedural scenes with exact ground truth for every task.
 //!
 //! A world makes pictures whose content is known, so that a model can be trained and measured without any download.
-//! [`shapes`] is the first: coloured shapes with captions, questions and boxes.
+//! [`shapes`] is the first: coloured shapes with captions, questions and boxes. [`boxes`] has statements about scenes in
+//! the manner of Cornell NLVR.
 //!
 //! ```
 //! use vlm_worlds::shapes::{Config, Split, facts, generate};
@@ -20,6 +21,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod boxes;
 mod error;
 mod rng;
 pub mod shapes;

@@ -2,10 +2,15 @@ use crate::support::{run, run_in};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use vlm_data::datasets::{Format, Set};
+use vlm_data::image::Limits;
+use vlm_worlds::boxes;
 
-fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+/// The files of a directory, without its folders.
+fn files_of(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
-    entries
+    let files = entries.filter(|e| e.path().is_file());
+    files
         .map(|e| {
             let name = e.file_name().into_string().unwrap();
             (name, fs::read(e.path()).unwrap())
@@ -27,7 +32,7 @@ fn make(directory: &Path, more: &[&str]) -> BTreeMap<String, Vec<u8>> {
     ];
     let ended = run(arguments.iter().chain(more)).with(0);
     assert_eq!((ended.stdout.trim_end(), ended.stderr.as_str()), (out, ""));
-    files(directory)
+    files_of(directory)
 }
 
 #[test]
@@ -74,5 +79,79 @@ fn a_directory_that_holds_other_files_is_left_alone() {
     taken.complains(&["expected a new or empty directory"]);
     let file = run_in(place.path(), arguments.iter().chain(&["thesis.txt"])).with(2);
     file.complains(&["thesis.txt"]);
-    assert_eq!(files(place.path()).len(), 1);
+    assert_eq!(files_of(place.path()).len(), 1);
+}
+
+fn make_boxes(directory: &Path, more: &[&str]) -> BTreeMap<String, Vec<u8>> {
+    let out = directory.to_str().unwrap();
+    let arguments = [
+        "world", "boxes", "--split", "train", "--count", "6", "--out", out,
+    ];
+    let ended = run(arguments.iter().chain(more)).with(0);
+    assert_eq!((ended.stdout.trim_end(), ended.stderr.as_str()), (out, ""));
+    let mut files = files_of(directory);
+    files.extend(files_of(&directory.join("images")));
+    files
+}
+
+#[test]
+fn statements_about_boxes_are_written_as_nlvr_is_and_read_back() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let first = make_boxes(&at("a"), &["--seed", "11", "--orders", "2"]);
+    assert_eq!(first.len(), 1 + 12);
+    let again = ["--seed", "11", "--orders", "2", "--threads", "1"];
+    assert_eq!(first, make_boxes(&at("b"), &again));
+    let set = Set::open(&at("a")).unwrap();
+    assert_eq!((set.format(), set.records().len()), (Format::Nlvr, 6));
+    for (number, record) in set.records().iter().enumerate() {
+        let item = boxes::generate(boxes::Split::Train, 11, number as u64);
+        let statement = record.statement.as_ref().unwrap();
+        assert_eq!(
+            (&statement.text, statement.truth),
+            (&item.sentence, item.truth)
+        );
+        assert_eq!(record.group, (number / 2).to_string());
+        assert_eq!(record.pictures.len(), 2);
+        for (name, order) in record.pictures.iter().zip(boxes::ORDERS) {
+            let image = set.picture(name, &Limits::default()).unwrap();
+            let picture = boxes::Picture::of(&item.scene, order);
+            assert_eq!((image.width(), image.height()), (400, 100));
+            assert!(image.rgb() == picture.rgb(), "{name}");
+        }
+    }
+    // an earlier output is replaced
+    let other = make_boxes(&at("a"), &["--seed", "12"]);
+    assert_eq!(other.len(), 1 + 6);
+    assert_eq!(other, make_boxes(&at("c"), &["--seed", "12"]));
+}
+
+#[test]
+fn nlvr_itself_is_not_taken_for_an_earlier_output() {
+    let place = tempfile::tempdir().unwrap();
+    let line = r#"{"identifier": "1-0", "sentence": "There is a tower.", "label": "true", "images": ["dev-1-0-0.png"]}"#;
+    fs::write(place.path().join("examples.jsonl"), line).unwrap();
+    let arguments = [
+        "world", "boxes", "--split", "test", "--count", "1", "--seed", "1", "--out", ".",
+    ];
+    let taken = run_in(place.path(), arguments.iter()).with(2);
+    taken.complains(&["expected a new or empty directory"]);
+    assert_eq!(files_of(place.path())["examples.jsonl"], line.as_bytes());
+    let split = [
+        "world",
+        "boxes",
+        "--split",
+        "compositional",
+        "--count",
+        "1",
+        "--seed",
+        "1",
+        "--out",
+        "new",
+    ];
+    let wrong = run_in(place.path(), split.iter()).with(2);
+    assert!(
+        wrong.stderr.contains("train, validation, test"),
+        "{wrong:?}"
+    );
 }
