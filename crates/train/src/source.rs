@@ -381,7 +381,7 @@ impl Source {
             let size = match record.size {
                 Some(size) => size,
                 None => {
-                    let picture = self.picture(place.0, name)?;
+                    let picture = self.sets[place.0].picture(name, &self.limits)?;
                     [picture.width(), picture.height()]
                 }
             };

@@ -128,7 +128,7 @@ pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
     let (mut pictures, mut predictions, mut failed) = (Vec::new(), Vec::new(), 0);
     for i in 0..chosen.len() {
         let measured = (|| -> anyhow::Result<(LocatedPicture, Value)> {
-            let image = chosen.pictures(i, 1)?.remove(0);
+            let image = chosen.picture(i)?;
             let truths = truths(&chosen.record(i).objects, &classes, &image)
                 .map_err(|reason| anyhow::anyhow!("{}: {reason}", chosen.name(i)))?;
             let objects = vlm.detect(&image, &options)?;

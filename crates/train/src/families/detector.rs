@@ -371,7 +371,7 @@ impl<M: Detector> Learner for DetectorLearner<M> {
             most: None,
         };
         let classes = &self.names[0];
-        let pictures = self.held_out.iter().map(|held| {
+        let pictures = self.held_out.iter().filter_map(|held| {
             let truths = held.record.objects.iter().filter_map(|object| {
                 Some(Located {
                     class: classes.iter().position(|name| *name == object.name)?,
@@ -379,7 +379,7 @@ impl<M: Detector> Learner for DetectorLearner<M> {
                     score: 1.0,
                 })
             });
-            (held.image.clone(), truths.collect())
+            Some((held.image.pixels()?.clone(), truths.collect()))
         });
         let scores = detection::score(&vlm, &options, classes, pictures)?;
         Ok(Measured {
