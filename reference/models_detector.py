@@ -8,11 +8,17 @@ own bottlenecks, few of them and narrow, under the names of `fasterrcnn_resnet50
 arguments, `model.safetensors` the weights, `golden.safetensors` arguments and results: `in.pixel_values`, `out.boxes`,
 `out.scores`, `out.labels`, and what is on the way.
 
+`training_frozen` and `training_batch_norm` hold what training computes of three pictures with their objects (the last has
+none): the four losses, the gradients, the statistics of the norms after a step and the losses of ten steps of AdamW. Their
+weights are a function of their names, as in reference/models_clip.py. All anchors and proposals are taken, so that nothing
+depends on what torchvision draws at random.
+
 With --full the published architecture is written to DIR with random weights, with the names of the released file, and a
 golden file, to be compared with `vlm verify DIR --golden DIR/golden.safetensors`.
 """
 
 import argparse
+import copy
 import json
 from pathlib import Path
 
@@ -21,9 +27,12 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import Bottleneck
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+
+from known_weights import fill, filled, train
 
 OUT = Path(__file__).resolve().parent.parent / "testdata" / "models" / "faster_rcnn"
 
@@ -116,7 +125,8 @@ def golden(path, pixels, out, note):
         print("  least difference of scores:", (out["scores"][:-1] - out["scores"][1:]).min().item())
 
 
-def small(name, layers, stem, fpn, norm, height, width, seed, settings, classes):
+def build(layers, stem, fpn, norm, settings, classes):
+    """The model and its config.json."""
     backbone = BackboneWithFPN(
         Body(layers, stem, norm),
         {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)},
@@ -124,14 +134,24 @@ def small(name, layers, stem, fpn, norm, height, width, seed, settings, classes)
         fpn,
     )
     head = torchvision.models.detection.faster_rcnn.TwoMLPHead(fpn * 49, settings["representation_size"])
-    arguments = {k: v for k, v in settings.items() if k != "representation_size"}
     predictor = torchvision.models.detection.faster_rcnn.FastRCNNPredictor(settings["representation_size"], classes)
+    ours = ("representation_size", "anchor_sizes", "aspect_ratios", "canonical_scale", "norm_layer")
+    arguments = {k: v for k, v in settings.items() if k not in ours}
+    if "anchor_sizes" in settings:
+        sizes, ratios = settings["anchor_sizes"], settings["aspect_ratios"]
+        arguments["rpn_anchor_generator"] = AnchorGenerator(tuple((size,) for size in sizes), (tuple(ratios),) * len(sizes))
+        arguments["box_roi_pool"] = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2, canonical_scale=settings["canonical_scale"])
     model = FasterRCNN(backbone, box_head=head, box_predictor=predictor, **arguments)
+    config = {"library_name": "torchvision", "architecture": "fasterrcnn_resnet50_fpn", "num_classes": classes,
+              "layers": layers, "stem_width": stem, "fpn_channels": fpn} | settings
+    return model, config
+
+
+def small(name, layers, stem, fpn, norm, height, width, seed, settings, classes):
+    model, config = build(layers, stem, fpn, norm, settings, classes)
     spread(model, seed)
     directory = OUT / name
     directory.mkdir(parents=True, exist_ok=True)
-    config = {"library_name": "torchvision", "architecture": "fasterrcnn_resnet50_fpn", "num_classes": classes,
-              "layers": layers, "stem_width": stem, "fpn_channels": fpn} | settings
     if norm is nn.BatchNorm2d:
         config["norm_eps"] = 1e-5
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -139,6 +159,56 @@ def small(name, layers, stem, fpn, norm, height, width, seed, settings, classes)
     pixels = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(seed))
     pixels = torch.nn.functional.interpolate(pixels, size=(height, width), mode="bicubic").clamp(0, 1)
     golden(directory / "golden.safetensors", pixels, results(model, pixels), "random weights")
+
+
+# of each picture its height and width, and the objects in it: a box and a class
+# (for norms with statistics of the batch such that little is padding, where all cells and so their scores are equal and
+# their order is none)
+PICTURES = [
+    (52, 73, [(4, 6, 30, 28.5, 1), (35, 10, 70.25, 48, 3), (20, 30, 33, 44, 2)]),
+    (64, 60, [(0, 0, 12.5, 20, 2), (8, 4, 55, 60, 4)]),
+    (70, 64, []),
+]
+ALIKE = [
+    (52, 60, [(4, 6, 30, 28.5, 1), (35, 10, 58.25, 48, 3), (20, 30, 33, 44, 2)]),
+    PICTURES[1],
+    (58, 64, []),
+]
+
+
+def training(name, layers, stem, fpn, norm, settings, classes, larger, of=PICTURES):
+    torch.manual_seed(0)
+    everything = dict(rpn_batch_size_per_image=100000, box_batch_size_per_image=100000)
+    model, config = build(layers, stem, fpn, norm, settings | everything, classes)
+    directory = OUT / name
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config | {"norm_layer": norm_name(norm)}, indent=2) + "\n")
+    model = filled(model, larger).train()
+    shapes = {k: list(v.shape) for k, v in model.state_dict().items() if v.is_floating_point()}
+    (directory / "weights.json").write_text(json.dumps(shapes, indent=0) + "\n")
+    tensors, pictures, targets = {}, [], []
+    for i, (height, width, objects) in enumerate(of):
+        shape = (3, height, width)
+        pictures.append(4 * fill(f"pixel_values.{i}", shape))
+        tensors[f"shape.pixel_values.{i}"] = torch.tensor(shape)
+        boxes = torch.tensor([o[:4] for o in objects], dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor([o[4] for o in objects], dtype=torch.int64)
+        targets.append({"boxes": boxes, "labels": labels})
+        if objects:
+            tensors[f"in.boxes.{i}"], tensors[f"in.labels.{i}"] = boxes, labels
+    # a copy, for norms with statistics of the batch learn of every pass
+    losses = copy.deepcopy(model)(pictures, targets)
+    tensors |= {f"out.{k}": v.detach().reshape(1) for k, v in losses.items()}
+    train(model, lambda: sum(model(pictures, targets).values()), tensors)
+    tensors = {k: v.detach().contiguous().clone() for k, v in tensors.items()}
+    about = {"reference": "torchvision.models.detection", "versions": f"torchvision {torchvision.__version__}"}
+    save_file(tensors, directory / "golden.safetensors", metadata={"golden": json.dumps(about)})
+    print(name, f"{sum(f.stat().st_size for f in directory.iterdir()) / 1024:.0f} KiB",
+          {k: round(v.item(), 4) for k, v in losses.items()}, [round(x, 4) for x in tensors["losses"].tolist()])
+
+
+def norm_name(norm):
+    return norm(1).__class__.__name__
 
 
 def full(directory):
@@ -193,3 +263,15 @@ if __name__ == "__main__":
         settings |= dict(min_size=48, max_size=70, rpn_nms_thresh=0.6, rpn_score_thresh=0.4, box_nms_thresh=0.45,
                          image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4], box_detections_per_img=100)
         small("batch_norm", [1, 1, 1, 1], 2, 3, nn.BatchNorm2d, 90, 33, 2, settings, 3)
+        settings = dict(min_size=96, max_size=140, representation_size=12, rpn_pre_nms_top_n_train=60,
+                        rpn_post_nms_top_n_train=40)
+        frozen = lambda n: FrozenBatchNorm2d(n, eps=0.0)
+        larger = [("rpn.head.cls_logits", 4), ("backbone.body", 1.5), ("backbone.fpn", 2), ("roi_heads.box_predictor", 2)]
+        training("training_frozen", [1, 2, 1, 1], 2, 4, frozen, settings, 5, larger)
+        # so small that torchvision takes the pyramid for a finer one
+        training("training_small", [1, 2, 1, 1], 2, 4, frozen, settings | dict(min_size=40, max_size=90), 5, larger)
+        settings |= dict(min_size=55, max_size=64, anchor_sizes=[8, 16, 32, 64, 128], aspect_ratios=[0.5, 1.0],
+                         canonical_scale=56, rpn_fg_iou_thresh=0.6, rpn_bg_iou_thresh=0.25, box_fg_iou_thresh=0.55,
+                         box_bg_iou_thresh=0.4, rpn_nms_thresh=0.6)
+        larger = [("rpn.head.cls_logits", 4), ("rpn.head.bbox_pred", 2), ("backbone.fpn", 3), ("roi_heads.box_predictor", 4)]
+        training("training_batch_norm", [1, 1, 1, 1], 2, 3, nn.BatchNorm2d, settings, 5, larger, ALIKE)

@@ -4,12 +4,15 @@
 mod common;
 
 use burn::tensor::{Device, Tensor};
-use common::{Case, Shapes};
+use common::detector::{compare_parts, known_objects};
+use common::{AdamW, Case, Shapes, gradients};
 use std::collections::BTreeMap;
 use vlm_models::capability::{DetectOptions, Pictures};
+use vlm_models::encoders::region_detector::KnownObject;
 use vlm_models::families::Model;
+use vlm_models::families::faster_rcnn::{self, FasterRcnn};
 use vlm_models::reference::{Inputs, Numbers};
-use vlm_nn::weights::{Checkpoint, StoreDtype, to_bytes};
+use vlm_nn::weights::{Checkpoint, StoreDtype, collect, to_bytes};
 
 fn case(name: &str) -> Case {
     Case::open(&format!("faster_rcnn/{name}"))
@@ -202,4 +205,146 @@ fn other_families_name_what_can_detect() {
     let detector = case("frozen").load(&Device::flex());
     assert!(detector.generate().is_err() && detector.embed_image().is_err());
     assert_eq!(detector.family(), "faster_rcnn");
+}
+
+fn training_case(name: &str) -> Case {
+    let case = case(&format!("training_{name}"));
+    match name {
+        "frozen" | "small" => case
+            .larger("rpn.head.cls_logits", 4.0)
+            .larger("backbone.body", 1.5)
+            .larger("backbone.fpn", 2.0)
+            .larger("roi_heads.box_predictor", 2.0),
+        _ => case
+            .larger("rpn.head.cls_logits", 4.0)
+            .larger("rpn.head.bbox_pred", 2.0)
+            .larger("backbone.fpn", 3.0)
+            .larger("roi_heads.box_predictor", 4.0),
+    }
+}
+
+fn detector(case: &Case, device: &Device) -> FasterRcnn {
+    match case.load(device) {
+        Model::FasterRcnn(model) => model.in_training(true),
+        other => panic!("{} is no such detector", other.family()),
+    }
+}
+
+/// The pictures of a case with what is in them.
+fn batch(case: &Case, device: &Device) -> (Vec<Tensor<3>>, Vec<Vec<KnownObject>>) {
+    let inputs = Inputs::new(case.inputs());
+    let picture = |i: usize| {
+        let pixels = inputs.floats::<3>(&format!("pixel_values.{i}"), device);
+        pixels.unwrap().unwrap()
+    };
+    let pictures = (0..3).map(picture).collect();
+    (pictures, known_objects(case, 3))
+}
+
+/// What training computes, and what ten steps of AdamW make of it; frozen norms do not learn.
+#[test]
+fn losses_gradients_statistics_and_ten_steps_are_torchvisions() {
+    let device = Device::flex().autodiff();
+    for name in ["frozen", "small", "batch_norm"] {
+        let case = training_case(name);
+        let mut model = detector(&case, &device);
+        let (pictures, objects) = batch(&case, &device);
+        let mut optimizer = AdamW::default();
+        let mut losses = Vec::new();
+        for step in 0..10 {
+            let found = model.loss(&pictures, &objects, 7).unwrap();
+            losses.push(found.total.clone().into_scalar::<f32>());
+            let mut grads = gradients(&model, &found.total.clone().backward());
+            if step == 0 {
+                compare_parts(&case, &found, name);
+                let all = grads.len();
+                if model.config().frozen_norms {
+                    grads.retain(|name, _| !name.contains("norm"));
+                    assert!(grads.len() < all);
+                }
+                assert_eq!(grads.len(), case.numbers("grad.").len(), "{name}");
+                case.compare_gradients(&grads, faster_rcnn::translated);
+                let values = collect(&model).into_iter().map(|(k, (_, v))| (k, v));
+                case.compare_statistics(&values.collect(), faster_rcnn::translated);
+            }
+            grads.retain(|name, _| !model.config().frozen_norms || !name.contains("norm"));
+            model = optimizer.step(model, grads);
+        }
+        case.compare_losses(&losses);
+    }
+}
+
+#[test]
+fn what_is_learned_from_is_drawn_from_the_seed() {
+    let device = Device::flex();
+    let case = training_case("frozen");
+    let config = case.config().unwrap();
+    let few = config
+        .replace(
+            "\"rpn_batch_size_per_image\": 100000",
+            "\"rpn_batch_size_per_image\": 16",
+        )
+        .replace(
+            "\"box_batch_size_per_image\": 100000",
+            "\"box_batch_size_per_image\": 8",
+        );
+    assert_ne!(few, config);
+    let (pictures, objects) = batch(&case, &device);
+    let Model::FasterRcnn(model) = Model::load(&few, case.checkpoint(), &device).unwrap() else {
+        panic!("another family");
+    };
+    let loss = |seed| {
+        let losses = model.loss(&pictures, &objects, seed).unwrap();
+        losses.total.into_scalar::<f32>()
+    };
+    assert_eq!(loss(1), loss(1));
+    let several: Vec<f32> = (1..6).map(loss).collect();
+    assert!(several[1..].iter().any(|x| *x != several[0]), "{several:?}");
+}
+
+#[test]
+fn objects_that_do_not_fit_are_refused_by_name() {
+    let device = Device::flex();
+    let case = training_case("frozen");
+    let model = detector(&case, &device);
+    let (pictures, objects) = batch(&case, &device);
+    type Change = fn(&mut Vec<Vec<KnownObject>>);
+    let cases: [(Change, &str); 5] = [
+        (
+            |o| o[0][1].corners[2] = 74.0,
+            "objects[0][1]: box: expected a box within the picture of 73 x 52",
+        ),
+        (
+            |o| o[1][0].corners[2] = 0.0,
+            "objects[1][0]: box: expected x1 < x2",
+        ),
+        (
+            |o| o[1][0].class = 5,
+            "objects[1][0]: class: expected 1 to 4, found 5",
+        ),
+        (
+            |o| o[0][2].class = 0,
+            "objects[0][2]: class: expected 1 to 4, found 0",
+        ),
+        (
+            |o| drop(o.pop()),
+            "objects: expected a list for each of 3 pictures, found 2",
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut bad = objects.clone();
+        change(&mut bad);
+        let error = model.loss(&pictures, &bad, 0).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(model.loss(&[], &[], 0).is_err());
+    // pictures without objects teach what background is
+    let none = vec![Vec::new(); 3];
+    let losses = model.loss(&pictures, &none, 0).unwrap();
+    let number = |x: &Tensor<1>| x.clone().into_scalar::<f32>();
+    assert!(number(&losses.objectness) > 0.0 && number(&losses.classes) > 0.0);
+    assert_eq!(
+        (number(&losses.boxes), number(&losses.proposals)),
+        (0.0, 0.0)
+    );
 }

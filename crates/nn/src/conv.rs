@@ -32,8 +32,21 @@ impl Conv2d {
         groups: usize,
         bias: bool,
     ) -> Self {
+        let init = Init::fan_in(inputs / groups * kernel * kernel);
+        let window = [kernel, stride, padding];
+        Self::with_init(w, [inputs, outputs], window, groups, bias, init)
+    }
+
+    /// The same with weights that are drawn otherwise.
+    pub fn with_init(
+        w: &mut Weights,
+        [inputs, outputs]: [usize; 2],
+        [kernel, stride, padding]: [usize; 3],
+        groups: usize,
+        bias: bool,
+        init: Init,
+    ) -> Self {
         let inputs = inputs / groups;
-        let init = Init::fan_in(inputs * kernel * kernel);
         Self {
             weight: w.param("weight", [outputs, inputs, kernel, kernel], init),
             bias: bias.then(|| w.param("bias", [outputs], Init::Zeros)),

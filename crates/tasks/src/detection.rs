@@ -1,5 +1,6 @@
 //! Objects in pictures, by their names.
 
+use crate::metrics::{DetectionScores, Located, LocatedPicture, score_detections};
 use crate::{Error, Vlm};
 use burn::tensor::Tensor;
 use std::path::Path;
@@ -67,6 +68,14 @@ fn of_config(config: &str, count: usize) -> Option<Vec<String>> {
 }
 
 impl ClassNames {
+    /// Names by number, the first of each for background and for none.
+    pub fn new(classes: Vec<String>, attributes: Vec<String>) -> Self {
+        Self {
+            classes,
+            attributes,
+        }
+    }
+
     /// The names in a model's directory: `labels.txt` and `attributes.txt`, or `id2label` of its config; for a detector
     /// with the classes of COCO theirs. A model that finds no objects has none.
     ///
@@ -129,6 +138,38 @@ pub struct Object {
     pub score: f32,
     /// Its attributes with their probabilities, best first.
     pub attributes: Vec<(String, f32)>,
+}
+
+/// Average precision of a detector: of each picture in turn its objects, by their classes' names, against what is known.
+/// `classes` are the names that are known; what is called otherwise is no find.
+///
+/// # Errors
+/// As [`Vlm::detect`], or no picture.
+pub fn score(
+    vlm: &Vlm,
+    options: &DetectOptions,
+    classes: &[String],
+    pictures: impl Iterator<Item = (Image, Vec<Located>)>,
+) -> Result<DetectionScores, Error> {
+    let mut all = Vec::new();
+    for (image, truths) in pictures {
+        let found = located(&vlm.detect(&image, options)?, classes);
+        all.push(LocatedPicture { truths, found });
+    }
+    Ok(score_detections(&all, classes.len())?)
+}
+
+/// Objects as the score takes them.
+pub fn located(objects: &[Object], classes: &[String]) -> Vec<Located> {
+    let one = |object: &Object| {
+        let class = classes.iter().position(|name| *name == object.class)?;
+        Some(Located {
+            class,
+            corners: object.corners.map(f64::from),
+            score: f64::from(object.score),
+        })
+    };
+    objects.iter().filter_map(one).collect()
 }
 
 impl Vlm {

@@ -104,6 +104,29 @@ impl Vlm {
         })
     }
 
+    /// A detector without a vocabulary, as training has it to evaluate.
+    pub fn detector(
+        name: &str,
+        model: Model,
+        processor: ImageProcessor,
+        class_names: ClassNames,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            model,
+            text: Err(Missing {
+                model: name.to_owned(),
+                part: "the vocabulary",
+                files: file::TOKENIZER,
+                hint: "a detector has none",
+            }),
+            processor: Ok(processor),
+            class_names,
+            device: Device::flex(),
+            detector: None,
+        }
+    }
+
     /// What the model is called.
     pub fn name(&self) -> &str {
         &self.name

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::recipe::check;
 use serde::{Deserialize, Serialize};
+use vlm_data::datasets::BoxedObject;
 use vlm_data::image::{FILL, Image};
 use vlm_nn::random::SplitMix64;
 
@@ -116,17 +117,47 @@ impl Augment {
         Ok(())
     }
 
-    /// A picture with what is drawn.
+    /// What moves pixels in a way that boxes cannot follow, if it is asked for.
+    pub(crate) fn without_boxes(&self) -> Option<&'static str> {
+        let moving = [
+            ("data.augment.rotate", self.rotate > 0.0),
+            ("data.augment.shift", self.shift > 0.0),
+            ("data.augment.rand_augment", self.rand_augment.is_some()),
+        ];
+        moving.iter().find(|(_, asked)| *asked).map(|(key, _)| *key)
+    }
+
+    /// A picture with what is drawn, and its objects, whose boxes go along; those whose middle is cut off are left out (as in Liu et
+    /// al., "SSD: single shot multibox detector", 2016).
     ///
     /// # Errors
     /// A crop that cannot be made.
-    pub(crate) fn picture(&self, mut image: Image, rng: &mut SplitMix64) -> Result<Image, Error> {
+    pub(crate) fn located(
+        &self,
+        mut image: Image,
+        objects: &mut Vec<BoxedObject>,
+        rng: &mut SplitMix64,
+    ) -> Result<Image, Error> {
         if let Some(scale) = self.crop_scale {
             let ratio = self.crop_ratio.unwrap_or([3.0 / 4.0, 4.0 / 3.0]);
-            image = random_crop(&image, scale, ratio, rng)?;
+            let [left, top, w, h] = random_crop(&image, scale, ratio, rng);
+            image = image.cropped(left, top, w, h)?;
+            let (left, top, w, h) = (left as f32, top as f32, w as f32, h as f32);
+            objects.retain_mut(|object| {
+                let [x1, y1, x2, y2] = object.corners;
+                let moved = [x1 - left, y1 - top, x2 - left, y2 - top];
+                let middle = [(moved[0] + moved[2]) / 2.0, (moved[1] + moved[3]) / 2.0];
+                object.corners = std::array::from_fn(|i| moved[i].clamp(0.0, [w, h][i % 2]));
+                (0.0..w).contains(&middle[0]) && (0.0..h).contains(&middle[1])
+            });
         }
         if self.flip > 0.0 && rng.uniform_f32() < self.flip {
+            let width = image.width() as f32;
             image = image.mirrored();
+            for object in objects.iter_mut() {
+                let [x1, y1, x2, y2] = object.corners;
+                object.corners = [width - x2, y1, width - x1, y2];
+            }
         }
         if self.rotate > 0.0 {
             image = image.rotated(either_way(rng, self.rotate), FILL);
@@ -173,13 +204,8 @@ impl Augment {
     }
 }
 
-/// torchvision's `RandomResizedCrop`, without its resize, which the model's own processor does.
-fn random_crop(
-    image: &Image,
-    scale: [f32; 2],
-    ratio: [f32; 2],
-    rng: &mut SplitMix64,
-) -> Result<Image, Error> {
+/// torchvision's `RandomResizedCrop`, without its resize, which the model's own processor does: left, top, width, height.
+fn random_crop(image: &Image, scale: [f32; 2], ratio: [f32; 2], rng: &mut SplitMix64) -> [u32; 4] {
     let (width, height) = (image.width(), image.height());
     let area = width as f32 * height as f32;
     for _ in 0..10 {
@@ -190,14 +216,14 @@ fn random_crop(
         if (1..=width).contains(&w) && (1..=height).contains(&h) {
             let top = below(rng, (height - h + 1) as usize) as u32;
             let left = below(rng, (width - w + 1) as usize) as u32;
-            return Ok(image.cropped(left, top, w, h)?);
+            return [left, top, w, h];
         }
     }
     // the largest crop in the middle with the nearest ratio
     let aspect = (width as f32 / height as f32).clamp(ratio[0], ratio[1]);
     let w = ((height as f32 * aspect).round() as u32).clamp(1, width);
     let h = ((width as f32 / aspect).round() as u32).clamp(1, height);
-    Ok(image.cropped((width - w) / 2, (height - h) / 2, w, h)?)
+    [(width - w) / 2, (height - h) / 2, w, h]
 }
 
 /// One operation of `strength` 0 to 1, or with a chance of one half none, as `RandomAugment` of ALBEF's authors.
@@ -276,7 +302,9 @@ mod tests {
         augment.validate().unwrap();
         let made = |seed| {
             let mut rng = SplitMix64::new(seed);
-            let image = augment.picture(picture(), &mut rng).unwrap();
+            let image = augment
+                .located(picture(), &mut Vec::new(), &mut rng)
+                .unwrap();
             (image, augment.text("one two three four five", &mut rng))
         };
         assert_eq!(made(3), made(3));
@@ -290,10 +318,60 @@ mod tests {
     }
 
     #[test]
+    fn boxes_go_along_with_what_they_hold() {
+        // one bright rectangle on black, which its box holds wherever it goes
+        let mut rgb = vec![0u8; 20 * 12 * 3];
+        for y in 3..9 {
+            for x in 4..9 {
+                rgb[(y * 20 + x) * 3] = 255;
+            }
+        }
+        let image = Image::from_rgb(20, 12, rgb).unwrap();
+        let augment = Augment {
+            crop_scale: Some([0.3, 1.0]),
+            flip: 0.5,
+            ..Augment::default()
+        };
+        assert_eq!(augment.without_boxes(), None);
+        assert_eq!(all().without_boxes(), Some("data.augment.rotate"));
+        let (mut kept, mut flipped) = (0, 0);
+        for seed in 0..200 {
+            let mut objects = vec![BoxedObject {
+                name: "a".to_owned(),
+                attributes: Vec::new(),
+                corners: [4.0, 3.0, 9.0, 9.0],
+            }];
+            let mut rng = SplitMix64::new(seed);
+            let image = augment
+                .located(image.clone(), &mut objects, &mut rng)
+                .unwrap();
+            let bright = (0..image.width() * image.height())
+                .map(|i| (i % image.width(), i / image.width()))
+                .filter(|&(x, y)| image.pixel(x, y)[0] == 255);
+            let bright: Vec<(u32, u32)> = bright.collect();
+            let Some(object) = objects.first() else {
+                continue;
+            };
+            kept += 1;
+            let [x1, y1, x2, y2] = object.corners.map(|c| c as u32);
+            assert_eq!((x2 - x1) * (y2 - y1), bright.len() as u32, "{object:?}");
+            for (x, y) in bright {
+                assert!((x1..x2).contains(&x) && (y1..y2).contains(&y), "{object:?}");
+            }
+            // what is not mirrored begins at 4 or before
+            flipped += u32::from(x1 > 4);
+        }
+        assert!(kept > 100 && flipped > 10, "{kept}, {flipped}");
+    }
+
+    #[test]
     fn nothing_is_done_unless_it_is_asked_for() {
         let mut rng = SplitMix64::new(1);
         let none = Augment::default();
-        assert_eq!(none.picture(picture(), &mut rng).unwrap(), picture());
+        assert_eq!(
+            none.located(picture(), &mut Vec::new(), &mut rng).unwrap(),
+            picture()
+        );
         assert_eq!(none.text("a  b", &mut rng), "a  b");
         assert_eq!(rng.bits(), SplitMix64::new(1).bits());
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use vlm_data::datasets::items::QuestionAnswer;
-use vlm_data::datasets::{Part, Record, Set, Split};
+use vlm_data::datasets::{BoxedObject, Part, Record, Set, Split};
 use vlm_data::image::{Image, ImageProcessor, Limits};
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::similarity::PLACEHOLDER;
@@ -30,6 +30,8 @@ pub(crate) enum Wanted {
     TextsAndAnswers,
     /// Whether a statement is true of so many pictures of the record.
     Statements(usize),
+    /// What is where.
+    Objects,
 }
 
 /// A batch in host memory.
@@ -53,6 +55,10 @@ pub(crate) struct SetBatch {
     pub ids: Vec<i64>,
     /// Whether each statement is true.
     pub truths: Vec<bool>,
+    /// Channels, height and width of each picture whose objects are learned; these may differ.
+    pub sizes: Vec<[usize; 3]>,
+    /// The objects of each, in its pixels.
+    pub objects: Vec<Vec<BoxedObject>>,
     /// For what a loss draws at random.
     pub seed: u64,
 }
@@ -112,12 +118,23 @@ fn of_world(item: shapes::Item) -> Result<(Image, Record), Error> {
         kind: qa.kind.name().to_owned(),
     });
     let picture = item.picture;
-    let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
+    let objects = item.scene.objects.iter().map(|object| BoxedObject {
+        name: object.shape.word().to_owned(),
+        attributes: vec![
+            object.colour.word().to_owned(),
+            object.size.word().to_owned(),
+            object.texture.word().to_owned(),
+        ],
+        corners: object.bounds.map(|c| c as f32),
+    });
     let record = Record {
         captions: item.captions,
         questions: questions.collect(),
+        objects: objects.collect(),
+        size: Some([picture.width, picture.height]),
         ..Record::default()
     };
+    let image = Image::from_rgb(picture.width, picture.height, picture.rgb)?;
     Ok((image, record))
 }
 
@@ -215,6 +232,7 @@ impl Source {
             Wanted::Answers => !questions(&records[i]).is_empty(),
             Wanted::TextsAndAnswers => has_text(&records[i]) && !questions(&records[i]).is_empty(),
             Wanted::Statements(_) => records[i].statement.is_some(),
+            Wanted::Objects => !records[i].objects.is_empty(),
         };
         let (mut train, mut held_out) = match self.data.held_out {
             Some(fraction) => {
@@ -240,6 +258,7 @@ impl Source {
                 Wanted::Answers => "questions",
                 Wanted::TextsAndAnswers => "captions or labels and with questions",
                 Wanted::Statements(_) => "statements",
+                Wanted::Objects => "objects that have a box",
             };
             let part = match part.is_empty() {
                 true => String::new(),
@@ -323,6 +342,57 @@ impl Source {
             }
         }
         Ok(found)
+    }
+
+    /// Every name of an object, and every attribute of one, each in the order of the alphabet, or as the world has them.
+    pub(crate) fn names(&self) -> [Vec<String>; 2] {
+        let words = |words: &mut dyn Iterator<Item = &'static str>| -> Vec<String> {
+            words.map(str::to_owned).collect()
+        };
+        if self.data.world.is_some() {
+            let attributes = shapes::Colour::ALL.iter().map(|c| c.word());
+            let attributes = attributes.chain(shapes::Size::ALL.iter().map(|s| s.word()));
+            let mut attributes = attributes.chain(shapes::Texture::ALL.iter().map(|t| t.word()));
+            let mut names = shapes::Shape::ALL.iter().map(|s| s.word());
+            return [words(&mut names), words(&mut attributes)];
+        }
+        let (mut names, mut attributes) = (BTreeSet::new(), BTreeSet::new());
+        for &place in self.train.iter().chain(&self.held_out) {
+            for object in &self.record(place).objects {
+                names.insert(object.name.clone());
+                attributes.extend(object.attributes.iter().cloned());
+            }
+        }
+        [names, attributes].map(|set| set.into_iter().collect())
+    }
+
+    /// Checks every object of the sets before anything is learned, with the size of its picture: what the record says, or
+    /// else the picture is read. `check` says what is wrong with one.
+    ///
+    /// # Errors
+    /// The first object that something is wrong with, named by its set, picture and number.
+    pub(crate) fn check_objects(
+        &self,
+        check: impl Fn(&BoxedObject, [u32; 2]) -> Result<(), String>,
+    ) -> Result<(), Error> {
+        for &place in self.train.iter().chain(&self.held_out) {
+            let record = self.record(place);
+            let name = record.pictures.first().map_or("", String::as_str);
+            let size = match record.size {
+                Some(size) => size,
+                None => {
+                    let picture = self.sets[place.0].picture(name, &self.limits)?;
+                    [picture.width(), picture.height()]
+                }
+            };
+            for (i, object) in record.objects.iter().enumerate() {
+                check(object, size).map_err(|reason| {
+                    let path = self.sets[place.0].archive().place(name);
+                    Error::file(path, format!("objects[{i}]: {reason}"))
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Every answer to the questions that are learned from, in the order of the alphabet.
@@ -570,6 +640,8 @@ impl Source {
             pictures: Vec::new(),
             ids: Vec::new(),
             truths: Vec::new(),
+            sizes: Vec::new(),
+            objects: Vec::new(),
             seed: self.data.seed ^ number.wrapping_mul(0x8ebc_6af0_9c88_c6e3),
         };
         let (mut seconds, mut second_regions) = (Vec::new(), Vec::new());
@@ -597,8 +669,25 @@ impl Source {
                         continue;
                     }
                 };
-                let image = self.data.augment.picture(image, &mut rng)?;
+                let mut objects = match self.wanted {
+                    Wanted::Objects => record.objects.clone(),
+                    _ => Vec::new(),
+                };
+                let image = self.data.augment.located(image, &mut objects, &mut rng)?;
                 let values = processor.process(&image)?;
+                if self.wanted == Wanted::Objects {
+                    let scale = [
+                        values.width as f32 / image.width() as f32,
+                        values.height as f32 / image.height() as f32,
+                    ];
+                    for object in &mut objects {
+                        object.corners = std::array::from_fn(|i| object.corners[i] * scale[i % 2]);
+                    }
+                    batch.objects.push(objects);
+                    batch
+                        .sizes
+                        .push([values.channels, values.height, values.width]);
+                }
                 batch.shape[1..].copy_from_slice(&[values.channels, values.height, values.width]);
                 batch.shape[0] += 1;
                 match k {
@@ -609,7 +698,8 @@ impl Source {
         }
         batch.pixels.extend(seconds);
         batch.regions.extend(second_regions);
-        if batch.pixels.len() != batch.shape.iter().product::<usize>() {
+        let of_one_size = batch.pixels.len() == batch.shape.iter().product::<usize>();
+        if !of_one_size && self.wanted != Wanted::Objects {
             let reason = "expected pictures that the processor brings to one size, found others";
             return Err(Error::file("preprocessor_config.json", reason));
         }
@@ -631,6 +721,7 @@ impl Source {
     /// Adds what is learned of picture `i`.
     fn add(&self, batch: &mut SetBatch, i: usize, record: &Record, rng: &mut SplitMix64) {
         match self.wanted {
+            Wanted::Objects => batch.pictures.push(i),
             Wanted::Texts => {
                 batch.texts.push(self.text(record, rng));
                 batch.pictures.push(i);

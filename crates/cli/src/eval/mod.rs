@@ -1,5 +1,6 @@
 //! `vlm eval`
 
+mod detect;
 mod retrieval;
 mod set;
 mod statements;
@@ -63,6 +64,7 @@ Example:
     Statements(statements::StatementsArgs),
     ZeroShot(zero_shot::ZeroShotArgs),
     Retrieval(retrieval::RetrievalArgs),
+    Detect(detect::DetectArgs),
     Tree(tree::TreeArgs),
 }
 
@@ -89,6 +91,7 @@ pub fn run(args: &EvalArgs, common: &Common) -> anyhow::Result<Outcome> {
         Task::Statements(args) => statements::run(args, common),
         Task::ZeroShot(args) => zero_shot::run(args, common),
         Task::Retrieval(args) => retrieval::run(args, common),
+        Task::Detect(args) => detect::run(args, common),
         Task::Tree(args) => tree::run(args, common),
     }
 }

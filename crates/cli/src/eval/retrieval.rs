@@ -59,6 +59,8 @@ pub fn run(args: &RetrievalArgs, common: &Common) -> anyhow::Result<Outcome> {
         let Some(chosen) = &chosen else { break };
         // one for each record of the set, in their order
         records.push(Item {
+            objects: Vec::new(),
+            size: None,
             image: chosen.name(i).into(),
             captions: chosen.record(i).captions.clone(),
             qa: Vec::new(),

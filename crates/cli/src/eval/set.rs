@@ -85,6 +85,14 @@ impl SetArgs {
         if plain && !asked {
             return Ok(None);
         }
+        self.chosen(path).map(Some)
+    }
+
+    /// Opens a data set of any description.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn chosen(&self, path: &Path) -> anyhow::Result<Chosen> {
         let set = Set::open(path)?;
         let records = set.records();
         let of_part = |i: &usize| match &self.part {
@@ -107,12 +115,12 @@ impl SetArgs {
                 path.display()
             );
         }
-        Ok(Some(Chosen {
+        Ok(Chosen {
             set,
             places,
             style: self.style,
             limits: Limits::default(),
-        }))
+        })
     }
 }
 

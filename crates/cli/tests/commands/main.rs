@@ -2,6 +2,7 @@
 
 mod albef;
 mod detect;
+mod eval_detect;
 mod evaluation;
 mod general;
 mod models;

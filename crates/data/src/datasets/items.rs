@@ -7,7 +7,8 @@
 //!  "qa": [{"question": "what colour is the circle?", "answer": "red", "type": "attribute"}]}
 //! ```
 //!
-//! `captions` and `qa` may be absent. Further fields are kept as they are.
+//! `captions` and `qa` may be absent. `objects` may tell what is where, each with a `box` (`[x1, y1, x2, y2]` in pixels), a
+//! `class` and `attributes`, as detectors learn them, or in the words of the world. Further fields are kept as they are.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::archive::Archive;
+use super::objects::{self, BoxedObject};
 use crate::Error;
 use crate::error::one_line;
 
@@ -34,7 +36,11 @@ pub struct Item {
     pub captions: Vec<String>,
     /// Questions with answers.
     pub qa: Vec<QuestionAnswer>,
-    /// Every further field of the record.
+    /// Its objects, where the record has boxes of them.
+    pub objects: Vec<BoxedObject>,
+    /// Width and height of the picture, where the record says them.
+    pub size: Option<[u32; 2]>,
+    /// Every further field of the record, `objects` among them.
     pub extra: Map<String, Value>,
 }
 
@@ -161,7 +167,11 @@ impl Items {
             .enumerate()
             .map(|(i, pair)| self.question_answer(i, pair))
             .collect::<Result<_, _>>()?;
+        let objects = objects::of_record(&record)
+            .map_err(|(field, expected, found)| self.wrong(&field, expected, found))?;
         Ok(Item {
+            objects,
+            size: objects::size_of(&record),
             image: self.inside("image", &image)?,
             captions,
             qa,

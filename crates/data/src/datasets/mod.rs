@@ -12,10 +12,12 @@ mod gtsrb;
 pub mod items;
 mod lines;
 mod nlvr;
+mod objects;
 mod set;
 mod split;
 
 pub use archive::Archive;
+pub use objects::BoxedObject;
 pub use set::{Format, Record, Set, Statement};
 pub use split::{Part, Split};
 pub mod region_features;

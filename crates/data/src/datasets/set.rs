@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::archive::Archive;
 use super::items::{self, QuestionAnswer};
+use super::objects::BoxedObject;
 use super::{caltech, easy_vqa, emoji, flickr, gtsrb, nlvr};
 use crate::Error;
 use crate::image::{Image, Limits};
@@ -38,6 +39,10 @@ pub struct Record {
     pub questions: Vec<QuestionAnswer>,
     /// What is true or false of it.
     pub statement: Option<Statement>,
+    /// What is where in it.
+    pub objects: Vec<BoxedObject>,
+    /// Its width and height, where the description says them.
+    pub size: Option<[u32; 2]>,
     /// Records of one group show the same thing, such as one traffic sign on the frames of a track, and are never split
     /// up.
     pub group: String,
@@ -68,7 +73,7 @@ impl Set {
     ///
     /// | file | a record is |
     /// |---|---|
-    /// | `items.jsonl` | `{"image", "captions", "qa", "label"}`, see [`items`] |
+    /// | `items.jsonl` | `{"image", "captions", "qa", "label", "objects"}`, see [`items`] |
     /// | `labels.jsonl` | `{"image", "label"}`, or with `class_id` of the German traffic signs |
     /// | `emoji.jsonl` | `{"image", "name", "keywords", "category"}` |
     /// | `captions.jsonl` | `{"image", "captions"}` |
@@ -185,6 +190,8 @@ fn of_items(archive: &Archive) -> Result<Vec<Record>, Error> {
             captions: item.captions,
             label: label.map(str::to_owned),
             questions: item.qa,
+            objects: item.objects,
+            size: item.size,
             ..Record::default()
         })
     });

@@ -1,6 +1,6 @@
 //! ResNet (He et al., "Deep residual learning for image recognition", 2016) and ResNeXt (Xie et al., "Aggregated residual
 //! transformations for deep neural networks", 2017) as detectors use them: a map of features after every stage, and
-//! norms that stay as they are.
+//! norms that stay as they are, or learn where one is trained from nothing.
 //!
 //! ```text
 //!   pixels -> 7 x 7 /2 -> max /2 -> layer1 -> layer2 /2 -> layer3 /2 -> layer4 /2
@@ -17,7 +17,7 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use vlm_nn::ops::Activation;
 use vlm_nn::weights::Weights;
-use vlm_nn::{BatchNorm2d, Conv2d};
+use vlm_nn::{BatchNorm2d, Conv2d, Statistics};
 
 /// Sizes of a [`ResNetStages`].
 #[derive(Clone, Debug, PartialEq)]
@@ -134,24 +134,43 @@ impl Bottleneck {
 
     /// # Shapes
     /// `[B, H, W, C]`; gives `[B, H / stride, W / stride, outputs]`, rounded up.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, statistics: Statistics) -> Tensor<4> {
         let short = match &self.shortcut {
-            Some(s) => s
-                .conv
-                .fused(x.clone(), Some(&s.norm), Activation::None, None),
+            Some(s) => normed(&s.conv, &s.norm, x.clone(), statistics, Activation::None),
             None => x.clone(),
         };
-        let x = self
-            .conv1
-            .fused(x, Some(&self.norm1), Activation::Relu, None);
-        let x = self
-            .conv2
-            .fused(x, Some(&self.norm2), Activation::Relu, None);
-        let last = Some(short);
-        relu(
-            self.conv3
-                .fused(x, Some(&self.norm3), Activation::None, last),
-        )
+        let x = normed(&self.conv1, &self.norm1, x, statistics, Activation::Relu);
+        let x = normed(&self.conv2, &self.norm2, x, statistics, Activation::Relu);
+        relu(match statistics {
+            Statistics::Running => {
+                let (norm, none) = (Some(&self.norm3), Activation::None);
+                self.conv3.fused(x, norm, none, Some(short))
+            }
+            Statistics::Batch => {
+                normed(&self.conv3, &self.norm3, x, statistics, Activation::None) + short
+            }
+        })
+    }
+}
+
+/// A convolution and its norm: one operation where the norm's statistics are known beforehand.
+fn normed(
+    conv: &Conv2d,
+    norm: &BatchNorm2d,
+    x: Tensor<4>,
+    statistics: Statistics,
+    activation: Activation,
+) -> Tensor<4> {
+    if statistics == Statistics::Running {
+        return conv.fused(x, Some(norm), activation, None);
+    }
+    let x = conv.channels_last(x);
+    let [b, h, w, c] = x.dims();
+    let x = norm.vectors(x.reshape([b * h * w, c]), statistics);
+    let x = x.reshape([b, h, w, c]);
+    match activation {
+        Activation::None => x,
+        _ => relu(x),
     }
 }
 
@@ -206,18 +225,18 @@ impl ResNetStages {
     ///
     /// # Shapes
     /// `x: [B, H, W, 3]`; gives `[B, H / 4, W / 4, C]`, `[B, H / 8, W / 8, 2 C]` and so on, rounded up.
-    pub fn forward(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
-        let x = self
-            .conv1
-            .fused(x, Some(&self.norm1), Activation::Relu, None); // [B, H / 2, W / 2, stem]
-        let x = x.permute([0, 3, 1, 2]);
+    pub fn forward(&self, x: Tensor<4>, statistics: Statistics) -> Vec<Tensor<4>> {
+        let x = normed(&self.conv1, &self.norm1, x, statistics, Activation::Relu);
+        let x = x.permute([0, 3, 1, 2]); // [B, stem, H / 2, W / 2]
         let window = MaxPoolOptions::new([3, 3]).with_stride([2, 2]);
         let x = max_pool2d(x, window.with_padding([1, 1]));
         let mut x = x.permute([0, 2, 3, 1]); // [B, H / 4, W / 4, stem]
         let layers = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
         let mut features = Vec::new();
         for layer in layers.into_iter().filter(|layer| !layer.is_empty()) {
-            x = layer.iter().fold(x, |x, block| block.forward(x));
+            x = layer
+                .iter()
+                .fold(x, |x, block| block.forward(x, statistics));
             features.push(x.clone());
         }
         features

@@ -1,5 +1,6 @@
 //! Training objectives, each a function of model outputs.
 
+mod boxes;
 mod distillation;
 mod itc;
 mod itc_momentum;
@@ -10,6 +11,7 @@ mod momentum;
 mod siglip;
 mod token_labeling;
 
+pub use boxes::{binary_cross_entropy, smooth_l1};
 pub use distillation::{alpha_ramp, distilled_cross_entropy, soft_cross_entropy};
 pub use itc::{itc, itc_logits, l2_normalize, scale_at_most};
 pub use itc_momentum::{ItcKeys, ItcMomentum, itc_momentum};

@@ -3,6 +3,7 @@
 // each test uses a part of it
 #![allow(dead_code)]
 
+pub mod detector;
 pub mod dual_encoder;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};

@@ -23,7 +23,7 @@ use vision::{ConvOptions, RoiAlignOptions, VisionOps};
 pub use backend::{AdamWStep, AttentionOptions, LinearOptions, RopeOptions, Window};
 pub use packed::{PackedWeight, WeightFormat};
 pub use vlm_kernels::{
-    Activation, BoxExtent, Precision, Roi, RoiAlignShape, RopeLayout, Rotation,
+    Activation, BoxExtent, Precision, Roi, RoiAlignShape, RopeLayout, Rotation, box_iou,
     inverse_frequencies, nms,
 };
 

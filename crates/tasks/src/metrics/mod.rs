@@ -3,6 +3,7 @@
 //! - [`caption`]: BLEU-1..4, ROUGE-L and CIDEr-D, as the original `pycocoevalcap` scorers compute them
 //! - [`vqa`]: accuracy of short answers, overall and by question type
 //! - [`classification`]: top-1 and top-5 accuracy
+//! - [`detection`]: average precision of objects with boxes, as `pycocotools` computes it
 //! - [`retrieval`]: recall at 1, 5 and 10
 //! - [`facts`]: precision, recall and F1 of the facts that captions state, pooled over items
 //! - [`interval`]: bootstrap confidence intervals for all of the above
@@ -14,6 +15,7 @@ mod bleu;
 pub mod caption;
 mod cider;
 pub mod classification;
+pub mod detection;
 pub mod facts;
 #[cfg(test)]
 mod golden_tests;
@@ -25,6 +27,7 @@ pub mod vqa;
 
 pub use caption::{CaptionScores, score_captions, score_captions_per_item, tokenise};
 pub use classification::{ClassificationScores, score_classification};
+pub use detection::{ClassPrecision, DetectionScores, Located, LocatedPicture, score_detections};
 pub use facts::{FactCounts, FactScores, score_facts};
 pub use interval::{Bootstrap, Interval};
 pub use retrieval::{RetrievalScores, score_retrieval};

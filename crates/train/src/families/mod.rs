@@ -3,6 +3,7 @@
 mod albef;
 mod blip;
 mod coca;
+mod detector;
 mod dual_encoder;
 mod nic;
 mod oscar;
@@ -15,7 +16,15 @@ use crate::run::{Options, Outcome, run};
 use crate::set_recipe::SetRecipe;
 use parts::Start;
 use std::sync::atomic::AtomicBool;
+use vlm_models::families::faster_rcnn::{self, FasterRcnn};
+use vlm_models::families::vinvl::Vinvl;
 use vlm_models::families::{self, open_clip};
+
+/// Whether an architecture of torchvision is a detector.
+fn detects(architecture: &serde_json::Value) -> bool {
+    let known = |name| faster_rcnn::ARCHITECTURES.contains(&name);
+    architecture.as_str().is_some_and(known)
+}
 
 /// Trains a recipe of any family.
 pub(crate) fn train(
@@ -53,6 +62,16 @@ pub(crate) fn train(
         Some(families::blip::MODEL_TYPE) => {
             run(recipe, blip::BlipLearner::new(set, start)?, options, stop)
         }
+        Some(families::vinvl::MODEL_TYPE) => {
+            let learner = detector::DetectorLearner::<Vinvl>::new(set, start)?;
+            let recipe = detector::with_frozen_norms(recipe, &learner);
+            run(&recipe, learner, options, stop)
+        }
+        None if start.config.get("architecture").is_some_and(detects) => {
+            let learner = detector::DetectorLearner::<FasterRcnn>::new(set, start)?;
+            let recipe = detector::with_frozen_norms(recipe, &learner);
+            run(&recipe, learner, options, stop)
+        }
         Some(families::nic::MODEL_TYPE) => {
             run(recipe, nic::NicLearner::new(set, start)?, options, stop)
         }
@@ -62,8 +81,8 @@ pub(crate) fn train(
         _ => Err(Error::file(
             "recipe",
             format!(
-                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"oscar\", \"siglip\", \"tree\" or \
-                 open_clip's model_cfg, found {}",
+                "model.model_type: expected \"albef\", \"blip\", \"clip\", \"coca\", \"nic\", \"oscar\", \"siglip\", \"tree\", \
+                 \"vinvl\", torchvision's architecture \"fasterrcnn_resnet50_fpn\" or open_clip's model_cfg, found {}",
                 model_type.map_or("none".to_owned(), |t| format!("{t:?}"))
             ),
         )),

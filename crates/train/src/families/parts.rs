@@ -251,49 +251,13 @@ impl Parts {
         build: impl Fn(&mut Weights) -> M,
         parameters: impl Fn(&Model) -> Option<Tensors>,
     ) -> Result<(M, Option<String>), Error> {
-        let mut weights = Weights::random(self.recipe.train.seed, device);
-        let random = build(&mut weights);
-        weights.finish()?;
-        let Some(files) = &self.init else {
-            return Ok((random, None));
-        };
-        let given = files.model(&Device::flex())?;
-        let mut given = parameters(&given).ok_or_else(|| {
-            let found = format!(
-                "expected a model of the recipe's family, found {}",
-                given.family()
-            );
-            Error::file(files.name(), found)
-        })?;
-        let mut all = collect(&random);
-        let mut new = Vec::new();
-        for (name, (shape, values)) in &mut all {
-            match given.remove(name) {
-                Some((found, from)) if found == *shape => *values = from,
-                _ => new.push(name.clone()),
-            }
-        }
-        if new.len() == all.len() {
-            let reason =
-                "expected parameters of the recipe's model, found none of the same name and shape";
-            return Err(Error::file(files.name(), reason));
-        }
-        // a head for another task begins anew; anything else is worth knowing
-        let some: Vec<&str> = new.iter().map(String::as_str).take(8).collect();
-        let note = format!(
-            "{}: {} parameters are not there or have another shape, and begin from the seed: {}{}",
-            files.name(),
-            new.len(),
-            some.join(", "),
-            if new.len() > some.len() { " ..." } else { "" }
-        );
-        let note = (!new.is_empty()).then_some(note);
-        let bytes = to_bytes(&all, StoreDtype::F32, None)?;
-        let checkpoint = Checkpoint::parse(&bytes, files.name())?;
-        let mut weights = Weights::from_checkpoint(checkpoint, device);
-        let model = build(&mut weights);
-        weights.finish()?;
-        Ok((model, note))
+        begun(
+            self.init.as_ref(),
+            self.recipe.train.seed,
+            device,
+            build,
+            parameters,
+        )
     }
 
     /// Batches from number `first` on, made ahead by another thread until the receiver is dropped.
@@ -472,6 +436,59 @@ fn found_first(pictures: usize, to_text: f64, to_image: f64) -> Measured {
             100.0 * to_image
         ),
     }
+}
+
+/// The network before the first step, as [`Parts::initial`] has it.
+pub(crate) fn begun<M: Module>(
+    init: Option<&ModelFiles>,
+    seed: u64,
+    device: &Device,
+    build: impl Fn(&mut Weights) -> M,
+    parameters: impl Fn(&Model) -> Option<Tensors>,
+) -> Result<(M, Option<String>), Error> {
+    let mut weights = Weights::random(seed, device);
+    let random = build(&mut weights);
+    weights.finish()?;
+    let Some(files) = init else {
+        return Ok((random, None));
+    };
+    let given = files.model(&Device::flex())?;
+    let mut given = parameters(&given).ok_or_else(|| {
+        let found = format!(
+            "expected a model of the recipe's family, found {}",
+            given.family()
+        );
+        Error::file(files.name(), found)
+    })?;
+    let mut all = collect(&random);
+    let mut new = Vec::new();
+    for (name, (shape, values)) in &mut all {
+        match given.remove(name) {
+            Some((found, from)) if found == *shape => *values = from,
+            _ => new.push(name.clone()),
+        }
+    }
+    if new.len() == all.len() {
+        let reason =
+            "expected parameters of the recipe's model, found none of the same name and shape";
+        return Err(Error::file(files.name(), reason));
+    }
+    // a head for another task begins anew; anything else is worth knowing
+    let some: Vec<&str> = new.iter().map(String::as_str).take(8).collect();
+    let note = format!(
+        "{}: {} parameters are not there or have another shape, and begin from the seed: {}{}",
+        files.name(),
+        new.len(),
+        some.join(", "),
+        if new.len() > some.len() { " ..." } else { "" }
+    );
+    let note = (!new.is_empty()).then_some(note);
+    let bytes = to_bytes(&all, StoreDtype::F32, None)?;
+    let checkpoint = Checkpoint::parse(&bytes, files.name())?;
+    let mut weights = Weights::from_checkpoint(checkpoint, device);
+    let model = build(&mut weights);
+    weights.finish()?;
+    Ok((model, note))
 }
 
 /// A word that is no special token by itself.

@@ -39,7 +39,7 @@ pub(super) fn boxes(w: &mut Words, noun: Noun, parts: &[Part]) -> Said {
 
 /// `with`, `which has`, ...
 fn with(w: &mut Words, plural: bool) -> &'static str {
-    match (w.rng.below(10), plural) {
+    match (w.rng.below(15), plural) {
         (0, true) => w.pick(&["which have", "that have", "that contain"]),
         (1, true) => w.pick(&["which has", "that has"]),
         (0, false) => w.pick(&["which has", "that contains"]),

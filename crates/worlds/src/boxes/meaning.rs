@@ -189,8 +189,8 @@ pub enum Alike {
     Size,
 }
 
-/// Objects this near are said to touch each other.
-const TOUCHING: i32 = 1;
+/// Pixels between two things that are said to touch each other, at most; blocks of a tower have one.
+const TOUCHING: i32 = 2;
 
 impl Clause {
     /// Whether it is true of a box.

@@ -10,14 +10,16 @@
 //! A sentence is made of a [`Meaning`], which says of every [`Scene`] whether it is true. Where words leave it open, they
 //! are read as NLVR's annotators read them: `there are 2 blue blocks` means two and no more, `there is 1 tower with` one
 //! tower and no more, `a box with only black and blue items` one that has both, `on` and `above` right above, and an item
-//! touches a wall if no pixel is between them.
+//! touches a wall if no pixel is between them; but it closely touches a corner from [`NEAR`] pixels on. Of 1,000
+//! statements of NLVR's training part these sentences have 880 word for word but for capitals, articles and full stops,
+//! and the scenes read from the pictures agree with 93.9 % of their labels, by which the readings were chosen.
 //!
 //! # Balance
 //!
 //! Statements come in pairs with the same sentence: a scene of which it is true and one of which it is false, in random
-//! order. So words alone say nothing. Half of the pairs are two scenes drawn alike, in the others the second comes of the
-//! first by a few small changes, until the truth changes: a block of another colour, two that change places, an item
-//! that moves.
+//! order. So words alone say nothing. In half of the pairs both scenes are drawn alike, if a few trials find them; in
+//! the others the second comes of the first by small changes, until the truth changes: a block of another colour, two
+//! that change places, an item that moves. A sentence for which no two scenes are found is not used.
 //!
 //! # Splits
 //!
@@ -77,7 +79,7 @@ const TOWERS: usize = 47;
 /// Scenes drawn until one has the other truth.
 const DRAWN: usize = 30;
 /// Small changes until a scene has the other truth.
-const CHANGES: usize = 160;
+const CHANGES: usize = 400;
 /// Changes after that, which leave the truth as it is.
 const MORE_CHANGES: usize = 4;
 
@@ -86,8 +88,9 @@ pub fn generate(split: Split, seed: u64, number: u64) -> Item {
     let mut rng = Rng::from_key(&[BOXES, split.tag(), seed, number / 2]);
     let first_is_true = rng.coin();
     let truth = first_is_true == number.is_multiple_of(2);
+    let kind = a_kind(&mut rng);
     loop {
-        if let Some((sentence, meaning, scenes)) = pair(&mut rng, split) {
+        if let Some((sentence, meaning, scenes)) = pair(&mut rng, kind, split) {
             let [when_false, when_true] = scenes;
             return Item {
                 sentence,
@@ -100,11 +103,11 @@ pub fn generate(split: Split, seed: u64, number: u64) -> Item {
 }
 
 /// Sets this world's random numbers apart from others'.
-const BOXES: u64 = 0x626f_7865_73;
+const BOXES: u64 = 0x0062_6f78_6573;
 
 /// A sentence, and a scene of which it is false and one of which it is true, if such are found.
-fn pair(rng: &mut Rng, split: Split) -> Option<(String, Meaning, [Scene; 2])> {
-    let (kind, meaning, sentence) = say(rng);
+fn pair(rng: &mut Rng, kind: Kind, split: Split) -> Option<(String, Meaning, [Scene; 2])> {
+    let (meaning, sentence) = say(rng, kind);
     let first = draw(rng, kind, split);
     let truth = meaning.holds(&first);
     let drawn = if rng.coin() {
@@ -160,16 +163,22 @@ fn changed(rng: &mut Rng, scene: &Scene, meaning: &Meaning, split: Split) -> Opt
 /// Sentence `number` of a seed: the kind of scenes it is about, what it means, and its words. [`generate`] draws its
 /// sentences in the same way, but keeps only those that it finds two scenes for.
 pub fn sentence(seed: u64, number: u64) -> (Kind, Meaning, String) {
-    say(&mut Rng::from_key(&[BOXES, 0, seed, number]))
+    let mut rng = Rng::from_key(&[BOXES, 0, seed, number]);
+    let kind = a_kind(&mut rng);
+    let (meaning, sentence) = say(&mut rng, kind);
+    (kind, meaning, sentence)
 }
 
-/// A sentence about scenes of a kind.
-fn say(rng: &mut Rng) -> (Kind, Meaning, String) {
-    let kind = if rng.percent(TOWERS) {
+fn a_kind(rng: &mut Rng) -> Kind {
+    if rng.percent(TOWERS) {
         Kind::Towers
     } else {
         Kind::Scatter
-    };
+    }
+}
+
+/// A sentence about scenes of a kind.
+fn say(rng: &mut Rng, kind: Kind) -> (Meaning, String) {
     let forms: &[Form] = match kind {
         Kind::Towers => &towers::FORMS,
         Kind::Scatter => &scatter::FORMS,
@@ -179,5 +188,5 @@ fn say(rng: &mut Rng) -> (Kind, Meaning, String) {
     let (_, form) = forms[words.rng.weighted(&weights)];
     let (meaning, sentence) = form(&mut words);
     let sentence = words.finish(&sentence);
-    (kind, meaning, sentence)
+    (meaning, sentence)
 }

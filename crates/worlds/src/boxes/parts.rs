@@ -45,6 +45,9 @@ pub(super) fn number(w: &mut Words) -> Condition {
 pub(super) fn several(w: &mut Words) -> Condition {
     let mut colours = Colour::ALL;
     w.rng.shuffle(&mut colours);
+    if w.rng.percent(12) {
+        return and_others(w, colours[0]);
+    }
     let count = if w.rng.percent(15) { 3 } else { 2 };
     let (mut clauses, mut phrases) = (Vec::new(), Vec::new());
     let short = w.rng.percent(35);
@@ -66,6 +69,34 @@ pub(super) fn several(w: &mut Words) -> Condition {
     let last = phrases.pop().unwrap_or_default();
     let comma = w.pick(&[", ", " , ", " and "]);
     (clauses, format!("{} and {last}", phrases.join(comma)))
+}
+
+/// `only one blue item and at least 3 items of another color`
+fn and_others(w: &mut Words, colour: Colour) -> Condition {
+    let n = 1 + w.rng.below(3);
+    let first = match w.rng.below(2) {
+        0 => w.just(n),
+        _ => w.plain(n),
+    };
+    let n = 1 + w.rng.below(4);
+    let second = match w.rng.below(3) {
+        0 => w.at_least(n),
+        _ => w.plain(n),
+    };
+    let kind = Objects::of(colour);
+    let other = Objects {
+        colours: Colours::but(colour),
+        ..Objects::ANY
+    };
+    let (items, spelled) = (w.item(second.plural), w.colour);
+    let others = match w.rng.below(2) {
+        0 => format!("{} other {items}", second.words),
+        _ => format!("{} {items} of another {spelled}", second.words),
+    };
+    (
+        vec![has(&first, kind), has(&second, other)],
+        format!("{} and {others}", w.phrase(&first, &kind)),
+    )
 }
 
 /// `only blue and yellow items`
@@ -195,8 +226,16 @@ pub(super) fn of_which(w: &mut Words) -> Condition {
     };
     let verb = if of_them.plural { "are" } else { "is" };
     let (items, part) = (w.item(true), &of_them.words);
-    let words = match w.rng.below(8) {
+    let words = match w.rng.below(9) {
+        _ if said.starts_with("at most") && w.rng.coin() => {
+            let n = said.trim_start_matches("at most ");
+            format!("{n} {items} at most of which {part} {verb} {colour}")
+        }
         0 => format!("{said} {items} and {part} {verb} {colour}"),
+        8 => {
+            let spelled = w.colour;
+            format!("{said} {items} and the {part} {items} {verb} {colour} in {spelled}")
+        }
         1 => format!("{said} {items} and the {part} {verb} {colour}"),
         2 => {
             let kind = w.noun(&Objects::of(colour), of_them.plural);

@@ -3,7 +3,7 @@
 use super::frames::{self, Condition, Form, Noun, Part, Said};
 use super::meaning::{Alike, Clause, Meaning, Number, Objects, Place};
 use super::parts;
-use super::scene::{Colours, Shape};
+use super::scene::Colours;
 use super::words::{Words, capital, has, some, things};
 
 pub(super) const FORMS: [Form; 8] = [
@@ -18,18 +18,20 @@ pub(super) const FORMS: [Form; 8] = [
 ];
 
 /// Conditions on boxes.
-const OF_BOXES: [Part; 14] = [
-    (150, kinds),
+const OF_BOXES: [Part; 16] = [
+    (5, touching_each_other),
+    (8, colours_and_kind),
+    (170, kinds),
     (50, counted),
     (12, touching_part),
     (7, all_of),
     (7, one_of),
     (8, only_kind),
     (6, different),
-    (14, parts::counted),
-    (18, parts::number),
+    (12, parts::counted),
+    (22, parts::number),
     (14, parts::several),
-    (24, parts::only),
+    (30, parts::only),
     (16, parts::variety),
     (10, parts::of_which),
     (9, parts::single),
@@ -117,7 +119,7 @@ fn closely_touching(w: &mut Words) -> Said {
 /// `there are exactly two yellow objects not touching any edge`
 fn edge(w: &mut Words) -> Said {
     w.item = "object";
-    let kind = w.kind(80, 68, 0);
+    let kind = w.kind(80, 74, 0);
     let (place, words) = match w.rng.below(10) {
         0..=3 => (
             Place::Wall,
@@ -224,6 +226,17 @@ fn count(w: &mut Words) -> Said {
     if w.rng.percent(12) {
         let other = w.kind(100, 80, 0);
         if apart(&kind, &other) {
+            if w.rng.percent(30) {
+                // with articles
+                let (a, b) = (w.some_plain(), w.some());
+                let sentence = format!(
+                    "There is {} and {}",
+                    w.phrase(&a, &kind),
+                    w.phrase(&b, &other)
+                );
+                let of = |kind| Meaning::Objects(Number::AtLeast(1), kind, Vec::new());
+                return (Meaning::All(vec![of(kind), of(other)]), sentence);
+            }
             let amount = match w.rng.below(4) {
                 0 => w.at_least(1),
                 1 => w.plain(2),
@@ -252,14 +265,14 @@ fn kinds(w: &mut Words) -> Condition {
     while said.len() < count {
         let mut kind = w.kind(88, 82, 0);
         if kind.shape.is_none() && kind.colours == Colours::ANY {
-            kind.shape = Some(w.rng.pick(&Shape::ALL));
+            kind.shape = Some(w.a_shape());
         }
         if said.iter().any(|other| !apart(other, &kind)) {
             continue;
         }
         let amount = match w.rng.below(10) {
-            0..=4 => w.some_plain(),
-            5 | 6 => {
+            0..=5 => w.some_plain(),
+            6 => {
                 let n = 1 + w.rng.weighted(&[4, 3, 1]);
                 w.at_least(n)
             }
@@ -281,6 +294,70 @@ fn kinds(w: &mut Words) -> Condition {
     }
     let last = phrases.pop().unwrap_or_default();
     (clauses, format!("{} and {last}", phrases.join(", ")))
+}
+
+/// `a blue item closely touching a yellow item`
+fn touching_each_other(w: &mut Words) -> Condition {
+    let kind = w.kind(100, 25, 0);
+    if w.rng.coin() {
+        let noun = w.noun(&kind, true);
+        return (
+            vec![Clause::Touch(kind, kind)],
+            format!("{} {noun} touching each other", w.n(2)),
+        );
+    }
+    let other = w.kind(100, 25, 0);
+    let (noun, other_noun) = (w.noun(&kind, false), w.noun(&other, false));
+    (
+        vec![Clause::Touch(kind, other)],
+        format!("a {noun} closely touching a {other_noun}"),
+    )
+}
+
+/// `items of all 3 different colors and a blue square`
+fn colours_and_kind(w: &mut Words) -> Condition {
+    let kind = w.kind(100, 100, 10);
+    let (items, spelled) = (w.item(true), w.colour);
+    let noun = w.noun(&kind, false);
+    let amount = match w.rng.below(4) {
+        0 => w.just(1),
+        1 => w.plain(2),
+        _ => w.some_plain(),
+    };
+    let noun = if amount.plural {
+        w.noun(&kind, true)
+    } else {
+        noun
+    };
+    let n = 2 + w.rng.below(2);
+    if w.rng.percent(30) {
+        let (a, b) = w.two_colours();
+        let colours = Colours::one(a).and(Colours::one(b));
+        return (
+            vec![
+                Clause::Palette(colours),
+                Clause::Has(Number::Exactly(1), kind),
+            ],
+            format!(
+                "only {a} and {b} {items} of which {} is a {}",
+                w.n(1),
+                w.noun(&kind, false)
+            ),
+        );
+    }
+    let which = if n == 3 {
+        w.pick(&["all ", ""])
+    } else {
+        w.pick(&["only ", ""])
+    };
+    (
+        vec![Clause::Variety(Number::Exactly(n)), has(&amount, kind)],
+        format!(
+            "{items} of {which}{} different {spelled}s and {} {noun}",
+            w.n(n),
+            amount.words
+        ),
+    )
 }
 
 /// `only one yellow square`
@@ -343,7 +420,15 @@ fn touching_part(w: &mut Words) -> Condition {
     } else {
         Place::Wall
     };
-    match w.rng.below(7) {
+    match w.rng.below(8) {
+        7 => {
+            let none = w.no();
+            let noun = w.noun(&kind, true);
+            (
+                vec![has(&none, kind.at(place))],
+                format!("no {noun} touching {wall}"),
+            )
+        }
         0 => {
             let n = 2 + w.rng.below(2);
             let (items, spelled) = (w.item(true), w.colour);
@@ -473,6 +558,7 @@ fn different(w: &mut Words) -> Condition {
 
 /// `there are exactly three objects in one grey box`
 fn in_one_box(w: &mut Words) -> Said {
+    w.item = "object";
     let n = 2 + w.rng.below(4);
     let amount = match w.rng.below(2) {
         0 => w.plain(n),
@@ -480,11 +566,32 @@ fn in_one_box(w: &mut Words) -> Said {
     };
     let kind = w.kind(30, 0, 0);
     let phrase = w.phrase(&amount, &kind);
-    let place = w.pick(&["in one grey box", "in a grey box", "in one box", "in a box"]);
-    (
-        Meaning::Boxes(Number::AtLeast(1), vec![has(&amount, kind)]),
-        format!("There are {phrase} {place}"),
-    )
+    let place = w.pick(&["in one grey box", "in a grey box", "in a box"]);
+    let mut clauses = vec![has(&amount, kind)];
+    let mut sentence = format!("There are {phrase} {place}");
+    match w.rng.below(3) {
+        0 if kind == Objects::ANY => {
+            let part = narrow(w);
+            let noun = w.noun(&part, false);
+            sentence = format!("{sentence} of which {} is a {noun}", w.n(1));
+            clauses.push(Clause::Has(Number::Exactly(1), part));
+        }
+        1 => {
+            // no thing of a kind touches
+            let kind = w.kind(100, 20, 0);
+            let noun = w.noun(&kind, true);
+            let edge = w.pick(&["the edge", "the edge", "the base"]);
+            let place = if edge == "the base" {
+                Place::Bottom
+            } else {
+                Place::Wall
+            };
+            clauses = vec![some(kind), Clause::Has(Number::Exactly(0), kind.at(place))];
+            sentence = format!("There is a grey box where none of the {noun} are touching {edge}");
+        }
+        _ => {}
+    }
+    (Meaning::Boxes(Number::AtLeast(1), clauses), sentence)
 }
 
 /// `There are two boxes that has the same number of objects.`

@@ -28,7 +28,7 @@ const OF_TOWERS: [Part; 13] = [
     (13, together),
     (10, nth_part),
     (7, relative_part),
-    (16, parts::counted),
+    (11, parts::counted),
     (22, parts::number),
     (9, parts::several),
     (20, parts::only),
@@ -352,12 +352,22 @@ fn on_top(w: &mut Words) -> Condition {
     let top = some(Objects::of(first).at(Place::FromTop(0)));
     let base = some(Objects::of(first).at(Place::Level(0)));
     match w.rng.below(12) {
-        0..=2 => {
+        0 | 1 => {
             let n = 2 + w.rng.below(3);
             let amount = match w.rng.below(3) {
                 0 => w.at_least(n),
                 _ => w.plain(n),
             };
+            if w.rng.percent(20) {
+                return (
+                    vec![has(&amount, Objects::ANY), base],
+                    format!(
+                        "{} {} and a {first} item touching the wall",
+                        amount.words,
+                        w.item(true)
+                    ),
+                );
+            }
             (
                 vec![has(&amount, Objects::ANY), top],
                 format!(
@@ -367,6 +377,16 @@ fn on_top(w: &mut Words) -> Condition {
                 ),
             )
         }
+        2 => (
+            vec![
+                Clause::Run(2, Colours::one(first)),
+                some(Objects::of(second)),
+            ],
+            format!(
+                "a {second} item and {} {first} items touching each other",
+                w.n(2)
+            ),
+        ),
         3 => (
             vec![top, some(Objects::of(second).at(Place::FromTop(1)))],
             format!("a {first} item on top and a {second} {item} right beneath it"),
@@ -530,6 +550,16 @@ fn coloured_tower(w: &mut Words) -> Said {
         );
     }
     let n = 2 + w.rng.below(3);
+    if w.rng.percent(8) {
+        let amount = how_many(w);
+        let tower = plural_of("tower", amount.plural);
+        let there = w.there(&amount);
+        let each = if amount.plural { "each" } else { "" };
+        return (
+            Meaning::Boxes(amount.number, vec![things(n)]),
+            format!("{there} {tower} of {} blocks {each}", w.n(n)),
+        );
+    }
     if w.rng.percent(30) {
         // a tower by its height
         let amount = how_many(w);

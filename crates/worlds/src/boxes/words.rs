@@ -51,8 +51,8 @@ impl Amount {
 
 impl<'a> Words<'a> {
     pub(super) fn new(rng: &'a mut Rng) -> Self {
-        let digits = rng.percent(36);
-        let item = if rng.percent(75) { "item" } else { "object" };
+        let digits = rng.percent(42);
+        let item = if rng.percent(88) { "item" } else { "object" };
         let colour = if rng.percent(75) { "color" } else { "colour" };
         Words {
             rng,
@@ -69,6 +69,10 @@ impl<'a> Words<'a> {
 
     pub(super) fn a_colour(&mut self) -> Colour {
         self.rng.pick(&Colour::ALL)
+    }
+
+    pub(super) fn a_shape(&mut self) -> Shape {
+        Shape::ALL[self.rng.weighted(&[5, 4, 3])]
     }
 
     /// Two that differ.
@@ -155,10 +159,10 @@ impl<'a> Words<'a> {
     pub(super) fn how_many(&mut self, weights: &[usize]) -> Amount {
         let n = 1 + self.rng.weighted(weights);
         match self.rng.below(100) {
-            0..=48 => self.some(),
-            49..=68 => self.just(n),
-            69..=84 => self.plain(n),
-            85..=93 => self.at_least(n),
+            0..=53 => self.some(),
+            54..=71 => self.just(n),
+            72..=86 => self.plain(n),
+            87..=93 => self.at_least(n),
             _ => self.no(),
         }
     }
@@ -181,7 +185,7 @@ impl<'a> Words<'a> {
             items = Objects::of(self.a_colour());
         }
         if self.rng.percent(formed) {
-            items.shape = Some(self.rng.pick(&Shape::ALL));
+            items.shape = Some(self.a_shape());
         }
         if self.rng.percent(sized) {
             items.size = Some(self.rng.pick(&Size::ALL));
@@ -195,7 +199,7 @@ impl<'a> Words<'a> {
         if let Some(size) = items.size {
             words += match size {
                 Size::Small => "small ",
-                Size::Medium => "medium ",
+                Size::Medium => "",
                 Size::Large => self.pick(&["big ", "large "]),
             };
         }
@@ -211,6 +215,9 @@ impl<'a> Words<'a> {
             Some(shape) => plural_of(shape.word(), plural),
             None => self.item(plural),
         };
+        if items.size == Some(Size::Medium) {
+            words += " of medium size";
+        }
         words
     }
 
@@ -251,7 +258,7 @@ impl<'a> Words<'a> {
 }
 
 /// How annotators slip.
-const SLIPS: [(&str, &str); 10] = [
+const SLIPS: [(&str, &str); 12] = [
     ("at least", "atleast"),
     ("at least", "t least"),
     ("At least", "t least"),
@@ -260,6 +267,8 @@ const SLIPS: [(&str, &str); 10] = [
     ("There is a ", "There is as "),
     (" a blue", " ablue"),
     ("All", "ll"),
+    ("The ", ""),
+    (" the edge", " an edge"),
     ("yellow", "yelow"),
     ("with a ", "with "),
 ];

@@ -19,6 +19,21 @@ impl BoxCoder {
     /// No side grows by more than this factor, 1000 / 16.
     const MOST: f32 = 4.135_166_6;
 
+    /// The change that makes `corners` of `anchor`, what [`Self::decode`] undoes.
+    pub fn encode(&self, corners: Corners, anchor: Corners) -> [f32; 4] {
+        let added = self.extent.added();
+        let sides = |c: Corners| [c[2] - c[0] + added, c[3] - c[1] + added];
+        let ([width, height], [to_width, to_height]) = (sides(anchor), sides(corners));
+        let [x, y] = [anchor[0] + 0.5 * width, anchor[1] + 0.5 * height];
+        let [to_x, to_y] = [corners[0] + 0.5 * to_width, corners[1] + 0.5 * to_height];
+        [
+            self.weights[0] * (to_x - x) / width,
+            self.weights[1] * (to_y - y) / height,
+            self.weights[2] * (to_width / width).ln(),
+            self.weights[3] * (to_height / height).ln(),
+        ]
+    }
+
     /// The box that `change` makes of `anchor`.
     pub fn decode(&self, change: [f32; 4], anchor: Corners) -> Corners {
         let added = self.extent.added();
@@ -117,6 +132,15 @@ mod tests {
         let expected = [0.0, -5.0, 20.0, 15.0];
         for (a, b) in moved.iter().zip(expected) {
             assert!((a - b).abs() < 1e-5, "{moved:?}");
+        }
+        for extent in [BoxExtent::Edges, BoxExtent::Pixels] {
+            let weights = [10.0, 10.0, 5.0, 5.0];
+            let coder = BoxCoder { weights, extent };
+            let (anchor, other) = ([10.0, 20.0, 30.0, 60.0], [13.0, 11.0, 24.0, 70.0]);
+            let back = coder.decode(coder.encode(other, anchor), anchor);
+            for (a, b) in back.iter().zip(other) {
+                assert!((a - b).abs() < 1e-4, "{back:?}");
+            }
         }
         let huge = coder.decode([0.0, 0.0, 100.0, 100.0], [0.0, 0.0, 16.0, 16.0]);
         assert!((huge[2] - huge[0] - 1000.0).abs() < 0.1, "{huge:?}");

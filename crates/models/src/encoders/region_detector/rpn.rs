@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use vlm_nn::Conv2d;
 use vlm_nn::ops::{Activation, BoxExtent};
-use vlm_nn::weights::Weights;
+use vlm_nn::weights::{Init, Weights};
 
 /// Three convolutions; parameters `conv`, `score` and `change`.
 #[derive(Module, Debug)]
@@ -29,8 +29,13 @@ pub struct LevelScores {
 impl RpnHead {
     /// For maps of `channels` channels and `anchors` anchors of a cell.
     pub fn new(w: &mut Weights, channels: usize, anchors: usize) -> Self {
+        // as both references draw them
+        let init = Init::Normal(0.01);
         let mut conv = |name, outputs, window| {
-            w.scope(name, |w| Conv2d::new(w, [channels, outputs], window, true))
+            let channels = [channels, outputs];
+            w.scope(name, |w| {
+                Conv2d::with_init(w, channels, window, 1, true, init)
+            })
         };
         Self {
             conv: conv("conv", channels, [3, 1, 1]),

@@ -16,26 +16,28 @@
 //! Legend: `B` pictures, `H`, `W` height and width of features, `C` channels, `R` regions, `K` classes, the first of which
 //! is background, `D` width of a region's features.
 
+mod config;
+mod reference;
+mod training;
+
 use crate::capability::{Detect, DetectOptions, Detection, Detections, Pictures};
-use crate::encoders::published::Fields;
 use crate::encoders::region_detector::{
     AnchorLayout, BoxCoder, Corners, LevelScores, ProposalConfig, RpnHead, around_first_cell,
-    candidates, clipped, numbers,
+    candidates, clipped, numbers, rows, stacked,
 };
-use crate::encoders::{Bottleneck, ResNetStages, ResNetStagesConfig, check_size, stage};
-use crate::error::{Error, expect};
-use crate::reference::{Inputs, Numbers, Outputs, Reference, Value};
+use crate::encoders::{Bottleneck, ResNetStages, stage};
+use crate::error::Error;
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+pub use config::{VinvlConfig, VinvlTraining};
 use vlm_nn::ops::{self, Activation, BoxExtent, Roi, RoiAlignShape, nms};
 use vlm_nn::weights::{Checkpoint, Init, Rule, Weights};
-use vlm_nn::{Embedding, Linear};
+use vlm_nn::{Embedding, Linear, Statistics};
 
 /// This family's `model_type`.
 pub const MODEL_TYPE: &str = "vinvl";
 
-const ANCHOR_SIZES: [f32; 5] = [32.0, 64.0, 128.0, 256.0, 512.0];
 const ASPECT_RATIOS: [f32; 3] = [0.5, 1.0, 2.0];
 /// Pixels of a cell of the features.
 const STRIDE: usize = 16;
@@ -44,41 +46,11 @@ const POOLED: usize = 14;
 /// Regions that go through the last stage at a time: 50 MB each dozen.
 const AT_A_TIME: usize = 32;
 const EXTENT: BoxExtent = BoxExtent::Pixels;
-
-/// Sizes and thresholds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VinvlConfig {
-    /// Classes `K`, background included.
-    pub num_classes: usize,
-    /// Attributes, the first of which stands for none; 0 for a detector without them.
-    pub num_attributes: usize,
-    /// Width of a class's embedding, which the attributes are told from.
-    pub cls_emd_dim: usize,
-    /// Width of their hidden layer.
-    pub attr_emd_dim: usize,
-    /// The stages before regions are cut out.
-    pub body: ResNetStagesConfig,
-    /// Bottlenecks of the stage behind that.
-    pub head_blocks: usize,
-    /// Whether the attributes have a last stage of their own.
-    pub own_attribute_stage: bool,
-    /// Proposals.
-    pub rpn: ProposalConfig,
-    /// Least probability of an object.
-    pub score_thresh: f32,
-    /// Overlap from which on the better one of two objects of a class remains.
-    pub nms: f32,
-    /// Most objects of a picture.
-    pub detections_per_img: usize,
-    /// Objects that every picture has, however improbable.
-    pub min_detections_per_img: usize,
-    /// Whether objects are the regions that were proposed, as in the released features, or boxes that fit them better.
-    pub ignore_box_regression: bool,
-    /// Least probability of an attribute.
-    pub attribute_thresh: f32,
-    /// Most attributes of an object.
-    pub max_attributes: usize,
-}
+/// Between a region and its object.
+const CODER: BoxCoder = BoxCoder {
+    weights: [10.0, 10.0, 5.0, 5.0],
+    extent: EXTENT,
+};
 
 /// Names of maskrcnn-benchmark to ours.
 const RELEASED: &[Rule] = &[
@@ -148,8 +120,8 @@ pub fn recognised(checkpoint: &Checkpoint) -> bool {
         })
 }
 
-/// Our names, and whether the attributes' last stage is the objects'.
-fn translated(mut checkpoint: Checkpoint) -> (Checkpoint, bool) {
+/// Our names, and whether the attributes have a last stage of their own.
+pub fn translated(mut checkpoint: Checkpoint) -> (Checkpoint, bool) {
     checkpoint.strip_prefix("module.");
     let mut checkpoint = checkpoint.translated(RELEASED);
     let own: Vec<String> = checkpoint
@@ -167,142 +139,6 @@ fn translated(mut checkpoint: Checkpoint) -> (Checkpoint, bool) {
         checkpoint = copies;
     }
     (checkpoint, !same)
-}
-
-impl VinvlConfig {
-    /// The sizes of a checkpoint with our names, and the thresholds of the released commands.
-    fn of_checkpoint(checkpoint: &Checkpoint, own_attribute_stage: bool) -> Result<Self, Error> {
-        let shape = |name: &str, rank: usize| -> Result<Vec<usize>, Error> {
-            match checkpoint.shape(name) {
-                Some(shape) if shape.len() == rank => Ok(shape.to_vec()),
-                found => Err(Error::Config {
-                    place: format!("{}: {name}", checkpoint.name()),
-                    expected: format!("a tensor of {rank} dimensions"),
-                    found: found.map_or("nothing".to_owned(), |shape| format!("{shape:?}")),
-                }),
-            }
-        };
-        let blocks = |of: &str| {
-            let number = |name: &str| -> Option<usize> {
-                name.strip_prefix(of)?.split('.').next()?.parse().ok()
-            };
-            let numbers = checkpoint.tensors().filter_map(|t| number(t.name));
-            numbers.max().map_or(0, |last| last.saturating_add(1))
-        };
-        let conv2 = shape("body.layer1.0.conv2.weight", 4)?;
-        let groups = conv2[0] / conv2[1].max(1);
-        let has_attributes = checkpoint.contains("attribute.score.weight");
-        let attribute = |name: &str, at: usize| match has_attributes {
-            true => shape(name, 2).map(|shape| shape[at]),
-            false => Ok(0),
-        };
-        Ok(Self {
-            num_classes: shape("class_score.weight", 2)?[0],
-            num_attributes: attribute("attribute.score.weight", 0)?,
-            cls_emd_dim: attribute("attribute.class.weight", 1)?,
-            attr_emd_dim: attribute("attribute.hidden.weight", 0)?,
-            body: ResNetStagesConfig {
-                layers: (1..4).map(|i| blocks(&format!("body.layer{i}."))).collect(),
-                stem_width: shape("body.conv1.weight", 4)?[0],
-                width: shape("body.layer1.0.conv3.weight", 4)?[0],
-                groups,
-                width_per_group: conv2[1],
-                stride_in_1x1: false,
-                norm_eps: 0.0,
-            },
-            head_blocks: blocks("head."),
-            own_attribute_stage,
-            rpn: ProposalConfig {
-                pre_nms_top_n: 6000,
-                post_nms_top_n: 300,
-                nms_thresh: 0.7,
-                score_thresh: 0.0,
-                min_size: 0.0,
-                extent: EXTENT,
-            },
-            score_thresh: 0.2,
-            nms: 0.3,
-            detections_per_img: 100,
-            min_detections_per_img: 10,
-            ignore_box_regression: false,
-            attribute_thresh: 0.05,
-            max_attributes: 10,
-        })
-    }
-
-    /// The thresholds that a config gives.
-    fn with_fields(mut self, json: &str) -> Result<Self, Error> {
-        let json: serde_json::Value = serde_json::from_str(json)?;
-        let fields = Fields::of(&json)?;
-        let number =
-            |name: &str, default: f32| fields.number(name, f64::from(default)).map(|x| x as f32);
-        fields.skip(&["model_type", "library_name", "id2label", "label2id", "task"]);
-        for (name, found) in [
-            ("num_classes", self.num_classes),
-            ("num_attributes", self.num_attributes),
-        ] {
-            let given = fields.size(name, found)?;
-            expect(
-                given == found,
-                name,
-                format!("{found}, as the weights have"),
-                given,
-            )?;
-        }
-        let filter = fields.size("nms_filter", 1)?;
-        expect(filter == 1, "nms_filter", "1", filter)?;
-        self.rpn.pre_nms_top_n = fields.size("rpn_pre_nms_top_n_test", self.rpn.pre_nms_top_n)?;
-        self.rpn.post_nms_top_n =
-            fields.size("rpn_post_nms_top_n_test", self.rpn.post_nms_top_n)?;
-        self.rpn.nms_thresh = number("rpn_nms_thresh", self.rpn.nms_thresh)?;
-        self.body.stride_in_1x1 = fields.flag("stride_in_1x1", self.body.stride_in_1x1)?;
-        self.score_thresh = number("score_thresh", self.score_thresh)?;
-        self.detections_per_img = fields.size("detections_per_img", self.detections_per_img)?;
-        self.min_detections_per_img =
-            fields.size("min_detections_per_img", self.min_detections_per_img)?;
-        self.ignore_box_regression =
-            fields.flag("ignore_box_regression", self.ignore_box_regression)?;
-        self.attribute_thresh = number("postprocess_attributes_threshold", self.attribute_thresh)?;
-        self.max_attributes = fields.size("max_num_attr_per_obj", self.max_attributes)?;
-        fields.finish_strictly()?;
-        Ok(self)
-    }
-
-    /// # Errors
-    /// The first field that is out of range.
-    pub fn validate(&self) -> Result<(), Error> {
-        self.body.validate()?;
-        let mut sizes = vec![
-            ("num_classes", self.num_classes, 1 << 16),
-            ("head.layer4", self.head_blocks, 256),
-            ("rpn_pre_nms_top_n_test", self.rpn.pre_nms_top_n, 100_000),
-            ("rpn_post_nms_top_n_test", self.rpn.post_nms_top_n, 10_000),
-            ("detections_per_img", self.detections_per_img, 10_000),
-        ];
-        if self.num_attributes > 0 {
-            sizes.extend([
-                ("num_attributes", self.num_attributes, 1 << 16),
-                ("cls_emd_dim", self.cls_emd_dim, 16384),
-                ("attr_emd_dim", self.attr_emd_dim, 16384),
-            ]);
-        }
-        for (name, value, most) in sizes {
-            check_size(name, value, most)?;
-        }
-        for (name, share) in [
-            ("rpn_nms_thresh", self.rpn.nms_thresh),
-            ("score_thresh", self.score_thresh),
-            ("postprocess_attributes_threshold", self.attribute_thresh),
-        ] {
-            expect((0.0..=1.0).contains(&share), name, "0 to 1", share)?;
-        }
-        Ok(())
-    }
-
-    /// Width `D` of a region's features.
-    pub fn features(&self) -> usize {
-        self.body.outputs(self.body.layers.len())
-    }
 }
 
 /// What tells attributes; parameters `head` (where it is its own), `class`, `hidden` and `score`.
@@ -325,13 +161,22 @@ pub struct Vinvl {
     attribute: Option<Attributes>,
     #[module(skip)]
     config: VinvlConfig,
+    #[module(skip)]
+    statistics: Statistics,
 }
 
-/// What the network says of a picture before objects are chosen.
-struct Pass {
-    /// `[1, H, W, C]`.
-    features: Tensor<4>,
+/// What the network says of pictures before regions are chosen.
+struct Features {
+    /// `[B, H, W, C]`.
+    map: Tensor<4>,
     level: LevelScores,
+    /// Height and width of each picture.
+    sizes: Vec<[usize; 2]>,
+}
+
+/// What it says of one picture before objects are chosen.
+struct Pass {
+    features: Features,
     proposals: Vec<Corners>,
     /// `[R, D]`.
     regions: Tensor<2>,
@@ -339,8 +184,6 @@ struct Pass {
     logits: Tensor<2>,
     /// `[R, 4 K]`.
     changes: Tensor<2>,
-    /// Height and width of the picture.
-    size: [usize; 2],
 }
 
 impl Vinvl {
@@ -352,7 +195,7 @@ impl Vinvl {
             let init = Init::Normal(0.01);
             w.scope(name, |w| Linear::new(w, inputs, outputs, true, init))
         };
-        let anchors = ANCHOR_SIZES.len() * ASPECT_RATIOS.len();
+        let anchors = c.anchor_sizes.len() * ASPECT_RATIOS.len();
         Self {
             body: w.scope("body", |w| ResNetStages::new(w, &c.body)),
             rpn: w.scope("rpn", |w| {
@@ -377,7 +220,18 @@ impl Vinvl {
                 })
             }),
             config: c.clone(),
+            statistics: Statistics::Running,
         }
+    }
+
+    /// The model with norms that divide by the statistics of the batch, unless they are frozen, or by the stored ones.
+    #[must_use]
+    pub fn in_training(mut self, training: bool) -> Self {
+        self.statistics = match training && !self.config.frozen_norms {
+            true => Statistics::Batch,
+            false => Statistics::Running,
+        };
+        self
     }
 
     /// A released checkpoint, with thresholds from a config if there is one.
@@ -392,7 +246,7 @@ impl Vinvl {
         let (checkpoint, own) = translated(checkpoint);
         let mut c = VinvlConfig::of_checkpoint(&checkpoint, own)?;
         if let Some(config) = config {
-            c = c.with_fields(config)?;
+            c = c.with_fields(config, true)?;
         }
         c.validate()?;
         let mut weights = Weights::from_checkpoint(checkpoint, device);
@@ -414,8 +268,8 @@ impl Vinvl {
     /// The features of regions: the mean of what a last stage makes of each.
     ///
     /// # Shapes
-    /// `features: [1, H, W, C]`; gives `[R, D]`.
-    fn pooled(&self, head: &[Bottleneck], features: &Tensor<4>, regions: &[Corners]) -> Tensor<2> {
+    /// `map: [B, H, W, C]`; gives `[R, D]`.
+    fn pooled(&self, head: &[Bottleneck], map: &Tensor<4>, regions: &[Roi]) -> Tensor<2> {
         let d = self.config.features();
         let shape = RoiAlignShape {
             output: [POOLED, POOLED],
@@ -423,22 +277,68 @@ impl Vinvl {
             sampling_ratio: 0,
             aligned: false,
         };
-        let parts = regions.chunks(AT_A_TIME).map(|regions| {
-            let roi = |&corners: &Corners| Roi {
-                picture: 0,
-                corners,
-            };
-            let rois: Vec<Roi> = regions.iter().map(roi).collect();
-            let x = ops::roi_align(features.clone(), &rois, shape); // [R, 14, 14, C]
-            let x = head.iter().fold(x, |x, block| block.forward(x)); // [R, 7, 7, D]
+        // norms with statistics of the batch look at all of it
+        let together = match self.statistics {
+            Statistics::Running => AT_A_TIME,
+            Statistics::Batch => regions.len().max(1),
+        };
+        let parts = regions.chunks(together).map(|rois| {
+            let x = ops::roi_align(map.clone(), rois, shape); // [R, 14, 14, C]
+            let x = head
+                .iter()
+                .fold(x, |x, block| block.forward(x, self.statistics)); // [R, 7, 7, D]
             let [r, h, w, _] = x.dims();
             x.reshape([r, h * w, d]).mean_dim(1).reshape([r, d])
         });
         let parts: Vec<Tensor<2>> = parts.collect();
         if parts.is_empty() {
-            return Tensor::zeros([0, d], &features.device());
+            return Tensor::zeros([0, d], &map.device());
         }
         Tensor::cat(parts, 0)
+    }
+
+    /// Pictures, blue first and without their mean, through backbone and proposal network.
+    ///
+    /// # Shapes
+    /// `pictures: [3, H, W]` each.
+    fn features(&self, pictures: &[Tensor<3>]) -> Features {
+        let size = |picture: &Tensor<3>| {
+            let [_, h, w] = picture.dims();
+            [h, w]
+        };
+        let maps = self.body.forward(stacked(pictures), self.statistics);
+        let map = maps.into_iter().next_back().expect("three stages");
+        Features {
+            level: self.rpn.forward(map.clone()),
+            map,
+            sizes: pictures.iter().map(size).collect(),
+        }
+    }
+
+    /// The anchors around the first cell.
+    fn cell(&self) -> Vec<Corners> {
+        let sizes = &self.config.anchor_sizes;
+        around_first_cell(AnchorLayout::Centred, sizes, &ASPECT_RATIOS, STRIDE)
+    }
+
+    /// Proposals for one picture, best first.
+    fn proposals(&self, features: &Features, picture: usize, c: &ProposalConfig) -> Vec<Corners> {
+        let [_, rows, columns, a] = features.level.scores.dims();
+        let own = |x: &Tensor<4>, channels| {
+            let x = x.clone().narrow(0, picture, 1);
+            x.reshape([rows, columns, channels])
+        };
+        let found = candidates(
+            own(&features.level.scores, a),
+            own(&features.level.changes, 4 * a),
+            &self.cell(),
+            [STRIDE; 2],
+            features.sizes[picture],
+            c,
+        );
+        let (boxes, scores): (Vec<Corners>, Vec<f32>) = found.into_iter().unzip();
+        let kept = nms(&boxes, &scores, c.nms_thresh, EXTENT, c.post_nms_top_n);
+        kept.into_iter().map(|i| boxes[i]).collect()
     }
 
     /// One picture, blue first and without its mean, through the network.
@@ -446,39 +346,15 @@ impl Vinvl {
     /// # Shapes
     /// `picture: [3, H, W]`.
     fn pass(&self, picture: Tensor<3>) -> Pass {
-        let c = &self.config;
-        let [_, h, w] = picture.dims();
-        let x = picture.permute([1, 2, 0]).reshape([1, h, w, 3]);
-        let features = self.body.forward(x).pop().expect("three stages");
-        let level = self.rpn.forward(features.clone());
-        let cell = around_first_cell(AnchorLayout::Centred, &ANCHOR_SIZES, &ASPECT_RATIOS, STRIDE);
-        let [_, rows, columns, a] = level.scores.dims();
-        let found = candidates(
-            level.scores.clone().reshape([rows, columns, a]),
-            level.changes.clone().reshape([rows, columns, 4 * a]),
-            &cell,
-            [STRIDE; 2],
-            [h, w],
-            &c.rpn,
-        );
-        let (boxes, scores): (Vec<Corners>, Vec<f32>) = found.into_iter().unzip();
-        let kept = nms(
-            &boxes,
-            &scores,
-            c.rpn.nms_thresh,
-            EXTENT,
-            c.rpn.post_nms_top_n,
-        );
-        let proposals: Vec<Corners> = kept.into_iter().map(|i| boxes[i]).collect();
-        let regions = self.pooled(&self.head, &features, &proposals);
+        let features = self.features(&[picture]);
+        let proposals = self.proposals(&features, 0, &self.config.rpn);
+        let regions = self.pooled(&self.head, &features.map, &of_first(&proposals));
         Pass {
             logits: self.class_score.forward(regions.clone()),
             changes: self.box_change.forward(regions.clone()),
             features,
-            level,
             proposals,
             regions,
-            size: [h, w],
         }
     }
 
@@ -488,10 +364,6 @@ impl Vinvl {
         let (k, r) = (c.num_classes, pass.proposals.len());
         let probabilities = numbers(softmax(pass.logits.clone(), 1));
         let changes = numbers(pass.changes.clone());
-        let coder = BoxCoder {
-            weights: [10.0, 10.0, 5.0, 5.0],
-            extent: EXTENT,
-        };
         let corners = |region: usize, class: usize| {
             let proposal = pass.proposals[region];
             if c.ignore_box_regression {
@@ -499,7 +371,11 @@ impl Vinvl {
             }
             let at = 4 * (region * k + class);
             let change: [f32; 4] = std::array::from_fn(|i| changes[at + i]);
-            clipped(coder.decode(change, proposal), pass.size, EXTENT)
+            clipped(
+                CODER.decode(change, proposal),
+                pass.features.sizes[0],
+                EXTENT,
+            )
         };
         // the best class that a region was kept for
         let mut best = vec![(0usize, 0f32); r];
@@ -541,6 +417,37 @@ impl Vinvl {
         order.into_iter().map(object).collect()
     }
 
+    /// The stage that the attributes are told from.
+    fn attribute_head<'a>(&'a self, part: &'a Attributes) -> &'a [Bottleneck] {
+        match part.head.is_empty() {
+            true => &self.head,
+            false => &part.head,
+        }
+    }
+
+    /// Scores of the attributes of regions of known classes.
+    ///
+    /// # Shapes
+    /// `regions: [R, D]`; gives `[R, attributes]`.
+    fn attribute_logits(
+        &self,
+        part: &Attributes,
+        regions: Tensor<2>,
+        classes: impl Iterator<Item = usize>,
+    ) -> Tensor<2> {
+        let classes: Vec<i64> = classes.map(|class| class as i64).collect();
+        let count = classes.len();
+        let classes = TensorData::new(classes, [1, count]);
+        let classes = Tensor::<2, Int>::from_data(classes, &regions.device());
+        let classes = part
+            .class
+            .forward(classes)
+            .reshape([count, self.config.cls_emd_dim]);
+        let x = Tensor::cat(vec![regions, classes], 1);
+        let x = part.hidden.fused(x, Activation::Relu, None);
+        part.score.forward(x)
+    }
+
     /// Probabilities of the attributes of objects, that of none included.
     ///
     /// # Shapes
@@ -552,23 +459,10 @@ impl Vinvl {
         objects: &[(usize, Detection)],
     ) -> Tensor<2> {
         let corners: Vec<Corners> = objects.iter().map(|(_, o)| o.corners).collect();
-        let head = if part.head.is_empty() {
-            &self.head
-        } else {
-            &part.head
-        };
-        let regions = self.pooled(head, &pass.features, &corners);
-        let classes: Vec<i64> = objects.iter().map(|(_, o)| o.class as i64).collect();
-        let count = classes.len();
-        let classes = TensorData::new(classes, [1, count]);
-        let classes = Tensor::<2, Int>::from_data(classes, &regions.device());
-        let classes = part
-            .class
-            .forward(classes)
-            .reshape([count, self.config.cls_emd_dim]);
-        let x = Tensor::cat(vec![regions, classes], 1);
-        let x = part.hidden.fused(x, Activation::Relu, None);
-        softmax(part.score.forward(x), 1)
+        let head = self.attribute_head(part);
+        let regions = self.pooled(head, &pass.features.map, &of_first(&corners));
+        let classes = objects.iter().map(|(_, o)| o.class);
+        softmax(self.attribute_logits(part, regions, classes), 1)
     }
 
     /// Adds to each object its attributes.
@@ -590,15 +484,21 @@ impl Vinvl {
 
     /// The regions' features of objects.
     fn features_of(pass: &Pass, objects: &[(usize, Detection)]) -> Tensor<2> {
-        let rows: Vec<i64> = objects.iter().map(|(region, _)| *region as i64).collect();
-        let count = rows.len();
-        if count == 0 {
+        let places: Vec<usize> = objects.iter().map(|(region, _)| *region).collect();
+        if places.is_empty() {
             return Tensor::zeros([0, pass.regions.dims()[1]], &pass.regions.device());
         }
-        let rows = TensorData::new(rows, [count]);
-        let rows = Tensor::<1, Int>::from_data(rows, &pass.regions.device());
-        pass.regions.clone().select(0, rows)
+        rows(pass.regions.clone(), &places)
     }
+}
+
+/// Regions of the only picture.
+fn of_first(corners: &[Corners]) -> Vec<Roi> {
+    let roi = |&corners: &Corners| Roi {
+        picture: 0,
+        corners,
+    };
+    corners.iter().map(roi).collect()
 }
 
 /// What Oscar+ reads of a region beside its features: its corners and its size, as shares of the picture's `[height,
@@ -634,60 +534,5 @@ impl Detect for Vinvl {
 
     fn num_attributes(&self) -> usize {
         self.config.num_attributes
-    }
-}
-
-/// Results of one picture from `pixel_values` `[1, 3, H, W]`, blue first and without the mean: `features`, `objectness`,
-/// `rpn_deltas` (channels first), `proposals`, `class_logits`, `box_regression`; `boxes`, `scores`, `labels`,
-/// `box_features` and `attribute_probs` of the objects.
-impl Reference for Vinvl {
-    fn outputs(&self, inputs: &Inputs) -> Result<Outputs, Error> {
-        let mut outputs = Outputs::new();
-        let Some(pixels) = inputs.floats::<4>("pixel_values", &self.device())? else {
-            return Ok(outputs);
-        };
-        let [b, c, h, w] = pixels.dims();
-        expect(
-            b == 1 && c == 3,
-            "pixel_values",
-            "[1, 3, H, W]",
-            format!("{:?}", pixels.dims()),
-        )?;
-        let pass = self.pass(pixels.reshape([c, h, w]));
-        let objects = self.objects(&pass, &DetectOptions::default());
-        let mut put = |name: &str, value: Value| outputs.insert(name.to_owned(), value);
-        let first = |x: &Tensor<4>| Value::floats(x.clone().permute([0, 3, 1, 2]));
-        put("features", first(&pass.features));
-        put("objectness", first(&pass.level.scores));
-        put("rpn_deltas", first(&pass.level.changes));
-        put("class_logits", Value::floats(pass.logits.clone()));
-        put("box_regression", Value::floats(pass.changes.clone()));
-        put(
-            "box_features",
-            Value::floats(Self::features_of(&pass, &objects)),
-        );
-        if let Some(part) = self.attribute.as_ref().filter(|_| !objects.is_empty()) {
-            let probabilities = self.attribute_probabilities(part, &pass, &objects);
-            put("attribute_probs", Value::floats(probabilities));
-        }
-        let floats = |shape: &[usize], numbers: Vec<f32>| Value {
-            shape: shape.to_vec(),
-            numbers: Numbers::Floats(numbers),
-        };
-        let (r, n) = (pass.proposals.len(), objects.len());
-        put("proposals", floats(&[r, 4], pass.proposals.concat()));
-        let corners = objects.iter().flat_map(|(_, o)| o.corners).collect();
-        put("boxes", floats(&[n, 4], corners));
-        let scores = objects.iter().map(|(_, o)| o.score).collect();
-        put("scores", floats(&[n], scores));
-        let labels = objects.iter().map(|(_, o)| o.class as i64).collect();
-        put(
-            "labels",
-            Value {
-                shape: vec![n],
-                numbers: Numbers::Integers(labels),
-            },
-        );
-        Ok(outputs)
     }
 }
