@@ -60,7 +60,7 @@ pub fn anchor(cell: &[Corners], i: usize, columns: usize, stride: [usize; 2]) ->
     [x1 + x, y1 + y, x2 + x, y2 + y]
 }
 
-/// Every anchor of a map of `[rows, columns]` cells, in the order of [`anchor`].
+/// Every anchor of a map of `[rows, columns]` cells, in the order of `anchor`.
 pub fn anchors(cell: &[Corners], [rows, columns]: [usize; 2], stride: [usize; 2]) -> Vec<Corners> {
     let count = rows * columns * cell.len();
     (0..count)
