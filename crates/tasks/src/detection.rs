@@ -4,6 +4,7 @@ use crate::metrics::{DetectionScores, Located, LocatedPicture, score_detections}
 use crate::{Error, Vlm};
 use burn::tensor::Tensor;
 use std::path::Path;
+use vlm_data::datasets::BoxedObject;
 use vlm_data::image::Image;
 use vlm_models::capability::{DetectOptions, Detection};
 use vlm_models::families::Model;
@@ -157,6 +158,18 @@ pub fn score(
         all.push(LocatedPicture { truths, found });
     }
     Ok(score_detections(&all, classes.len())?)
+}
+
+/// What is known of a picture as the score takes it; objects of none of the classes are left out.
+pub fn truths(objects: &[BoxedObject], classes: &[String]) -> Vec<Located> {
+    let one = |object: &BoxedObject| {
+        Some(Located {
+            class: classes.iter().position(|name| *name == object.name)?,
+            corners: object.corners.map(f64::from),
+            score: 1.0,
+        })
+    };
+    objects.iter().filter_map(one).collect()
 }
 
 /// Objects as the score takes them.

@@ -524,11 +524,12 @@ impl Source {
 
     /// As [`Self::shown`]; regions are compared with the picture that they belong to.
     fn checked(&self, set: usize, name: &str) -> Result<Arc<Shown>, Error> {
-        if let Some(files) = self.regions.get(set) {
-            let image = self.sets[set].picture(name, &self.limits)?;
-            files.read(name, Some([image.width(), image.height()]))?;
-        }
-        self.shown(set, name)
+        let Some(files) = self.regions.get(set) else {
+            return self.shown(set, name);
+        };
+        let image = self.sets[set].picture(name, &self.limits)?;
+        let regions = files.read(name, Some([image.width(), image.height()]))?;
+        Ok(Arc::new(Shown::Regions(regions)))
     }
 
     /// The record that is learned from at a position of the run, and its pictures.

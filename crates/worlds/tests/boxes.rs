@@ -1,8 +1,10 @@
 //! Statements about boxes: what sentences mean, that neither words nor pictures give the truth away, and the bytes.
 
+mod common;
+
+use common::{Scratch, names};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use Number::{AtLeast, AtMost, Exactly};
 use rayon::prelude::*;
@@ -11,32 +13,6 @@ use vlm_worlds::boxes::{
     Alike, BOX, Clause, Colour, Colours, Item, Kind, Meaning, NEAR, Number, ORDERS, Object,
     Objects, Picture, Place, Scene, Shape, Size, Split, WIDTH, generate, sentence, write,
 };
-
-/// A directory that is removed at the end of the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("vlm-boxes-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
 
 /// FNV-1a, 64 bits.
 fn hash(bytes: &[u8]) -> u64 {

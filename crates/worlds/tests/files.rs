@@ -1,36 +1,13 @@
 //! Items on disk: the same bytes everywhere, readable again, and never in the way of other files.
 
+mod common;
+
+use common::{Scratch, names};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vlm_worlds::Error;
 use vlm_worlds::shapes::{Config, Record, Split, generate, read, write};
-
-/// A directory that is removed at the end of the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("vlm-worlds-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
 
 fn decode(path: &Path) -> Vec<u8> {
     let file = std::io::BufReader::new(fs::File::open(path).unwrap());

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use vlm_data::datasets::BoxedObject;
 use vlm_data::image::Image;
 use vlm_models::capability::DetectOptions;
-use vlm_tasks::detection::located;
-use vlm_tasks::metrics::{Located, LocatedPicture, score_detections};
+use vlm_tasks::detection::{located, truths};
+use vlm_tasks::metrics::{LocatedPicture, score_detections};
 use vlm_tasks::table::Table;
 
 /// Average precision of a detector, as COCO measures it
@@ -48,36 +48,22 @@ pub struct DetectArgs {
     model: ModelArg,
 }
 
-/// What is known of a picture, or what is wrong with it.
-fn truths(
-    objects: &[BoxedObject],
-    classes: &[String],
-    image: &Image,
-) -> Result<Vec<Located>, String> {
+/// Checks that every box has an area within the picture.
+fn check_boxes(objects: &[BoxedObject], image: &Image) -> Result<(), String> {
     let (width, height) = (image.width() as f32, image.height() as f32);
-    let mut truths = Vec::new();
-    for (i, object) in objects.iter().enumerate() {
+    let wrong = objects.iter().enumerate().find(|(_, object)| {
         let [x1, y1, x2, y2] = object.corners;
         let ordered = x1 < x2 && y1 < y2;
-        if !(ordered && x1 >= 0.0 && y1 >= 0.0 && x2 <= width && y2 <= height) {
-            return Err(format!(
-                "objects[{i}]: box: expected a box with an area within the picture of {width} x {height} pixels, \
-                 found {:?}",
-                object.corners
-            ));
-        }
-        truths.extend(
-            classes
-                .iter()
-                .position(|c| *c == object.name)
-                .map(|class| Located {
-                    class,
-                    corners: object.corners.map(f64::from),
-                    score: 1.0,
-                }),
-        );
+        !(ordered && x1 >= 0.0 && y1 >= 0.0 && x2 <= width && y2 <= height)
+    });
+    match wrong {
+        None => Ok(()),
+        Some((i, object)) => Err(format!(
+            "objects[{i}]: box: expected a box with an area within the picture of {width} x {height} pixels, \
+             found {:?}",
+            object.corners
+        )),
     }
-    Ok(truths)
 }
 
 pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
@@ -129,8 +115,10 @@ pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
     for i in 0..chosen.len() {
         let measured = (|| -> anyhow::Result<(LocatedPicture, Value)> {
             let image = chosen.picture(i)?;
-            let truths = truths(&chosen.record(i).objects, &classes, &image)
+            let known = &chosen.record(i).objects;
+            check_boxes(known, &image)
                 .map_err(|reason| anyhow::anyhow!("{}: {reason}", chosen.name(i)))?;
+            let truths = truths(known, &classes);
             let objects = vlm.detect(&image, &options)?;
             let found = located(&objects, &classes);
             let each = objects

@@ -23,7 +23,6 @@ use vlm_models::families::faster_rcnn::{FasterRcnn, FasterRcnnConfig};
 use vlm_models::families::vinvl::{Vinvl, VinvlConfig};
 use vlm_nn::weights::{Weights, collect};
 use vlm_tasks::detection::{self, ClassNames};
-use vlm_tasks::metrics::Located;
 use vlm_tasks::{ModelFiles, Vlm, file};
 
 /// Least probability of an object that counts in a score, as in the references' evaluations.
@@ -372,14 +371,8 @@ impl<M: Detector> Learner for DetectorLearner<M> {
         };
         let classes = &self.names[0];
         let pictures = self.held_out.iter().filter_map(|held| {
-            let truths = held.record.objects.iter().filter_map(|object| {
-                Some(Located {
-                    class: classes.iter().position(|name| *name == object.name)?,
-                    corners: object.corners.map(f64::from),
-                    score: 1.0,
-                })
-            });
-            Some((held.image.pixels()?.clone(), truths.collect()))
+            let truths = detection::truths(&held.record.objects, classes);
+            Some((held.image.pixels()?.clone(), truths))
         });
         let scores = detection::score(&vlm, &options, classes, pictures)?;
         Ok(Measured {

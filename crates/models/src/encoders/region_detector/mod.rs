@@ -17,7 +17,9 @@ pub use fpn::FeaturePyramid;
 pub(crate) use losses::rows;
 pub use losses::{DetectorLosses, joined, proposal_losses, region_losses};
 pub use rpn::{LevelScores, ProposalConfig, RpnHead, candidates};
-pub use targets::{KnownObject, LearnedRegion, Match, Matching, Sample, draws, learned_regions};
+pub use targets::{
+    KnownObject, LearnedRegion, Match, Matching, Sample, draws, learned_regions, validate_objects,
+};
 pub use transform::{prepared, resized, stacked};
 
 use burn::tensor::Tensor;

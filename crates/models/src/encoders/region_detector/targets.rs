@@ -3,6 +3,7 @@
 
 use super::Corners;
 use crate::error::{Error, expect};
+use burn::tensor::Tensor;
 use vlm_nn::ops::{BoxExtent, Roi, box_iou};
 use vlm_nn::random::SplitMix64;
 
@@ -57,6 +58,34 @@ impl KnownObject {
             }
         }
     }
+}
+
+/// Checks that there is a list of objects for each of some pictures, and each object as [`KnownObject::validate`] does.
+///
+/// # Shapes
+/// `pictures: [3, H, W]` each.
+///
+/// # Errors
+/// Another number of lists, no picture at all, or the first object that does not fit.
+pub fn validate_objects(
+    pictures: &[Tensor<3>],
+    objects: &[Vec<KnownObject>],
+    classes: usize,
+    attributes: usize,
+) -> Result<(), Error> {
+    expect(
+        !pictures.is_empty() && pictures.len() == objects.len(),
+        "objects",
+        format!("a list for each of {} pictures", pictures.len()),
+        objects.len(),
+    )?;
+    for (i, (picture, objects)) in pictures.iter().zip(objects).enumerate() {
+        let [_, h, w] = picture.dims();
+        for (j, object) in objects.iter().enumerate() {
+            object.validate(&format!("objects[{i}][{j}]"), [h, w], classes, attributes)?;
+        }
+    }
+    Ok(())
 }
 
 /// What a box is learned as.

@@ -3,9 +3,9 @@
 use super::{CODER, FasterRcnn};
 use crate::encoders::region_detector::{
     BoxCoder, Corners, DetectorLosses, KnownObject, LearnedRegion, ProposalConfig, anchors, draws,
-    joined, learned_regions, proposal_losses, region_losses,
+    joined, learned_regions, proposal_losses, region_losses, validate_objects,
 };
-use crate::error::{Error, expect};
+use crate::error::Error;
 use burn::tensor::Tensor;
 use vlm_nn::ops::{BoxExtent, Roi};
 
@@ -33,18 +33,7 @@ impl FasterRcnn {
         seed: u64,
     ) -> Result<DetectorLosses, Error> {
         let (c, t) = (&self.config, &self.config.training);
-        expect(
-            !pictures.is_empty() && pictures.len() == objects.len(),
-            "objects",
-            format!("a list for each of {} pictures", pictures.len()),
-            objects.len(),
-        )?;
-        for (i, (picture, objects)) in pictures.iter().zip(objects).enumerate() {
-            let [_, h, w] = picture.dims();
-            for (j, object) in objects.iter().enumerate() {
-                object.validate(&format!("objects[{i}][{j}]"), [h, w], c.num_classes, 0)?;
-            }
-        }
+        validate_objects(pictures, objects, c.num_classes, 0)?;
         let features = self.features(pictures);
         let objects: Vec<Vec<KnownObject>> = (pictures.iter().zip(objects).zip(&features.sizes))
             .map(|((picture, objects), &size)| {

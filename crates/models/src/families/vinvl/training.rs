@@ -4,9 +4,9 @@
 use super::{CODER, EXTENT, STRIDE, Vinvl};
 use crate::encoders::region_detector::{
     BoxCoder, Corners, DetectorLosses, KnownObject, LearnedRegion, ProposalConfig, anchors, draws,
-    joined, learned_regions, proposal_losses, region_losses, rows,
+    joined, learned_regions, proposal_losses, region_losses, rows, validate_objects,
 };
-use crate::error::{Error, expect};
+use crate::error::Error;
 use crate::objectives::soft_cross_entropy;
 use burn::tensor::{Tensor, TensorData};
 use vlm_nn::ops::Roi;
@@ -35,19 +35,7 @@ impl Vinvl {
         seed: u64,
     ) -> Result<DetectorLosses, Error> {
         let (c, t) = (&self.config, &self.config.training);
-        expect(
-            !pictures.is_empty() && pictures.len() == objects.len(),
-            "objects",
-            format!("a list for each of {} pictures", pictures.len()),
-            objects.len(),
-        )?;
-        for (i, (picture, objects)) in pictures.iter().zip(objects).enumerate() {
-            let [_, h, w] = picture.dims();
-            for (j, object) in objects.iter().enumerate() {
-                let place = format!("objects[{i}][{j}]");
-                object.validate(&place, [h, w], c.num_classes, c.num_attributes)?;
-            }
-        }
+        validate_objects(pictures, objects, c.num_classes, c.num_attributes)?;
         let features = self.features(pictures);
         let [_, h, w, _] = features.level.scores.dims();
         let all = anchors(&self.cell(), [h, w], [STRIDE; 2]);
