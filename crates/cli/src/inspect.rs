@@ -1,6 +1,6 @@
 //! `vlm inspect`
 
-use crate::models::locate;
+use crate::models::{image_size, locate};
 use crate::output::Output;
 use crate::{Common, Outcome};
 use clap::Args;
@@ -81,7 +81,7 @@ fn record(found: &Inspection, tensors: bool) -> Value {
         "parts": shares(found.parts().into_iter().collect()),
         "dtypes": shares(found.dtypes().into_iter().collect()),
         "memory": {"f32": memory.f32, "bf16": memory.bf16, "int8": memory.int8},
-        "image_size": loaded.and_then(|l| l.pictures.image_size),
+        "image_size": loaded.map(|l| image_size(l.pictures)),
         "num_channels": loaded.map(|l| l.pictures.num_channels),
         "vocab_size": loaded.map(|l| l.texts.vocab_size),
         "max_positions": loaded.map(|l| l.texts.max_positions),
@@ -124,7 +124,7 @@ fn report(found: &Inspection, tensors: bool, colour: bool) -> String {
         let (pictures, texts) = (l.pictures, l.texts);
         let pictures = match (pictures.num_channels, pictures.image_size) {
             (0, _) => "none".to_owned(),
-            (channels, Some(side)) => format!("{channels} x {side} x {side}"),
+            (channels, Some([height, width])) => format!("{channels} x {height} x {width}"),
             (channels, None) => format!("{channels} channels, any size"),
         };
         fact("pictures", pictures);

@@ -6,8 +6,10 @@ use crate::{Common, Outcome};
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use vlm_data::image::Image;
+use vlm_models::families::PictureSize;
 use vlm_tasks::inspect::abilities;
 use vlm_tasks::table::Table;
 use vlm_tasks::{ModelFiles, Vlm, builtin, file};
@@ -97,7 +99,7 @@ struct Record {
     family: Option<String>,
     parameters: Option<usize>,
     bytes: u64,
-    image_size: Option<usize>,
+    image_size: Value,
     can: Option<Vec<&'static str>>,
     trained_on: Option<&'static str>,
 }
@@ -151,7 +153,7 @@ fn pulled() -> Vec<Record> {
         model: pulled.id,
         parameters: None,
         bytes: pulled.bytes,
-        image_size: None,
+        image_size: Value::Null,
         can: None,
         trained_on: None,
     };
@@ -161,6 +163,14 @@ fn pulled() -> Vec<Record> {
 #[cfg(not(feature = "hub"))]
 fn pulled() -> Vec<Record> {
     Vec::new()
+}
+
+/// Of a model's pictures: the side of square ones, or height and width; null where any will do.
+pub fn image_size(pictures: PictureSize) -> Value {
+    match pictures.image_size {
+        Some([height, width]) if height == width => json!(height),
+        size => json!(size),
+    }
 }
 
 fn describe(name: &str) -> anyhow::Result<Record> {
@@ -177,7 +187,7 @@ fn describe(name: &str) -> anyhow::Result<Record> {
         family: Some(model.family().to_owned()),
         parameters: Some(model.parameters()),
         bytes,
-        image_size: model.pictures().image_size,
+        image_size: image_size(model.pictures()),
         can: Some(abilities(model)),
         trained_on: is_builtin.then_some(builtin::TRAINED_ON),
     })

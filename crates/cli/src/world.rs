@@ -73,6 +73,7 @@ Exit codes: 0 done; 2 wrong usage, or a directory that cannot be written or hold
 
 Example:
   vlm world boxes --split train --count 50000 --seed 1 --out data/boxes
+  vlm world boxes --split train --count 50000 --seed 2 --questions 8 --out data/boxes-asked
   vlm eval statements --data data/boxes --model runs/nlvr/model")]
 struct BoxesArgs {
     /// train, validation or test; they share no scene
@@ -90,6 +91,9 @@ struct BoxesArgs {
     /// How many pictures a statement has, each with another order of the boxes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=6))]
     orders: u8,
+    /// How many questions about each scene stand beside its statement, in the field qa, which NLVR does not have
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=64))]
+    questions: u8,
 }
 
 #[derive(Serialize)]
@@ -138,7 +142,12 @@ fn write_shapes(args: &ShapesArgs, common: &Common) -> anyhow::Result<Record<'st
 fn write_boxes(args: &BoxesArgs, common: &Common) -> anyhow::Result<Record<'static>> {
     let bar = progress_bar(args.count, "statements", common.quiet);
     let (split, seed, count) = (args.split, args.seed, args.count);
-    let written = boxes::write(split, seed, count, args.orders.into(), &args.out, |done| {
+    let amount = boxes::Amount {
+        statements: count,
+        orders: args.orders.into(),
+        questions: args.questions.into(),
+    };
+    let written = boxes::write(split, seed, amount, &args.out, |done| {
         bar.set_position(done);
     });
     bar.finish_and_clear();

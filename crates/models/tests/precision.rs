@@ -20,7 +20,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 fn lower_precisions_give_nearly_the_embeddings_of_f32() {
     let device = Device::flex();
     let config = VisionTowerConfig {
-        image_size: 224,
+        image_size: [224; 2],
         patch_size: 16,
         num_channels: 3,
         hidden_size: 768,

@@ -238,8 +238,8 @@ impl ModelFiles {
         );
         if self.layout == Layout::Original || in_code {
             let mut config = PreprocessorConfig::defaults(kind);
-            if let Some(side) = model.pictures().image_size.and_then(|s| s.try_into().ok()) {
-                config = config.with_size(side);
+            if let Some(size) = model.pictures().image_size {
+                config = config.with_size(size.map(|side| side.try_into().unwrap_or(u32::MAX)));
             }
             return Ok(Ok(ImageProcessor::from_config(config)));
         }
@@ -291,7 +291,7 @@ fn assumed(model: &Model) -> Option<PreprocessorConfig> {
                     Some(_) => Filter::Bilinear,
                     None => Filter::Lanczos,
                 },
-                ..square.with_size(side)
+                ..square.with_size([side; 2])
             })
         }
         _ => None,

@@ -46,4 +46,16 @@ impl Vlm {
             .map(|(&class, probability)| Judgement { class, probability })
             .collect())
     }
+
+    /// Whether the most probable class of a statement is that it is true, or follows.
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub fn holds_true<S: Subject>(&self, images: &[&S], statement: &str) -> Result<bool, Error> {
+        let judged = self.judge(images, statement)?;
+        let best = judged
+            .iter()
+            .max_by(|a, b| a.probability.total_cmp(&b.probability));
+        Ok(best.is_some_and(|b| matches!(b.class, "true" | "entailment")))
+    }
 }

@@ -179,15 +179,13 @@ impl Vlm {
         let batch = PictureBatch::new(self.processor()?, images)?;
         if let PictureBatch::Fixed { shape, .. } = &batch {
             let size = self.model.pictures();
-            let fits = size
-                .image_size
-                .is_none_or(|side| shape[1..] == [side, side]);
+            let fits = size.image_size.is_none_or(|sides| shape[1..] == sides);
             if !fits || shape[0] != size.num_channels {
-                let side = size.image_size.unwrap_or_default();
+                let [height, width] = size.image_size.unwrap_or_default();
                 return Err(Error::Model {
                     place: format!("{}: {}", self.name, file::PREPROCESSOR),
                     expected: format!(
-                        "pictures of {} x {side} x {side} for the model",
+                        "pictures of {} x {height} x {width} for the model",
                         size.num_channels
                     ),
                     found: format!("{} x {} x {}", shape[0], shape[1], shape[2]),

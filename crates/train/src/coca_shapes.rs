@@ -30,12 +30,12 @@ pub(crate) struct ShapesLearner {
 }
 
 /// Pixels from -1 to 1 at the size that the model takes.
-pub(crate) fn preprocessor_config(size: u32) -> String {
+pub(crate) fn preprocessor_config([height, width]: [u32; 2]) -> String {
     let config = serde_json::json!({
         "image_processor_type": "ViTImageProcessor",
         "do_convert_rgb": true,
         "do_resize": true,
-        "size": {"height": size, "width": size},
+        "size": {"height": height, "width": width},
         "resample": 2,
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
@@ -57,7 +57,7 @@ impl ShapesLearner {
     pub(crate) fn new(recipe: &ShapesRecipe) -> Result<Self, Error> {
         let words = crate::recipe::words(recipe.data.symbol_substitution > 0.0);
         let tokenizer = Arc::new(word_level(&words, &SPECIALS)?);
-        let preprocessor = preprocessor_config(recipe.data.size);
+        let preprocessor = preprocessor_config([recipe.data.size; 2]);
         let processor = processor_of(&preprocessor)?;
         let recipe = Arc::new(recipe.clone());
         let special = SpecialIds::of(&tokenizer)?;

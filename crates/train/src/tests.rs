@@ -585,7 +585,10 @@ fn every_family_learns_all_its_parameters_and_loads_again() {
         ("siglip", siglip),
         ("open_clip", resnet.to_owned()),
         ("albef", albef("vqa", "distill = false")),
-        ("albef", albef("vqa", "")),
+        (
+            "albef",
+            albef("vqa", "").replace("image_res = 32", "image_res = [16, 48]"),
+        ),
         ("albef", albef("retrieval", "queue_size = 8")),
         ("albef", albef("pretrain", "queue_size = 8")),
         ("nic", nic("rnn_type = \"gru\"\nnum_layers = 2")),

@@ -12,6 +12,9 @@ pub enum Error {
     /// A number of orders outside the allowed range.
     #[error("orders: expected 1 to 6, found {0}")]
     Orders(usize),
+    /// A number of questions outside the allowed range.
+    #[error("questions: expected 0 to 64, found {0}")]
+    Questions(usize),
     /// A picture size outside the allowed range.
     #[error("size: expected 32 to 1024 pixels, found {0}")]
     Size(u32),

@@ -10,9 +10,17 @@ use Number::{AtLeast, AtMost, Exactly};
 use rayon::prelude::*;
 use vlm_worlds::Error;
 use vlm_worlds::boxes::{
-    Alike, BOX, Clause, Colour, Colours, Item, Kind, Meaning, NEAR, Number, ORDERS, Object,
+    Alike, Amount, BOX, Clause, Colour, Colours, Item, Kind, Meaning, NEAR, Number, ORDERS, Object,
     Objects, Picture, Place, Scene, Shape, Size, Split, WIDTH, generate, sentence, write,
 };
+
+fn of(statements: u64, orders: usize) -> Amount {
+    Amount {
+        statements,
+        orders,
+        questions: 0,
+    }
+}
 
 /// FNV-1a, 64 bits.
 fn hash(bytes: &[u8]) -> u64 {
@@ -626,12 +634,12 @@ fn an_earlier_output_is_replaced_and_nothing_else() {
     let scratch = Scratch::new("replace");
     let images = scratch.0.join("images");
     let mut done = Vec::new();
-    write(Split::Train, 1, 300, 1, &scratch.0, |n| done.push(n)).unwrap();
+    write(Split::Train, 1, of(300, 1), &scratch.0, |n| done.push(n)).unwrap();
     assert_eq!(done, [256, 300]);
     assert_eq!(names(&images).len(), 300);
     fs::write(images.join("mine.png"), "mine").unwrap();
     fs::write(scratch.0.join("notes.txt"), "mine too").unwrap();
-    write(Split::Test, 2, 3, 6, &scratch.0, |_| {}).unwrap();
+    write(Split::Test, 2, of(3, 6), &scratch.0, |_| {}).unwrap();
     assert_eq!(names(&scratch.0), ["examples.jsonl", "images", "notes.txt"]);
     let left = names(&images);
     assert_eq!(left.len(), 19);
@@ -670,7 +678,7 @@ fn what_an_interrupted_run_left_is_cleaned_up() {
         "half",
     )
     .unwrap();
-    write(Split::Train, 1, 2, 1, &scratch.0, |_| {}).unwrap();
+    write(Split::Train, 1, of(2, 1), &scratch.0, |_| {}).unwrap();
     assert_eq!(names(&scratch.0), ["examples.jsonl", "images"]);
     assert_eq!(names(&scratch.0.join("images")).len(), 2);
 }
@@ -679,7 +687,7 @@ fn what_an_interrupted_run_left_is_cleaned_up() {
 fn other_directories_and_bad_orders_are_errors() {
     let scratch = Scratch::new("refused");
     for orders in [0, 7] {
-        let error = write(Split::Train, 1, 2, orders, &scratch.0, |_| {}).unwrap_err();
+        let error = write(Split::Train, 1, of(2, orders), &scratch.0, |_| {}).unwrap_err();
         assert!(error.to_string().starts_with("orders: "), "{error}");
         assert!(!scratch.0.exists());
     }
@@ -692,7 +700,7 @@ fn other_directories_and_bad_orders_are_errors() {
         r#"{"identifier": "1-0", "sentence": "s", "label": "true", "images": ["boxes-/../../x.png"]}"#,
     ] {
         fs::write(&list, line).unwrap();
-        let error = write(Split::Train, 1, 2, 1, &scratch.0, |_| {}).unwrap_err();
+        let error = write(Split::Train, 1, of(2, 1), &scratch.0, |_| {}).unwrap_err();
         assert!(matches!(error, Error::NotOurBoxes(_)), "{error}");
         assert_eq!(fs::read_to_string(&list).unwrap(), line);
         assert_eq!(names(&scratch.0), ["examples.jsonl"]);

@@ -30,7 +30,7 @@ fn unknown<T>(name: &str, known: &[&str]) -> anyhow::Result<T> {
 /// A plain ViT as in `timm` and torchvision: class token, GELU, final norm, a linear map to 512.
 fn vit(hidden_size: usize, layers: usize) -> VisionTowerConfig {
     VisionTowerConfig {
-        image_size: 224,
+        image_size: [224; 2],
         patch_size: 16,
         num_channels: 3,
         hidden_size,
@@ -114,8 +114,8 @@ pub fn dual_encoder(name: &str) -> anyhow::Result<DualEncoderConfig> {
     })
 }
 
-/// Side of the pictures and sizes of the texts of [`dual_encoder`]'s models.
-pub fn sizes(config: &DualEncoderConfig) -> (usize, &TextTowerConfig) {
+/// Height and width of the pictures and sizes of the texts of [`dual_encoder`]'s models.
+pub fn sizes(config: &DualEncoderConfig) -> ([usize; 2], &TextTowerConfig) {
     match (&config.vision, &config.text) {
         (Some(VisionEncoderConfig::Vit(vision)), Some(text)) => (vision.image_size, text),
         _ => unreachable!("models with two transformers"),

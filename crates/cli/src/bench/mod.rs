@@ -317,8 +317,8 @@ fn train(args: &TrainArgs, common: &Common) -> anyhow::Result<Outcome> {
     let mut model = Some(DualEncoder::new(&mut weights, &config));
     weights.finish()?;
     let mut optimizer = Optimizer::new(0.01, [0.9, 0.999], Groups::default());
-    let (side, text) = architectures::sizes(&config);
-    let pixels = Pictures::Fixed(pictures(args.batch, side, &device));
+    let (size, text) = architectures::sizes(&config);
+    let pixels = Pictures::Fixed(pictures(args.batch, size, &device));
     let (b, t) = (usize::from(args.batch), text.max_position_embeddings);
     let ids = (0..b * t).map(|i| (i * 7919 % text.vocab_size) as u32);
     let ids: Vec<u32> = ids.collect();
@@ -364,8 +364,8 @@ fn refuse_integers(asked: PrecisionArg, work: &str) -> anyhow::Result<()> {
 }
 
 /// `[B, 3, size, size]` of normally distributed pixels.
-fn pictures(batch: u16, size: usize, device: &Device) -> Tensor<4> {
-    let shape = [usize::from(batch), 3, size, size];
+fn pictures(batch: u16, [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
+    let shape = [usize::from(batch), 3, height, width];
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
 }
 

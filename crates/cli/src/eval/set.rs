@@ -6,6 +6,7 @@ use vlm_data::datasets::items::{self, QuestionAnswer};
 use vlm_data::datasets::{Part, Record, Set, Split};
 use vlm_data::image::{Image, Limits};
 use vlm_tasks::{RegionFiles, Shown};
+use vlm_train::SetData;
 
 /// Which records of a data set, and what is done to their pictures
 #[derive(Args, Clone, Debug)]
@@ -60,6 +61,30 @@ pub struct Chosen {
 }
 
 impl SetArgs {
+    /// Whether anything was asked for.
+    pub fn is_given(&self) -> bool {
+        self.held_out.is_some() || self.part.is_some() || self.style.is_some()
+    }
+
+    /// Whether nothing of what is chosen is learned from by those who learn of `data` from the same set.
+    pub fn is_apart_from(&self, data: &SetData) -> bool {
+        let learned = data.part.as_deref().unwrap_or("train");
+        let another = self.part.as_deref().is_some_and(|part| part != learned);
+        let same_split = self.held_out == data.held_out && self.split_seed == data.split_seed;
+        // the same records are divided only where both take the same part
+        let same_part = self.part == data.part;
+        another || (data.held_out.is_some() && same_split && same_part)
+    }
+
+    /// The choice in words.
+    pub fn describe(&self) -> String {
+        let part = self.part.iter().map(|part| format!(", part {part}"));
+        let held_out = self.held_out.iter();
+        let held_out = held_out.map(|s| format!(", held out {s} by seed {}", self.split_seed));
+        let style = self.style.iter().map(|s| format!(", {s:?}").to_lowercase());
+        part.chain(held_out).chain(style).collect()
+    }
+
     /// Refuses changes of pictures whose regions were found before.
     ///
     /// # Errors
@@ -76,13 +101,12 @@ impl SetArgs {
     /// # Errors
     /// A set that cannot be read, or has none of the records asked for.
     pub fn open(&self, path: &Path) -> anyhow::Result<Option<Chosen>> {
-        let asked = self.held_out.is_some() || self.part.is_some() || self.style.is_some();
         // what is not there is reported by what reads directories
         let plain = !path.is_file()
             && (!path.exists()
                 || path.join(items::FILE_NAME).is_file()
                 || matches!(Set::open(path), Err(vlm_data::Error::Missing { .. })));
-        if plain && !asked {
+        if plain && !self.is_given() {
             return Ok(None);
         }
         self.chosen(path).map(Some)

@@ -77,12 +77,7 @@ pub fn run(args: &StatementsArgs, common: &Common) -> anyhow::Result<Outcome> {
         };
         let images: Vec<&Shown> = images.iter().collect();
         let said = if judges {
-            let judged = vlm.judge(&images, &statement.text)?;
-            let best = judged
-                .iter()
-                .max_by(|a, b| a.probability.total_cmp(&b.probability));
-            let class = best.map_or("", |b| b.class);
-            (class == "true" || class == "entailment").to_string()
+            vlm.holds_true(&images, &statement.text)?.to_string()
         } else {
             let answers = vlm.answer(&images, &[(0, &statement.text)])?;
             answers.into_iter().next().map_or(String::new(), |a| a.text)

@@ -194,11 +194,13 @@ fn what_cannot_be_compared_is_one_line() {
     tell(&[
         "b.toml",
         "data",
-        "difficulty [0.0, 0.0], found 32 and [0.0, 0.5]",
+        "difficulty [0.0, 0.0], found scenes of size 32 and difficulty [0.0, 0.5]",
     ]);
     let sets = recipe(TREE).replace("world = \"shapes\"", "sets = [\"pictures\"]");
     fs::write(place.join("recipes/b.toml"), sets).unwrap();
-    tell(&["b.toml", "data.world"]);
+    tell(&["b.toml", "data", "found pictures, part any"]);
+    fs::remove_file(place.join("recipes/a.toml")).unwrap();
+    tell(&["--data", "expected what is measured on"]);
     run_in(
         place,
         ["eval", "tree", "--recipes", "recipes", "--seeds", "0"],

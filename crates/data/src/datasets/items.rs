@@ -161,12 +161,8 @@ impl Items {
             .enumerate()
             .map(|(i, caption)| self.text(&format!("captions[{i}]"), caption))
             .collect::<Result<_, _>>()?;
-        let qa = self.list("qa", record.shift_remove("qa"))?;
-        let qa = qa
-            .into_iter()
-            .enumerate()
-            .map(|(i, pair)| self.question_answer(i, pair))
-            .collect::<Result<_, _>>()?;
+        let qa = question_answers(record.shift_remove("qa"))
+            .map_err(|(field, expected, found)| self.wrong(&field, expected, found))?;
         let objects = objects::of_record(&record)
             .map_err(|(field, expected, found)| self.wrong(&field, expected, found))?;
         Ok(Item {
@@ -176,27 +172,6 @@ impl Items {
             captions,
             qa,
             extra: record,
-        })
-    }
-
-    fn question_answer(&self, index: usize, pair: Value) -> Result<QuestionAnswer, Error> {
-        let Value::Object(mut pair) = pair else {
-            let field = format!("qa[{index}]");
-            return Err(self.wrong(&field, "an object", pair.to_string()));
-        };
-        let mut text = |key: &str| {
-            let value = pair.remove(key).unwrap_or(Value::Null);
-            self.text(&format!("qa[{index}].{key}"), value)
-        };
-        let (question, answer) = (text("question")?, text("answer")?);
-        let kind = match pair.remove("type") {
-            None | Some(Value::Null) => String::new(),
-            Some(kind) => self.text(&format!("qa[{index}].type"), kind)?,
-        };
-        Ok(QuestionAnswer {
-            question,
-            answer,
-            kind,
         })
     }
 
@@ -225,4 +200,39 @@ impl Items {
         })?;
         Ok(self.directory.join(name))
     }
+}
+
+/// The questions of a record's field `qa`: none, or a list of `{"question", "answer", "type"}`, of which the last may be
+/// left out.
+///
+/// # Errors
+/// The field, what was expected there, and what was found.
+pub(super) fn question_answers(
+    value: Option<Value>,
+) -> Result<Vec<QuestionAnswer>, objects::Wrong> {
+    let list = match value {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(("qa".to_owned(), "a list", other.to_string())),
+    };
+    let pairs = list.into_iter().enumerate().map(|(i, pair)| {
+        let Value::Object(mut pair) = pair else {
+            return Err((format!("qa[{i}]"), "an object", pair.to_string()));
+        };
+        let mut text = |key: &str| match pair.shift_remove(key) {
+            Some(Value::String(text)) => Ok(Some(text)),
+            None | Some(Value::Null) => Ok(None),
+            Some(other) => Err((format!("qa[{i}].{key}"), "a string", other.to_string())),
+        };
+        let mut needed = |key: &str| {
+            let none = || (format!("qa[{i}].{key}"), "a string", "none".to_owned());
+            text(key)?.ok_or_else(none)
+        };
+        Ok(QuestionAnswer {
+            question: needed("question")?,
+            answer: needed("answer")?,
+            kind: text("type")?.unwrap_or_default(),
+        })
+    });
+    pairs.collect()
 }

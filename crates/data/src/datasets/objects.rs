@@ -14,7 +14,7 @@ pub struct BoxedObject {
 }
 
 /// Place, what was expected, what was found.
-type Wrong = (String, &'static str, String);
+pub(super) type Wrong = (String, &'static str, String);
 
 /// What tells the attributes of an object of a world.
 const OF_WORLDS: [&str; 3] = ["colour", "size", "texture"];

@@ -78,7 +78,7 @@ impl Set {
     /// | `emoji.jsonl` | `{"image", "name", "keywords", "category"}` |
     /// | `captions.jsonl` | `{"image", "captions"}` |
     /// | `train/questions.json`, `test/questions.json` | `[question, answer, number of the picture]` in a list |
-    /// | `examples.jsonl` | `{"identifier", "sentence", "label", "images"}` |
+    /// | `examples.jsonl` | `{"identifier", "sentence", "label", "images"}`, also with `qa` |
     ///
     /// # Errors
     /// None of these files; a record that is not so, which is named by file, line and field, one whose picture is missing

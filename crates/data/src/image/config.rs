@@ -198,30 +198,27 @@ impl PreprocessorConfig {
         }
     }
 
-    /// The same pipeline for square pictures of another size: where it crops, the crop and the shortest
-    /// edge are `side`, otherwise both sides. NaFlex stays as it is.
+    /// The same pipeline for pictures of another height and width: where it crops, the crop has this size and the
+    /// shortest edge before it is the longer of the two, otherwise the picture is brought to it. NaFlex stays as it is.
     ///
     /// ```
     /// use vlm_data::image::{PreprocessorConfig, ProcessorKind, Size};
-    /// let albef = PreprocessorConfig::defaults(ProcessorKind::SquareTransforms).with_size(384);
+    /// let albef = PreprocessorConfig::defaults(ProcessorKind::SquareTransforms).with_size([384; 2]);
     /// assert_eq!(albef.resize, Some(Size::Exact { height: 384, width: 384 }));
-    /// let clip = PreprocessorConfig::defaults(ProcessorKind::OpenClip).with_size(336);
+    /// let clip = PreprocessorConfig::defaults(ProcessorKind::OpenClip).with_size([336; 2]);
     /// assert_eq!(clip.resize, Some(Size::ShortestEdge(336)));
     /// assert_eq!(clip.center_crop, Some((336, 336)));
     /// ```
     #[must_use]
-    pub fn with_size(mut self, side: u32) -> Self {
+    pub fn with_size(mut self, [height, width]: [u32; 2]) -> Self {
         if self.patches.is_some() {
             return self;
         }
         self.resize = Some(match self.center_crop {
-            Some(_) => Size::ShortestEdge(side),
-            None => Size::Exact {
-                height: side,
-                width: side,
-            },
+            Some(_) => Size::ShortestEdge(height.max(width)),
+            None => Size::Exact { height, width },
         });
-        self.center_crop = self.center_crop.map(|_| (side, side));
+        self.center_crop = self.center_crop.map(|_| (height, width));
         self
     }
 

@@ -153,6 +153,18 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Height and width: a number for both, or two.
+    ///
+    /// # Errors
+    /// Something else.
+    pub fn sides(&self, field: &str, default: [usize; 2]) -> Result<[usize; 2], Error> {
+        let expected = "a whole number, or two of them";
+        self.read(field, expected, default, |value| match value {
+            Value::Array(pair) if pair.len() == 2 => Some([whole(&pair[0])?, whole(&pair[1])?]),
+            value => whole(value).map(|side| [side; 2]),
+        })
+    }
+
     /// A number.
     ///
     /// # Errors
@@ -300,7 +312,7 @@ impl VisionTowerConfig {
     pub(crate) fn published(fields: &Fields, default: Self) -> Result<Self, Error> {
         let d = default;
         Ok(Self {
-            image_size: fields.side("image_size", d.image_size)?,
+            image_size: [fields.side("image_size", d.image_size[0])?; 2],
             patch_size: fields.side("patch_size", d.patch_size)?,
             num_channels: fields.size("num_channels", d.num_channels)?,
             hidden_size: fields.size("hidden_size", d.hidden_size)?,
@@ -412,7 +424,7 @@ mod tests {
     fn what_a_config_leaves_out_has_the_published_default_and_null_is_refused() {
         let config = clip::parse(r#"{"model_type": "clip", "vision_config": {"patch_size": 16}}"#);
         let (vision, text) = config.expect("defaults for the rest").parts();
-        assert_eq!((vision.patch_size, vision.image_size), (16, 224));
+        assert_eq!((vision.patch_size, vision.image_size), (16, [224; 2]));
         assert_eq!((text.hidden_size, text.vocab_size), (512, 49408));
         let config = r#"{"model_type": "siglip", "text_config": {"projection_size": null}}"#;
         let (_, text) = siglip::parse(config)

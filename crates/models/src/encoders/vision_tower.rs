@@ -45,7 +45,7 @@ impl VisionPooling {
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionTowerConfig {
     /// Height and width of a picture, in pixels; what is left over behind the last whole patch is not seen.
-    pub image_size: usize,
+    pub image_size: [usize; 2],
     /// Height and width of a patch, in pixels.
     pub patch_size: usize,
     /// Colour channels.
@@ -81,9 +81,11 @@ impl VisionTowerConfig {
     /// # Errors
     /// The first field that is out of range or does not fit another.
     pub fn validate(&self) -> Result<(), Error> {
+        let [height, width] = self.image_size;
         let sizes = [
-            ("image_size", self.image_size, 4096),
-            ("patch_size", self.patch_size, self.image_size),
+            ("image_size", height, 4096),
+            ("image_size", width, 4096),
+            ("patch_size", self.patch_size, height.min(width)),
             ("num_channels", self.num_channels, 16),
             ("hidden_size", self.hidden_size, 16384),
             ("intermediate_size", self.intermediate_size, 65536),
@@ -104,14 +106,14 @@ impl VisionTowerConfig {
         )
     }
 
-    /// Rows of patches of a picture, and as many columns.
-    pub fn grid(&self) -> usize {
-        self.image_size / self.patch_size
+    /// Rows and columns of patches of a picture.
+    pub fn grid(&self) -> [usize; 2] {
+        self.image_size.map(|side| side / self.patch_size)
     }
 
     /// Patches of a picture.
     pub fn num_patches(&self) -> usize {
-        self.grid().pow(2)
+        self.grid().iter().product()
     }
 
     /// Width `E` of the tower's vectors.
@@ -239,7 +241,7 @@ impl VisionTower {
     /// # Shapes
     /// Gives `[1, T, D]`.
     fn positions(&self, grid: [usize; 2]) -> Tensor<3> {
-        let (table, own) = (self.position.val(), [self.config.grid(); 2]);
+        let (table, own) = (self.position.val(), self.config.grid());
         if grid == own {
             return table.unsqueeze();
         }
@@ -287,7 +289,7 @@ impl VisionTower {
     /// `pixel_values: [B, N, P * P * C]`; gives `[B, N, D]`.
     fn embed_patches(&self, pixel_values: Tensor<3>, shapes: &[[usize; 2]]) -> Tensor<3> {
         let n = pixel_values.dims()[1];
-        let (table, own) = (self.position.val(), [self.config.grid(); 2]);
+        let (table, own) = (self.position.val(), self.config.grid());
         let rows = shapes.iter().map(|&shape| {
             let count = shape[0] * shape[1];
             let table = resized_grid(table.clone(), own, shape, Interpolation::Bilinear, true);
@@ -378,9 +380,9 @@ impl VisionTower {
                     )?;
                 } else {
                     expect(
-                        [h, w] == [c.image_size; 2],
+                        [h, w] == c.image_size,
                         "pixel_values",
-                        format!("{0} x {0} pixels", c.image_size),
+                        format!("{} x {} pixels", c.image_size[0], c.image_size[1]),
                         format!("{h} x {w}"),
                     )?;
                 }

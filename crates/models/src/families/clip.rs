@@ -61,7 +61,7 @@ fn vision(fields: &Fields, projection_dim: Option<usize>) -> Result<VisionTowerC
     let config = VisionTowerConfig::published(
         fields,
         VisionTowerConfig {
-            image_size: 224,
+            image_size: [224; 2],
             patch_size: 32,
             num_channels: 3,
             hidden_size: 768,
@@ -329,7 +329,7 @@ pub fn openai_config(checkpoint: &Checkpoint) -> Result<DualEncoderConfig, Error
         let positions = "visual.positional_embedding";
         let grid = root(positions, dim(positions, 0)?.saturating_sub(1))?;
         VisionEncoderConfig::Vit(VisionTowerConfig {
-            image_size: patch_size * grid,
+            image_size: [patch_size * grid; 2],
             patch_size,
             num_channels: 3,
             hidden_size,

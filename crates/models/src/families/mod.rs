@@ -58,8 +58,8 @@ pub enum Model {
 pub struct PictureSize {
     /// Colour channels.
     pub num_channels: usize,
-    /// Side in pixels; none for a model that takes any size.
-    pub image_size: Option<usize>,
+    /// Height and width in pixels; none for a model that takes any size.
+    pub image_size: Option<[usize; 2]>,
 }
 
 /// What the text side of a model takes.
@@ -274,7 +274,7 @@ impl Model {
                 let vision = &m.config().vision_config;
                 PictureSize {
                     num_channels: vision.num_channels,
-                    image_size: Some(vision.image_size),
+                    image_size: Some([vision.image_size; 2]),
                 }
             }
             Self::Clip(m) | Self::Siglip(m) => match &m.config().vision {
@@ -284,7 +284,7 @@ impl Model {
                 },
                 Some(VisionEncoderConfig::ResNet(c)) => PictureSize {
                     num_channels: 3,
-                    image_size: Some(c.image_size),
+                    image_size: Some([c.image_size; 2]),
                 },
                 None => PictureSize {
                     num_channels: 0,
@@ -302,7 +302,7 @@ impl Model {
             },
             Self::Nic(m) => PictureSize {
                 num_channels: 3,
-                image_size: Some(m.config().image_size),
+                image_size: Some([m.config().image_size; 2]),
             },
             Self::Torchvision(_) => PictureSize {
                 num_channels: 3,
@@ -310,7 +310,7 @@ impl Model {
             },
             Self::Tree(m) => PictureSize {
                 num_channels: 3,
-                image_size: Some(m.config().image_size()),
+                image_size: Some([m.config().image_size(); 2]),
             },
         }
     }

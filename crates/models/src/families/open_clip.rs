@@ -106,7 +106,7 @@ fn vit(fields: &Fields, embed_dim: usize, quick_gelu: bool) -> Result<VisionTowe
     // drops patches in training only; the options of the pooler count only if there is one
     fields.skip(&["patch_dropout", "attn_pooler_queries", "attn_pooler_heads"]);
     Ok(VisionTowerConfig {
-        image_size: fields.side("image_size", 224)?,
+        image_size: [fields.side("image_size", 224)?; 2],
         patch_size: fields.side("patch_size", 16)?,
         num_channels: 3,
         hidden_size,
@@ -200,7 +200,7 @@ fn timm(fields: &Fields, name: &str) -> Result<VisionTowerConfig, Error> {
         "timm_model_pretrained",
     ]);
     Ok(VisionTowerConfig {
-        image_size,
+        image_size: [image_size; 2],
         patch_size,
         num_channels: 3,
         hidden_size: width,
@@ -404,8 +404,8 @@ fn resize(
 
 fn resize_vision(checkpoint: &mut Checkpoint, c: &VisionTowerConfig) {
     let classes = usize::from(c.pooling != VisionPooling::Attention);
-    let to = c.grid();
-    let sizes = |places| square_side(places).map(|side| [(side, side), (to, to)]);
+    let to = c.grid().into();
+    let sizes = |places| square_side(places).map(|side| [(side, side), to]);
     let mode = (Interpolation::Bicubic, true);
     let name = "vision.position";
     resize(checkpoint, name, classes, c.hidden_size, sizes, mode);

@@ -70,7 +70,7 @@ fn vision(fields: &Fields, naflex: bool) -> Result<VisionTowerConfig, Error> {
     let mut config = VisionTowerConfig::published(
         fields,
         VisionTowerConfig {
-            image_size: 224,
+            image_size: [224; 2],
             patch_size: 16,
             num_channels: 3,
             hidden_size: 768,
@@ -92,7 +92,7 @@ fn vision(fields: &Fields, naflex: bool) -> Result<VisionTowerConfig, Error> {
         let name = fields.name("num_patches");
         let side = patches.isqrt();
         expect(side * side == patches, &name, "a square number", patches)?;
-        config.image_size = side.saturating_mul(config.patch_size);
+        config.image_size = [side.saturating_mul(config.patch_size); 2];
     }
     fields.finish()?;
     Ok(config)

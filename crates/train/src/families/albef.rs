@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use serde_json::json;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, MutexGuard};
-use vlm_models::capability::{Pictures, Tokens};
+use vlm_models::capability::Tokens;
 use vlm_models::families::Model;
 use vlm_models::families::albef::{
     Albef, AlbefBatch, AlbefConfig, AlbefTask, AnswerBatch, Features, Momentum, Negatives,
@@ -106,10 +106,6 @@ impl AlbefLearner {
         let c = &self.config;
         Ok(match c.task {
             AlbefTask::QuestionAnswering => {
-                let Pictures::Fixed(pixels) = pictures else {
-                    unreachable!("batches have pictures of one size");
-                };
-                let of_questions = super::blip::places(&batch.pictures, device);
                 let answers: Vec<Vec<u32>> = batch
                     .answers
                     .iter()
@@ -119,7 +115,8 @@ impl AlbefLearner {
                     .collect::<Result<_, Error>>()?;
                 let count = batch.texts.len();
                 AlbefBatch::Answers(AnswerBatch {
-                    pictures: Pictures::Fixed(pixels.select(0, of_questions)),
+                    pictures,
+                    places: batch.pictures.clone(),
                     questions: texts,
                     answers: Tokens::padded(&answers, c.pad_token_id),
                     counts: vec![1; count],

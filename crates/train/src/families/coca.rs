@@ -54,7 +54,7 @@ impl CocaLearner {
             );
             return Err(Error::file("recipe", reason));
         }
-        parts.with_size(config.vision_config.image_size)?;
+        parts.with_size([config.vision_config.image_size; 2])?;
         Ok(Self {
             special: SpecialIds::of(&parts.tokenizer)?,
             parts,

@@ -69,18 +69,18 @@ impl Pairs {
             let reason = "model: expected a model of pictures and text, found half of one";
             return Err(Error::file("recipe", reason));
         };
-        let side = match vision {
+        let size = match vision {
             VisionEncoderConfig::Vit(c) if c.naflex => {
                 let reason = "model: expected pictures of one size, found patches of any number";
                 return Err(Error::file("recipe", reason));
             }
             VisionEncoderConfig::Vit(c) => c.image_size,
-            VisionEncoderConfig::ResNet(c) => c.image_size,
+            VisionEncoderConfig::ResNet(c) => [c.image_size; 2],
         };
         if let VisionEncoderConfig::ResNet(_) = vision {
             whole_batches(set, "ResNet")?;
         }
-        parts.with_size(side)?;
+        parts.with_size(size)?;
         let model = DualEncoder::new(&mut Weights::random(0, &Device::flex()), &config);
         let text = TextSide::new(&set.name, parts.tokenizer.clone(), &wrapped(&config, model))?;
         Ok(Self {

@@ -50,7 +50,7 @@ impl NicLearner {
         let config = NicConfig::parse(&parts.config.to_string())
             .map_err(|e| Error::file("recipe", format!("model: {e}")))?;
         whole_batches(set, "CNN")?;
-        parts.with_size(config.image_size)?;
+        parts.with_size([config.image_size; 2])?;
         let model = Nic::new(&mut Weights::random(0, &Device::flex()), &config);
         let model = Model::Nic(Box::new(model));
         let text = TextSide::new(&set.name, parts.tokenizer.clone(), &model)?;

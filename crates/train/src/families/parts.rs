@@ -160,7 +160,7 @@ impl Parts {
             (Some(path), _) => Tokenizer::from_vocabulary(Path::new(path))?,
         };
         let held_out = source.held_out(recipe.validation.pictures)?;
-        let preprocessor = preprocessor_config(1);
+        let preprocessor = preprocessor_config([1; 2]);
         Ok(Self {
             recipe: recipe.clone(),
             config: start.config,
@@ -174,33 +174,33 @@ impl Parts {
     }
 
     /// Pictures of this size; a model that the run begins with keeps its own way of preparing them, if it has one.
-    pub(crate) fn with_size(&mut self, side: usize) -> Result<(), Error> {
-        self.with_preprocessor(side, preprocessor_config)
+    pub(crate) fn with_size(&mut self, size: [usize; 2]) -> Result<(), Error> {
+        self.with_preprocessor(size, preprocessor_config)
     }
 
     /// As [`Self::with_size`], with levels from 0 to 1.
-    pub(crate) fn with_levels(&mut self, side: usize) -> Result<(), Error> {
-        self.with_preprocessor(side, |side| {
-            preprocessor_config(side).replace("\"do_normalize\": true", "\"do_normalize\": false")
+    pub(crate) fn with_levels(&mut self, size: [usize; 2]) -> Result<(), Error> {
+        self.with_preprocessor(size, |size| {
+            preprocessor_config(size).replace("\"do_normalize\": true", "\"do_normalize\": false")
         })
     }
 
     fn with_preprocessor(
         &mut self,
-        side: usize,
-        preprocessor: impl Fn(u32) -> String,
+        size: [usize; 2],
+        preprocessor: impl Fn([u32; 2]) -> String,
     ) -> Result<(), Error> {
-        let side = u32::try_from(side).unwrap_or(u32::MAX);
+        let size = size.map(|side| u32::try_from(side).unwrap_or(u32::MAX));
         let own = self.recipe.train.init.clone();
         let own = own.filter(|path| path.is_dir() && self.recipe.model.is_empty());
         if self.config.get("model_type").is_none() {
-            return self.with_open_clip_size(side, own.as_deref());
+            return self.with_open_clip_size(size, own.as_deref());
         }
         let own = own.map(|path| path.join(file::PREPROCESSOR));
         let bytes = match own.filter(|path| path.is_file()) {
             Some(path) => std::fs::read(&path)
                 .map_err(|e| Error::file(&path, format!("cannot be read: {e}")))?,
-            None => preprocessor(side).into_bytes(),
+            None => preprocessor(size).into_bytes(),
         };
         self.processor = processor_of(&String::from_utf8_lossy(&bytes))?;
         self.preprocessor = Some(bytes);
@@ -208,7 +208,11 @@ impl Parts {
     }
 
     /// As [`Self::with_size`]: open_clip's config says itself what is done to pictures.
-    fn with_open_clip_size(&mut self, side: u32, own: Option<&Path>) -> Result<(), Error> {
+    fn with_open_clip_size(
+        &mut self,
+        [height, width]: [u32; 2],
+        own: Option<&Path>,
+    ) -> Result<(), Error> {
         self.preprocessor = None;
         let kind = ProcessorKind::OpenClip;
         if self.config.get("preprocess_cfg").is_some() {
@@ -234,10 +238,7 @@ impl Parts {
         let mut config = PreprocessorConfig::defaults(kind);
         config.filter = Filter::Bilinear;
         config.center_crop = None;
-        config.resize = Some(Size::Exact {
-            height: side,
-            width: side,
-        });
+        config.resize = Some(Size::Exact { height, width });
         config.normalize = Some(([0.5; 3], [0.5; 3]));
         self.processor = ImageProcessor::from_config(config);
         Ok(())
@@ -382,11 +383,7 @@ impl Parts {
             let images: Vec<&Shown> = std::iter::once(&held_out.image)
                 .chain(&held_out.more)
                 .collect();
-            let judged = vlm.judge(&images, &statement.text)?;
-            let best = judged
-                .iter()
-                .max_by(|a, b| a.probability.total_cmp(&b.probability));
-            let truth = best.is_some_and(|j| j.class == "true" || j.class == "entailment");
+            let truth = vlm.holds_true(&images, &statement.text)?;
             right += usize::from(truth == statement.truth);
         }
         let accuracy = right as f64 / self.held_out.len().max(1) as f64;

@@ -53,12 +53,12 @@ impl TreeLearner {
         let config = TreeConfig::parse(&parts.config.to_string())
             .map_err(|e| Error::file("recipe", format!("model: {e}")))?;
         match &config.vision {
-            VisionPart::Handcrafted(_) => parts.with_levels(config.image_size())?,
+            VisionPart::Handcrafted(_) => parts.with_levels([config.image_size(); 2])?,
             VisionPart::Cnn { .. } => {
                 whole_batches(set, "CNN")?;
-                parts.with_size(config.image_size())?;
+                parts.with_size([config.image_size(); 2])?;
             }
-            VisionPart::Vit(_) => parts.with_size(config.image_size())?,
+            VisionPart::Vit(_) => parts.with_size([config.image_size(); 2])?,
         }
         let model = Tree::new(&mut Weights::random(0, &Device::flex()), &config);
         let model = Model::Tree(Box::new(model));

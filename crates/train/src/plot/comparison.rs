@@ -15,7 +15,7 @@ use vlm_worlds::shapes::Picture;
 /// let accuracy = Interval { estimate: 0.7, low: 0.65, high: 0.75 };
 /// let comparison = Comparison {
 ///     title: "two models".to_owned(),
-///     sets: ["test".to_owned(), "compositional".to_owned()],
+///     sets: vec!["test".to_owned(), "compositional".to_owned()],
 ///     note: String::new(),
 ///     columns: vec![ComparisonColumn { title: "VQA accuracy".to_owned(), percent: true }],
 ///     facts: vec!["parameters".to_owned()],
@@ -33,8 +33,8 @@ use vlm_worlds::shapes::Picture;
 pub struct Comparison {
     /// Above everything.
     pub title: String,
-    /// What the two sets of pictures are called.
-    pub sets: [String; 2],
+    /// What the sets of pictures are called, two at most.
+    pub sets: Vec<String>,
     /// Said of the whole, such as what the intervals are.
     pub note: String,
     /// The scores that are drawn.
@@ -265,7 +265,7 @@ mod tests {
     fn comparison(scores: Vec<[Option<Interval>; 2]>) -> Comparison {
         Comparison {
             title: "a & b".to_owned(),
-            sets: ["test".to_owned(), "other".to_owned()],
+            sets: vec!["test".to_owned(), "other".to_owned()],
             note: "whiskers".to_owned(),
             columns: vec![
                 ComparisonColumn {

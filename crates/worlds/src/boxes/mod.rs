@@ -33,6 +33,7 @@ mod draw;
 mod frames;
 mod meaning;
 mod parts;
+mod questions;
 mod sample;
 mod scatter;
 mod scene;
@@ -43,9 +44,10 @@ mod write;
 
 pub use draw::{HEIGHT, Picture, WIDTH};
 pub use meaning::{Alike, Clause, Meaning, NEAR, Number, Objects, Place};
+pub use questions::Question;
 pub use scene::{BOX, Colour, Colours, Kind, MAX_HEIGHT, MAX_ITEMS, Object, Scene, Shape, Size};
 pub use split::Split;
-pub use write::write;
+pub use write::{Amount, MOST_QUESTIONS, write};
 
 use crate::rng::Rng;
 use frames::Form;
@@ -105,6 +107,9 @@ pub fn generate(split: Split, seed: u64, number: u64) -> Item {
 /// Sets this world's random numbers apart from others'.
 const BOXES: u64 = 0x0062_6f78_6573;
 
+/// Sets the random numbers of questions apart from those of statements.
+const ASKED: u64 = 0x0061_736b_6564;
+
 /// A sentence, and a scene of which it is false and one of which it is true, if such are found.
 fn pair(rng: &mut Rng, kind: Kind, split: Split) -> Option<(String, Meaning, [Scene; 2])> {
     let (meaning, sentence) = say(rng, kind);
@@ -158,6 +163,19 @@ fn changed(rng: &mut Rng, scene: &Scene, meaning: &Meaning, split: Split) -> Opt
         }
     }
     found
+}
+
+/// So many questions, or fewer, about the scene of statement `number` of a split, no two alike. Their answers do not
+/// depend on the order of the boxes.
+pub fn questions(
+    split: Split,
+    seed: u64,
+    number: u64,
+    scene: &Scene,
+    count: usize,
+) -> Vec<Question> {
+    let mut rng = Rng::from_key(&[BOXES, ASKED, split.tag(), seed, number]);
+    questions::questions(&mut rng, scene, count)
 }
 
 /// Sentence `number` of a seed: the kind of scenes it is about, what it means, and its words. [`generate`] draws its

@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{ORDERS, Picture, Split, generate};
+use super::{ORDERS, Picture, Question, Split, generate, questions};
 use crate::Error;
 
 const EXAMPLES: &str = "examples.jsonl";
@@ -27,28 +27,47 @@ struct Line {
     sentence: String,
     label: String,
     images: Vec<String>,
+    /// Ours, not NLVR's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    qa: Vec<Question>,
 }
 
-/// Writes the first `count` statements of a split to a directory, in NLVR's format: `examples.jsonl` and the folder
-/// `images` with `orders` pictures for each statement, which show its boxes in the first of NLVR's [`ORDERS`].
+/// How much is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    /// Statements.
+    pub statements: u64,
+    /// Pictures of each statement, which show its boxes in the first of NLVR's [`ORDERS`].
+    pub orders: usize,
+    /// Questions about each scene, beside its statement.
+    pub questions: usize,
+}
+
+/// The most questions about a scene.
+pub const MOST_QUESTIONS: usize = 64;
+
+/// Writes the first statements of a split to a directory, in NLVR's format: `examples.jsonl` and the folder `images`.
+/// Questions stand in the field `qa` of each record, which NLVR does not have.
 ///
 /// Everything is first written to a hidden directory inside `out_dir` and moved into place at the end, `examples.jsonl`
 /// last, so that a run that fails leaves an earlier output as it was. `out_dir` must not exist, be empty, or hold an
 /// earlier output, which is replaced. `progress` is called with the number of statements that are done.
 ///
 /// # Errors
-/// [`Error::Orders`] for a bad number of orders, [`Error::NotOurBoxes`] if the directory holds other files,
+/// [`Error::Orders`] or [`Error::Questions`] for a bad number of them, [`Error::NotOurBoxes`] if the directory holds other files,
 /// [`Error::Io`] if a file cannot be written.
 pub fn write(
     split: Split,
     seed: u64,
-    count: u64,
-    orders: usize,
+    amount: Amount,
     out_dir: &Path,
     mut progress: impl FnMut(u64),
 ) -> Result<(), Error> {
-    if !(1..=ORDERS.len()).contains(&orders) {
-        return Err(Error::Orders(orders));
+    if !(1..=ORDERS.len()).contains(&amount.orders) {
+        return Err(Error::Orders(amount.orders));
+    }
+    if amount.questions > MOST_QUESTIONS {
+        return Err(Error::Questions(amount.questions));
     }
     fs::create_dir_all(out_dir).map_err(at(out_dir))?;
     let old = earlier(out_dir)?;
@@ -58,7 +77,7 @@ pub fn write(
     }
     let images = staging.join(IMAGES);
     fs::create_dir_all(&images).map_err(at(&images))?;
-    let names = match write_staged(split, seed, count, orders, &staging, &mut progress) {
+    let names = match write_staged(split, seed, amount, &staging, &mut progress) {
         Ok(names) => names,
         Err(error) => {
             // The first error is the one worth telling.
@@ -136,8 +155,7 @@ fn is_ours(name: &str) -> bool {
 fn write_staged(
     split: Split,
     seed: u64,
-    count: u64,
-    orders: usize,
+    amount: Amount,
     staging: &Path,
     progress: &mut impl FnMut(u64),
 ) -> Result<Vec<String>, Error> {
@@ -146,20 +164,22 @@ fn write_staged(
     let mut examples = io::BufWriter::new(fs::File::create(&list).map_err(at(&list))?);
     let mut names = Vec::new();
     let mut start = 0;
-    while start < count {
-        let end = (start + CHUNK).min(count);
+    while start < amount.statements {
+        let end = (start + CHUNK).min(amount.statements);
         let lines: Vec<Line> = (start..end)
             .into_par_iter()
             .map(|number| {
                 let item = generate(split, seed, number);
+                let qa = questions(split, seed, number, &item.scene, amount.questions);
                 let identifier = format!("{}-{}", number / 2, number % 2);
                 let mut line = Line {
                     sentence: item.sentence,
                     label: item.truth.to_string(),
-                    images: Vec::with_capacity(orders),
+                    images: Vec::with_capacity(amount.orders),
                     identifier,
+                    qa,
                 };
-                for (i, &order) in ORDERS[..orders].iter().enumerate() {
+                for (i, &order) in ORDERS[..amount.orders].iter().enumerate() {
                     let name = format!("{OURS}{split}-{}-{i}.png", line.identifier);
                     let path = images.join(&name);
                     let png = Picture::of(&item.scene, order).to_png();

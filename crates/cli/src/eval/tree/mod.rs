@@ -6,7 +6,8 @@ mod scores;
 
 use self::report::Compared;
 use self::runs::{Experiment, Run};
-use self::scores::Scenery;
+use self::scores::Exhibition;
+use super::set::SetArgs;
 use crate::output::{Output, complain};
 use crate::precision::{PrecisionArg, set_precision};
 use crate::train::stop_on_ctrl_c;
@@ -14,35 +15,37 @@ use crate::{Common, Outcome};
 use anyhow::{anyhow, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use vlm_train::Recipe;
+use vlm_train::{Recipe, Scenes, SetData};
 
 /// Train and measure one model for each of some recipes, and put them beside each other
 #[derive(Args)]
 #[command(after_help = "\
-Every recipe learns from rendered scenes of the same size and difficulty (data.world = \"shapes\"). Each is run with \
-several seeds, which move both of its own, in RUNS/RECIPE/seed-N, by the name of its file; what a run has done is not done again, so that the \
-command goes on after Ctrl-C. A model is measured in whatever it can do, on new scenes of the world's test split and \
-of its compositional one, whose pairs of attributes it has never seen together:
+Every recipe learns from rendered scenes of the same size and difficulty (data.world = \"shapes\"), or from the same \
+part of the same data sets. Each is run with several seeds, which move both of its own, in RUNS/RECIPE/seed-N, by the \
+name of its file; what a run has done is not done again, so that the command goes on after Ctrl-C. A model is measured in \
+whatever it can do, on new scenes of the world's test split and of its compositional one, whose pairs of attributes it \
+has never seen together, or on --data, none of which it may have learned from:
 
   R@K        share of pictures and of captions that are found among the K best by the other, mean of both directions
-  zero-shot  accuracy of colour and shape of a single object among all of them
+  zero-shot  accuracy of colour and shape of a single object, or of a set's labels, among all of them
   CIDEr-D    of captions, 0 to 10
-  fact F1    what captions say against what is there
-  VQA        accuracy of answers
+  fact F1    what captions of scenes say against what is there
+  VQA        accuracy of answers, or of what is said to be true or false
 
 Each is a mean over the seeds with its 95 % interval by Student's t. The table is also written to OUT/tree.md, the plot \
 to OUT/tree.svg and OUT/tree.png. The part of a recipe's file name before the first - is the group that it is plotted \
 with.
 
-With --json the line on stdout has task, seeds, pictures, models (recipe, group, family, runs, parameters, seconds and \
-pictures_per_second of training, and scores: test and compositional with r1, r5, r10, zero_shot, bleu4, cider_d, fact_f1 \
+With --json the line on stdout has task, seeds, pictures, data, models (recipe, group, family, runs, parameters, seconds and \
+pictures_per_second of training, and scores: test and, of scenes, compositional with r1, r5, r10, zero_shot, bleu4, cider_d, fact_f1 \
 and vqa, each with mean, ci95 and values), failed, table, svg and png.
 
 Exit codes: 0 done; 1 some runs failed, the others are compared; 2 wrong usage or unusable recipes; 130 interrupted.
 
 Example:
   vlm eval tree --seeds 3
-  vlm eval tree --recipes recipes/tree --runs runs/tree --out docs")]
+  vlm eval tree --recipes recipes/tree --runs runs/tree --out docs
+  vlm eval tree --recipes recipes/tree-easy-vqa --data easy-vqa.tar --part test")]
 pub struct TreeArgs {
     /// Directory of recipes, *.toml
     #[arg(long, value_name = "DIR", default_value = "recipes/tree")]
@@ -53,7 +56,12 @@ pub struct TreeArgs {
     /// Runs of each recipe
     #[arg(long, value_name = "N", default_value_t = 3)]
     seeds: u64,
-    /// Pictures of each split that are measured on
+    /// A data set to measure on, for recipes that learn from sets
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    set: SetArgs,
+    /// Pictures of each split, or of the data, that are measured on
     #[arg(long, value_name = "N", default_value_t = 200,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pictures: u32,
@@ -71,8 +79,7 @@ pub fn run(args: &TreeArgs, common: &Common) -> anyhow::Result<Outcome> {
     }
     let experiments = experiments(&args.recipes)?;
     set_precision(PrecisionArg::Auto, common);
-    let scenes = experiments[0].scenes;
-    let scenery = Scenery::new(scenes, args.pictures as usize)?;
+    let exhibition = exhibition(args, &experiments)?;
     let stop = stop_on_ctrl_c()?;
     let total = experiments.len() as u64 * args.seeds;
     let (mut done, mut failed) = (0, 0);
@@ -90,7 +97,7 @@ pub fn run(args: &TreeArgs, common: &Common) -> anyhow::Result<Outcome> {
                     ));
                 }
             };
-            match run.finished(&scenery, &stop, common.quiet, tell) {
+            match run.finished(&exhibition, &stop, common.quiet, tell) {
                 Ok(Some(result)) => runs.push(result),
                 Ok(None) => {
                     complain(format_args!(
@@ -126,7 +133,95 @@ pub fn run(args: &TreeArgs, common: &Common) -> anyhow::Result<Outcome> {
     })
 }
 
-/// The recipes of a directory in the order of their names, all of which learn from the same scenes.
+/// What recipes that can be compared have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Learned<'a> {
+    Scenes(Scenes),
+    /// Paths, part, held-out share and its seed.
+    Sets(&'a [PathBuf], Option<&'a str>, Option<f64>, u64),
+}
+
+impl<'a> Learned<'a> {
+    fn of(recipe: &'a Recipe) -> Self {
+        match (recipe.scenes(), recipe) {
+            (Some(scenes), _) => Self::Scenes(scenes),
+            (None, Recipe::Set(set)) => {
+                let d = &set.data;
+                Self::Sets(&d.sets, d.part.as_deref(), d.held_out, d.split_seed)
+            }
+            (None, Recipe::Shapes(_)) => unreachable!("they are of scenes"),
+        }
+    }
+
+    fn describe(self) -> String {
+        match self {
+            Self::Scenes(s) => format!(
+                "scenes of size {} and difficulty {:?}",
+                s.size, s.difficulty
+            ),
+            Self::Sets(paths, part, held_out, seed) => {
+                let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+                let part = part.unwrap_or("any");
+                let held_out =
+                    held_out.map_or("none".to_owned(), |s| format!("{s} by seed {seed}"));
+                format!("{}, part {part}, held out {held_out}", paths.join(", "))
+            }
+        }
+    }
+}
+
+/// What the models are measured on.
+fn exhibition(args: &TreeArgs, experiments: &[Experiment]) -> anyhow::Result<Exhibition> {
+    let (first, pictures) = (&experiments[0], args.pictures as usize);
+    match (Learned::of(&first.recipe), &args.data) {
+        (Learned::Scenes(scenes), None) => {
+            if args.set.is_given() {
+                bail!("--part, --held-out and --style: expected --data beside them, found none");
+            }
+            Exhibition::of_scenes(scenes, pictures)
+        }
+        (Learned::Scenes(_), Some(data)) => bail!(
+            "--data: expected none for {}, which learns from rendered scenes, found {}",
+            first.name,
+            data.display()
+        ),
+        (Learned::Sets(..), None) => bail!(
+            "--data: expected what is measured on, as {} learns from a data set; found none",
+            first.name
+        ),
+        (Learned::Sets(..), Some(data)) => {
+            let Recipe::Set(recipe) = &first.recipe else {
+                unreachable!("only these learn from sets");
+            };
+            check_apart(args, data, &recipe.data)?;
+            let source = format!("{}{}", data.display(), args.set.describe());
+            Exhibition::of_set(&args.set.chosen(data)?, source, pictures)
+        }
+    }
+}
+
+/// Refuses to measure on what was learned from.
+fn check_apart(args: &TreeArgs, data: &Path, learned: &SetData) -> anyhow::Result<()> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let same = learned.sets.iter().any(|set| real(set) == real(data));
+    if same && !args.set.is_apart_from(learned) {
+        let expected = match learned.held_out {
+            Some(share) => format!("--held-out {share} --split-seed {}", learned.split_seed),
+            None => "--part with another part than they learn from".to_owned(),
+        };
+        bail!(
+            "{}: expected {expected}, as the recipes learn from this set, found {}",
+            data.display(),
+            match args.set.is_given() {
+                true => args.set.describe().trim_start_matches(", ").to_owned(),
+                false => "neither".to_owned(),
+            }
+        );
+    }
+    Ok(())
+}
+
+/// The recipes of a directory in the order of their names, all of which learn from the same.
 fn experiments(directory: &Path) -> anyhow::Result<Vec<Experiment>> {
     let unreadable = |e: std::io::Error| anyhow!("{}: cannot read: {e}", directory.display());
     let mut files = Vec::new();
@@ -146,23 +241,16 @@ fn experiments(directory: &Path) -> anyhow::Result<Vec<Experiment>> {
     let mut found = Vec::<Experiment>::new();
     for path in files {
         let recipe = Recipe::read(&path)?;
-        let Some(scenes) = recipe.scenes() else {
-            bail!(
-                "{}: data.world: expected \"shapes\", whose scenes are measured on, found none",
-                path.display()
-            );
-        };
+        let learned = Learned::of(&recipe);
         if let Some(first) = found.first()
-            && first.scenes != scenes
+            && Learned::of(&first.recipe) != learned
         {
             bail!(
-                "{}: data: expected the scenes of {}, size {} and difficulty {:?}, found {} and {:?}",
+                "{}: data: expected that of {}, {}, found {}",
                 path.display(),
                 first.name,
-                first.scenes.size,
-                first.scenes.difficulty,
-                scenes.size,
-                scenes.difficulty
+                Learned::of(&first.recipe).describe(),
+                learned.describe()
             );
         }
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -171,7 +259,6 @@ fn experiments(directory: &Path) -> anyhow::Result<Vec<Experiment>> {
             name: name.into_owned(),
             recipe,
             group,
-            scenes,
         });
     }
     Ok(found)

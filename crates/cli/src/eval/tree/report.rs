@@ -104,10 +104,10 @@ const SCORES: [Score; 8] = [
     },
 ];
 
-type ScoresOf = fn(&Measured) -> &Scores;
+type ScoresOf = fn(&Measured) -> Option<&Scores>;
 const SPLITS: [(&str, ScoresOf); 2] = [
-    ("test", |m| &m.test),
-    ("compositional", |m| &m.compositional),
+    ("test", |m| Some(&m.test)),
+    ("compositional", |m| m.compositional.as_ref()),
 ];
 
 impl Compared {
@@ -120,9 +120,11 @@ impl Compared {
     }
 
     /// A score of each run that has it.
-    fn values(&self, score: &Score, split: fn(&Measured) -> &Scores) -> Vec<f64> {
+    fn values(&self, score: &Score, split: ScoresOf) -> Vec<f64> {
         let measured = self.runs.iter().filter_map(|run| run.measured.as_ref());
-        measured.filter_map(|m| (score.of)(split(m))).collect()
+        measured
+            .filter_map(|m| split(m).and_then(score.of))
+            .collect()
     }
 
     fn of(&self, number: impl Fn(&RunResult) -> f64) -> Vec<f64> {
@@ -175,10 +177,18 @@ fn millions(count: usize) -> String {
     format!("{:.2} M", count as f64 / 1e6)
 }
 
+/// Whether any model has the score.
+fn is_known(compared: &[Compared], score: &Score, split: ScoresOf) -> bool {
+    compared
+        .iter()
+        .any(|model| !model.values(score, split).is_empty())
+}
+
 fn table(compared: &[Compared]) -> Table {
     let columns: Vec<(&Score, usize)> = (0..SPLITS.len())
         .flat_map(|split| SCORES.iter().map(move |score| (score, split)))
         .filter(|(score, split)| !score.title.is_empty() && (*split == 0 || score.both))
+        .filter(|(score, split)| is_known(compared, score, SPLITS[*split].1))
         .collect();
     let titles = columns.iter().map(|(score, split)| match split {
         0 => score.title.to_owned(),
@@ -205,15 +215,21 @@ fn table(compared: &[Compared]) -> Table {
 }
 
 fn plot(compared: &[Compared], args: &TreeArgs) -> Comparison {
-    let plotted = || SCORES.iter().filter(|score| score.plotted.is_some());
-    let columns = plotted().map(|score| ComparisonColumn {
-        title: score.plotted.unwrap_or_default().to_owned(),
+    let of_scenes = args.data.is_none();
+    let plotted: Vec<&Score> = SCORES
+        .iter()
+        .filter(|score| score.plotted.is_some() || (!of_scenes && score.key == "cider_d"))
+        .filter(|score| is_known(compared, score, SPLITS[0].1))
+        .collect();
+    let columns = plotted.iter().map(|score| ComparisonColumn {
+        title: score.plotted.unwrap_or(score.title).to_owned(),
         percent: score.percent,
     });
     let rows = compared.iter().map(|model| ComparisonRow {
         name: model.short_name().to_owned(),
         group: model.group.clone(),
-        scores: plotted()
+        scores: plotted
+            .iter()
             .map(|score| SPLITS.map(|(_, split)| Interval::of_runs(&model.values(score, split))))
             .collect(),
         facts: vec![
@@ -235,8 +251,14 @@ fn plot(compared: &[Compared], args: &TreeArgs) -> Comparison {
         n => format!("lines: 95 % interval over {n} seeds"),
     };
     Comparison {
-        title: format!("The tree compared: {seen} scenes seen by each model"),
-        sets: ["test split", "compositional split"].map(str::to_owned),
+        title: match of_scenes {
+            true => format!("The tree compared: {seen} scenes seen by each model"),
+            false => format!("The tree compared: {seen} pictures seen by each model"),
+        },
+        sets: match of_scenes {
+            true => vec!["test split".to_owned(), "compositional split".to_owned()],
+            false => vec!["not learned from".to_owned()],
+        },
         note,
         columns: columns.collect(),
         facts: ["parameters", "training"].map(str::to_owned).to_vec(),
@@ -256,7 +278,9 @@ fn statistics(values: &[f64]) -> Value {
 
 fn record_of(model: &Compared) -> Value {
     let mut scores = Map::new();
-    for (name, split) in SPLITS {
+    let mut measured = model.runs.iter().filter_map(|run| run.measured.as_ref());
+    let of_scenes = measured.all(|m| m.compositional.is_some());
+    for (name, split) in SPLITS.into_iter().take(if of_scenes { 2 } else { 1 }) {
         let of_split = SCORES.iter().map(|score| {
             let values = model.values(score, split);
             (score.key.to_owned(), statistics(&values))
@@ -300,6 +324,7 @@ pub fn write(
         "task": "tree",
         "seeds": args.seeds,
         "pictures": args.pictures,
+        "data": args.data.as_ref().map(|path| path.display().to_string()),
         "models": models,
         "failed": failed,
         "table": md,

@@ -1,12 +1,12 @@
 //! One run of one recipe: trained, measured, or read from what was done before.
 
-use super::scores::{Scenery, Scores};
+use super::scores::{Exhibition, Scores};
 use anyhow::{anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use vlm_tasks::Vlm;
-use vlm_train::{Ended, Options, Recipe, Scenes};
+use vlm_train::{Ended, Options, Recipe};
 
 /// A recipe that is compared with others.
 pub struct Experiment {
@@ -15,7 +15,6 @@ pub struct Experiment {
     pub recipe: Recipe,
     /// What it is plotted with.
     pub group: String,
-    pub scenes: Scenes,
 }
 
 /// What is known of a finished run, in `result.json` of its directory.
@@ -33,13 +32,18 @@ pub struct RunResult {
     pub measured: Option<Measured>,
 }
 
-/// Scores, and of how many pictures of each split.
+/// Scores, and of how many pictures.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     pub pictures: usize,
+    /// Where these come from, if they are not rendered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     pub test: Scores,
-    pub compositional: Scores,
+    /// Of rendered scenes, those of new pairs of attributes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compositional: Option<Scores>,
 }
 
 /// A recipe with a seed and its place.
@@ -62,7 +66,7 @@ impl Run {
     /// The result, after whatever is still to be done for it; none if `stop` came before the end of the training.
     pub fn finished(
         &self,
-        scenery: &Scenery,
+        exhibition: &Exhibition,
         stop: &AtomicBool,
         quiet: bool,
         tell: impl Fn(&str),
@@ -85,15 +89,21 @@ impl Run {
             }
         };
         let measured = result.measured.as_ref();
-        if measured.is_none_or(|m| m.pictures != scenery.pictures()) {
+        let there =
+            |m: &Measured| m.pictures == exhibition.pictures() && m.source == exhibition.source;
+        if !measured.is_some_and(there) {
             tell("measuring");
             let model = self.directory.join("model");
             let vlm = Vlm::load(&model)?;
             vlm.model().family().clone_into(&mut result.family);
             result.measured = Some(Measured {
-                pictures: scenery.pictures(),
-                test: scenery.test.scores(&vlm)?,
-                compositional: scenery.compositional.scores(&vlm)?,
+                pictures: exhibition.pictures(),
+                source: exhibition.source.clone(),
+                test: exhibition.test.scores(&vlm)?,
+                compositional: match &exhibition.compositional {
+                    Some(exhibits) => Some(exhibits.scores(&vlm)?),
+                    None => None,
+                },
             });
             self.write(&result)?;
         }

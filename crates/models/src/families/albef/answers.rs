@@ -26,8 +26,16 @@ impl Albef {
         pictures: &Pictures,
         questions: &Tokens,
     ) -> Result<Tensor<3>, Error> {
+        self.states_of_questions(&self.memory_of(pictures)?, questions)
+    }
+
+    fn states_of_questions(
+        &self,
+        pictures: &BertMemory,
+        questions: &Tokens,
+    ) -> Result<Tensor<3>, Error> {
         self.can_answer()?;
-        self.fused_states(&self.text_states(questions)?, &self.memory_of(pictures)?)
+        self.fused_states(&self.text_states(questions)?, pictures)
     }
 
     /// What the answer decoder reads of questions about pictures: their states, without padding.
@@ -39,7 +47,16 @@ impl Albef {
         pictures: &Pictures,
         questions: &Tokens,
     ) -> Result<BertMemory, Error> {
-        let states = self.question_states(pictures, questions)?;
+        self.memory_of_questions(&self.memory_of(pictures)?, questions)
+    }
+
+    /// The same of pictures that are encoded already, one for each question.
+    pub(super) fn memory_of_questions(
+        &self,
+        pictures: &BertMemory,
+        questions: &Tokens,
+    ) -> Result<BertMemory, Error> {
+        let states = self.states_of_questions(pictures, questions)?;
         let decoder = self.part(&self.decoder, "answer questions")?;
         let keys = KeyMask::new(questions.mask());
         Ok(decoder.bert().memory(&[(states, keys)]))

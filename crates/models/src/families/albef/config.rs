@@ -163,7 +163,7 @@ fn token_ids(vocab_size: usize) -> [u32; 3] {
 }
 
 /// The released vision transformer: DeiT-base.
-fn vision(image_res: usize) -> VisionTowerConfig {
+fn vision(image_res: [usize; 2]) -> VisionTowerConfig {
     VisionTowerConfig {
         image_size: image_res,
         patch_size: 16,
@@ -184,8 +184,8 @@ fn vision(image_res: usize) -> VisionTowerConfig {
 }
 
 impl AlbefConfig {
-    /// Reads and validates a `config.json` with the fields of the authors' `configs/*.yaml`: `image_res`,
-    /// `vision_width`, `embed_dim`, `queue_size`, `momentum`, `temp`, `alpha`, `distill`, `mlm_probability`, `k_test`;
+    /// Reads and validates a `config.json` with the fields of the authors' `configs/*.yaml`: `image_res` (also a
+    /// list of height and width, which theirs cannot be), `vision_width`, `embed_dim`, `queue_size`, `momentum`, `temp`, `alpha`, `distill`, `mlm_probability`, `k_test`;
     /// what stands in their `config_bert.json` as the object `bert_config`; what their code fixes as the object
     /// `vision_config` (`patch_size`, `embed_dim`, `depth`, `num_heads`, `mlp_ratio`); and `task`, which the checkpoint
     /// tells where the field does not. What is left out has the released value.
@@ -210,7 +210,8 @@ impl AlbefConfig {
         let named = fields.get("bert_config").is_some_and(Value::is_string);
         let bert = fields.part(if named { "" } else { "bert_config" })?;
         let vit = fields.part("vision_config")?;
-        let image_res = fields.size("image_res", if task.is_pretraining() { 256 } else { 384 })?;
+        let image_res = if task.is_pretraining() { 256 } else { 384 };
+        let image_res = fields.sides("image_res", [image_res; 2])?;
         let default = vision(image_res);
         let vision_width = fields.size("vision_width", default.hidden_size)?;
         let mlp_ratio = vit.number("mlp_ratio", 4.0)?;
@@ -431,7 +432,7 @@ impl AlbefConfig {
             intermediate_size: shape("visual_encoder.blocks.0.mlp.fc1.weight", 2)?[0],
             num_hidden_layers: layers("visual_encoder.blocks.".to_owned()),
             num_attention_heads: heads(width),
-            ..vision(side.saturating_mul(patch))
+            ..vision([side.saturating_mul(patch); 2])
         };
         let bert = names::text_encoder(checkpoint);
         let words = shape(&format!("{bert}embeddings.word_embeddings.weight"), 2)?;

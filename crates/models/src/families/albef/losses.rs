@@ -45,9 +45,11 @@ pub struct PairBatch {
 /// Questions about pictures with their answers: VQA.
 #[derive(Clone, Debug)]
 pub struct AnswerBatch {
-    /// `B`.
+    /// `P`.
     pub pictures: Pictures,
-    /// `B`, one for each picture.
+    /// The place of each question's picture, which is encoded once for all its questions; `B`.
+    pub places: Vec<usize>,
+    /// `B`.
     pub questions: Tokens,
     /// `R`, those of the first question first: `[CLS]`, words, `[SEP]`.
     pub answers: Tokens,
@@ -398,7 +400,15 @@ impl Albef {
     ) -> Result<AlbefLoss, Error> {
         self.can_answer()?;
         let (b, r) = (batch.questions.rows().len(), batch.answers.rows().len());
-        counted("pixel_values", b, batch.pictures.count())?;
+        counted("places", b, batch.places.len())?;
+        let pictures = batch.pictures.count();
+        let furthest = batch.places.iter().max().copied().unwrap_or(0);
+        expect(
+            furthest < pictures,
+            "places",
+            format!("below the number of pictures, {pictures}"),
+            furthest,
+        )?;
         counted("counts", b, batch.counts.len())?;
         let sum = batch
             .counts
@@ -412,7 +422,12 @@ impl Albef {
         let rows = questions.flat_map(|(i, &n)| std::iter::repeat_n(i, n));
         let rows: Vec<usize> = rows.collect();
         let logits = |model: &Albef, pictures: &Pictures| {
-            let mut memory = model.question_memory(pictures, &batch.questions)?;
+            let mut seen = model.memory_of(pictures)?;
+            // one question a picture is what the authors have, and needs no copy
+            if !batch.places.iter().copied().eq(0..seen.rows()) {
+                seen.select(&batch.places);
+            }
+            let mut memory = model.memory_of_questions(&seen, &batch.questions)?;
             memory.select(&rows);
             model.answer_logits(&memory, &batch.answers)
         };

@@ -68,9 +68,9 @@ pub fn translated(
         )],
     ];
     let mut checkpoint = checkpoint.translated(&rules.concat());
-    let grid = config.vision.grid();
+    let grid = config.vision.grid().into();
     let (place, mode) = ("vision.position", Interpolation::Bicubic);
-    checkpoint.interpolate_positions(place, 1, (grid, grid), mode, false)?;
+    checkpoint.interpolate_positions(place, 1, grid, mode, false)?;
     if config.task.reads_two_pictures() {
         // both layers of a pair have the same keys and values, and the second's are what is used
         for layer in (config.fusion_layer()..config.text.num_hidden_layers).step_by(2) {

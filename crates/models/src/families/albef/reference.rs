@@ -143,6 +143,7 @@ impl Albef {
         };
         let batch = AnswerBatch {
             pictures: pictures.clone(),
+            places: (0..questions.rows().len()).collect(),
             questions: questions.clone(),
             weights: weights.clone().unwrap_or(vec![1.0; answers.rows().len()]),
             answers,

@@ -329,7 +329,7 @@ impl BlipConfig {
         let positions = shape("visual_encoder.pos_embed", 3)?;
         let (width, patch) = (patches[0], patches[3]);
         let vision = VisionTowerConfig {
-            image_size: positions[1].saturating_sub(1).isqrt().saturating_mul(patch),
+            image_size: [positions[1].saturating_sub(1).isqrt().saturating_mul(patch); 2],
             patch_size: patch,
             num_channels: patches[1],
             hidden_size: width,
@@ -403,7 +403,7 @@ impl BlipConfig {
 
 fn published_vision(fields: &Fields) -> Result<VisionTowerConfig, Error> {
     let default = VisionTowerConfig {
-        image_size: 384,
+        image_size: [384; 2],
         patch_size: 16,
         num_channels: 3,
         hidden_size: 768,
