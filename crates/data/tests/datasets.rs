@@ -75,7 +75,7 @@ fn every_description_is_known_by_its_file_in_directories_and_tars() {
     let scratch = Scratch::new("known");
     let picture = ("images/a.png", PNG);
     type Case = (&'static str, &'static [u8], Format, fn(&Record) -> bool);
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         (
             "items.jsonl",
             br#"{"image": "images/a.png", "captions": ["one"], "label": "dot", "qa": [{"question": "q", "answer": "a"}]}"#,
@@ -110,7 +110,16 @@ fn every_description_is_known_by_its_file_in_directories_and_tars() {
             "examples.jsonl",
             br#"{"identifier": "7-2", "sentence": "There is a box.", "label": "True", "images": ["a.png", "a.png"]}"#,
             Format::Nlvr,
-            |r| r.statement.as_ref().is_some_and(|s| s.truth) && r.group == "7" && r.pictures.len() == 2,
+            |r| {
+                let true_one = r.statement.as_ref().is_some_and(|s| s.truth);
+                true_one && r.group == "7" && r.pictures.len() == 2 && r.questions.is_empty()
+            },
+        ),
+        (
+            "examples.jsonl",
+            br#"{"identifier": "7-2", "sentence": "s", "label": "false", "images": ["a.png"], "qa": [{"question": "how many?", "answer": "2", "type": "count"}, {"question": "any?", "answer": "no"}]}"#,
+            Format::Nlvr,
+            |r| r.questions.len() == 2 && r.questions[0].kind == "count" && r.questions[1].kind.is_empty(),
         ),
     ];
     for (name, description, format, right) in cases {
@@ -211,6 +220,16 @@ fn bad_records_are_named_by_file_line_and_field() {
             "examples.jsonl",
             r#"{"identifier": "1-0", "sentence": "s", "label": "maybe", "images": ["a.png"]}"#,
             "label: expected true or false",
+        ),
+        (
+            "examples.jsonl",
+            r#"{"identifier": "1-0", "sentence": "s", "label": "true", "images": ["a.png"], "qa": [{"question": "q"}]}"#,
+            "qa[0].answer: expected a string, found none",
+        ),
+        (
+            "examples.jsonl",
+            r#"{"identifier": "1-0", "sentence": "s", "label": "true", "images": ["a.png"], "qa": {}}"#,
+            "qa: expected a list, found {}",
         ),
         (
             "train/questions.json",

@@ -180,6 +180,69 @@ fn recipes_are_trained_measured_and_compared_once_and_broken_runs_are_told() {
 }
 
 #[test]
+fn recipes_of_a_data_set_are_compared_on_what_they_do_not_learn_from() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    let world = "world shapes --split train --count 12 --seed 5 --size 32 --out pictures --quiet";
+    run_in(place, world.split(' ')).with(0);
+    let directory = recipes(place);
+    for name in ["first-tree.toml", "second-nic.toml"] {
+        let path = directory.join(name);
+        let recipe = fs::read_to_string(&path).unwrap();
+        let (head, rest) = recipe.split_once("world = \"shapes\"").unwrap();
+        let (_, rest) = rest.split_once("seed = 3").unwrap();
+        let data = "sets = [\"pictures\"]\nheld_out = 0.5\nseed = 3";
+        fs::write(path, format!("{head}{data}{rest}")).unwrap();
+    }
+    let compared = |more: &str| compare(place, &more.split(' ').collect::<Vec<_>>());
+    for (wrong, expected) in [
+        ("--quiet", "--data: expected what is measured on"),
+        (
+            "--quiet --data pictures",
+            "expected --held-out 0.5 --split-seed 0",
+        ),
+        (
+            "--quiet --data pictures --held-out 0.5 --split-seed 1",
+            "found held out 0.5 by seed 1",
+        ),
+        ("--quiet --data pictures --style grey", "found grey"),
+    ] {
+        compared(wrong).with(2).complains(&[expected]);
+    }
+    assert!(!place.join("runs").exists());
+
+    let record = compared("--json --quiet --data pictures --held-out 0.5").with(0);
+    let record = record.records().remove(0);
+    assert_eq!(record["data"], "pictures");
+    for (model, able) in [(0, ["r1", "vqa"]), (1, ["bleu4", "cider_d"])] {
+        let scores = record["models"][model]["scores"].as_object().unwrap();
+        assert_eq!(scores.keys().collect::<Vec<_>>(), ["test"]);
+        for name in able {
+            let values = scores["test"][name]["values"].as_array().unwrap();
+            assert_eq!(values.len(), 2, "{name}");
+        }
+        // facts are known of scenes alone
+        assert_eq!(scores["test"]["fact_f1"], Value::Null);
+    }
+    let table = fs::read_to_string(place.join("runs/tree.md")).unwrap();
+    assert!(
+        !table.contains("comp.") && !table.contains("fact F1"),
+        "{table}"
+    );
+    let svg = fs::read_to_string(place.join("runs/tree.svg")).unwrap();
+    assert!(svg.contains("not learned from") && !svg.contains("compositional"));
+
+    // measured anew where the pictures are others, and not trained
+    let log = place.join("runs/first-tree/seed-1/log.jsonl");
+    let before = fs::read(&log).unwrap();
+    let grey = compared("--json --quiet --data pictures --held-out 0.5 --style grey").with(0);
+    assert_eq!(grey.records()[0]["failed"], 0);
+    let result = fs::read_to_string(place.join("runs/first-tree/seed-1/result.json")).unwrap();
+    assert!(result.contains("held out 0.5 by seed 0, grey"), "{result}");
+    assert_eq!(fs::read(&log).unwrap(), before);
+}
+
+#[test]
 fn what_cannot_be_compared_is_one_line() {
     let place = tempfile::tempdir().unwrap();
     let place = place.path();

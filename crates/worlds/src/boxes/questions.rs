@@ -49,10 +49,14 @@ fn question(rng: &mut Rng, scene: &Scene) -> Question {
         of_boxes.filter(|&n| n > 0).count(),
     );
     let [one, many] = words;
+    let one = match one.starts_with("item") {
+        true => format!("an {one}"),
+        false => format!("a {one}"),
+    };
     let (question, answer, name) = match rng.below(4) {
         0 => {
             let answer = if total > 0 { "yes" } else { "no" };
-            (format!("is there a {one}?"), answer.to_owned(), "existence")
+            (format!("is there {one}?"), answer.to_owned(), "existence")
         }
         1 => {
             let place = if scene.kind == Kind::Towers {
@@ -61,7 +65,7 @@ fn question(rng: &mut Rng, scene: &Scene) -> Question {
                 "boxes"
             };
             (
-                format!("how many {place} have a {one}?"),
+                format!("how many {place} have {one}?"),
                 having.to_string(),
                 "boxes",
             )

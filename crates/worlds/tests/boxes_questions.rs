@@ -1,0 +1,147 @@
+//! Questions about boxes: answers read from the scene by other means, and what stands in the file.
+
+mod common;
+
+use common::{Scratch, names};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use vlm_worlds::Error;
+use vlm_worlds::boxes::{
+    Amount, BOX, Kind, Object, Question, Scene, Shape, Size, Split, generate, questions, write,
+};
+
+/// Whether the item at a place of its box is what the words say.
+fn is(items: &[Object], i: usize, words: &[&str]) -> bool {
+    let item = &items[i];
+    let (mut before, mut behind) = (words, &words[words.len()..]);
+    for (place, word) in words.iter().enumerate() {
+        let noun = word.trim_end_matches('s');
+        if ["block", "item", "circle", "square", "triangle"].contains(&noun) {
+            (before, behind) = (&words[..place], &words[place + 1..]);
+            let shape = match noun {
+                "circle" => item.shape == Shape::Circle,
+                "square" => item.shape == Shape::Square,
+                "triangle" => item.shape == Shape::Triangle,
+                _ => true,
+            };
+            if !shape {
+                return false;
+            }
+            break;
+        }
+    }
+    let adjectives = before.iter().all(|&word| match word {
+        "small" => item.size == Size::Small,
+        "medium" => item.size == Size::Medium,
+        "big" => item.size == Size::Large,
+        colour => item.colour.word() == colour,
+    });
+    let [left, top] = [item.x == 0, item.y == 0];
+    let [right, bottom] = [item.right() == BOX, item.bottom() == BOX];
+    adjectives
+        && match behind.join(" ").as_str() {
+            "" => true,
+            "touching a wall" => left || right || top || bottom,
+            "touching a side" => left || right,
+            "touching the top" => top,
+            "touching the bottom" => bottom,
+            "at the base" => i == 0,
+            "at the top" => i + 1 == items.len(),
+            "in the middle" => i > 0 && i + 1 < items.len(),
+            other => panic!("no place: {other:?}"),
+        }
+}
+
+/// The answer, of the words alone.
+fn answered(question: &Question, scene: &Scene) -> String {
+    let text = question.question.strip_suffix('?').expect("a question");
+    let words: Vec<&str> = text.split(' ').collect();
+    let counts = |words: &[&str]| {
+        let count = |items: &Vec<Object>| (0..items.len()).filter(|&i| is(items, i, words)).count();
+        scene.boxes.iter().map(count).collect::<Vec<_>>()
+    };
+    match &words[..] {
+        ["is", "there", article, what @ ..] => {
+            assert_eq!(
+                *article,
+                if what[0] == "item" { "an" } else { "a" },
+                "{text}"
+            );
+            let there = counts(what).iter().any(|&n| n > 0);
+            if there { "yes" } else { "no" }.to_owned()
+        }
+        [
+            "how",
+            "many",
+            place @ ("boxes" | "towers"),
+            "have",
+            _,
+            what @ ..,
+        ] => {
+            assert_eq!(*place == "towers", scene.kind == Kind::Towers);
+            counts(what).iter().filter(|&&n| n > 0).count().to_string()
+        }
+        ["how", "many", what @ .., "are", "there"] => {
+            counts(what).iter().sum::<usize>().to_string()
+        }
+        _ => panic!("no question: {text}"),
+    }
+}
+
+#[test]
+fn answers_are_what_the_scene_says_and_none_is_a_safe_guess() {
+    let mut of_kind: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+    for number in 0..1500 {
+        let scene = generate(Split::Train, 3, number).scene;
+        let asked = questions(Split::Train, 3, number, &scene, 8);
+        assert_eq!(asked, questions(Split::Train, 3, number, &scene, 8));
+        assert_eq!(asked.len(), 8);
+        let different: BTreeSet<&str> = asked.iter().map(|q| q.question.as_str()).collect();
+        assert_eq!(different.len(), 8);
+        for question in asked {
+            assert_eq!(question.answer, answered(&question, &scene), "{question:?}");
+            let answers = of_kind.entry(question.kind).or_default();
+            *answers.entry(question.answer).or_default() += 1;
+        }
+    }
+    assert_eq!(
+        of_kind.keys().collect::<Vec<_>>(),
+        ["boxes", "count", "existence"]
+    );
+    for (kind, answers) in of_kind {
+        let all: usize = answers.values().sum();
+        let most = answers.values().max().copied().unwrap_or(all);
+        assert!(
+            most * 100 < all * if kind == "existence" { 85 } else { 50 },
+            "{kind}: {answers:?}"
+        );
+    }
+}
+
+#[test]
+fn questions_stand_beside_the_statement_and_change_nothing_else() {
+    let scratch = Scratch::new("asked");
+    let lines = |questions| {
+        let amount = Amount {
+            statements: 4,
+            orders: 1,
+            questions,
+        };
+        write(Split::Test, 2, amount, &scratch.0, |_| {}).map(|()| {
+            let list = fs::read_to_string(scratch.0.join("examples.jsonl")).unwrap();
+            let lines = list.lines().map(|line| serde_json::from_str(line).unwrap());
+            lines.collect::<Vec<serde_json::Value>>()
+        })
+    };
+    let (with, without) = (lines(3).unwrap(), lines(0).unwrap());
+    for (number, (mut with, without)) in with.into_iter().zip(without).enumerate() {
+        let qa = with.as_object_mut().unwrap().remove("qa").unwrap();
+        let asked: Vec<Question> = serde_json::from_value(qa).unwrap();
+        let scene = generate(Split::Test, 2, number as u64).scene;
+        assert_eq!(asked, questions(Split::Test, 2, number as u64, &scene, 3));
+        assert_eq!(with, without);
+    }
+    assert_eq!(names(&scratch.0), ["examples.jsonl", "images"]);
+    let error = lines(65).unwrap_err();
+    assert!(matches!(error, Error::Questions(65)), "{error}");
+}
