@@ -440,6 +440,25 @@ def main():
     model, fields = build(Classification, 15, num_labels=2, loss_type="xe", classifier="mlp", cls_hidden_scale=3,
                           num_choice=2, use_img_layernorm=1, img_layer_norm_eps=1e-12)
     write("nlvr2", model, fields, two | dict(labels=torch.tensor([1, 0])))
+    statements(model, OUT / "nlvr2" / "statements.safetensors")
+
+
+def statements(model, path):
+    """The loss of two statements, each beside both of its pictures, of which each has tags and regions of its own."""
+    texts = [[CLS, 7, 8, 9, SEP], [CLS, 11, 12, SEP]]
+    tags = [[[20, 21, SEP], [23, SEP]], [[22, SEP], [20, 22, SEP]]]
+    rows = [[text + tag for tag in both] for text, both in zip(texts, tags)]
+    types = [[[0] * len(text) + [1] * len(tag) for tag in both] for text, both in zip(texts, tags)]
+    ids, types = (torch.stack([padded(both, 8) for both in x]) for x in (rows, types))
+    regions = normal(2, 2, 3, 10, seed=3)
+    seen = torch.tensor([[[1, 1, 1], [1, 1, 0]], [[1, 1, 1], [1, 0, 0]]])
+    regions = regions * seen[..., None]
+    mask = torch.cat([(ids != PAD).long(), seen], 2)
+    labels = torch.tensor([1, 0])
+    with torch.no_grad():
+        out = model(input_ids=ids, attention_mask=mask, token_type_ids=types, img_feats=regions, labels=labels)
+    print("statements", out["loss"].item())
+    save_file({"in.img_feats": regions, "out.loss": out["loss"].reshape(1)}, path)
 
 
 if __name__ == "__main__":

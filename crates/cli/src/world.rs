@@ -94,6 +94,9 @@ struct BoxesArgs {
     /// How many questions about each scene stand beside its statement, in the field qa, which NLVR does not have
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=64))]
     questions: u8,
+    /// How many further statements about each scene stand there, answered with true or false
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=64))]
+    more_statements: u8,
 }
 
 #[derive(Serialize)]
@@ -146,6 +149,7 @@ fn write_boxes(args: &BoxesArgs, common: &Common) -> anyhow::Result<Record<'stat
         statements: count,
         orders: args.orders.into(),
         questions: args.questions.into(),
+        more_statements: args.more_statements.into(),
     };
     let written = boxes::write(split, seed, amount, &args.out, |done| {
         bar.set_position(done);

@@ -19,6 +19,7 @@ fn of(statements: u64, orders: usize) -> Amount {
         statements,
         orders,
         questions: 0,
+        more_statements: 0,
     }
 }
 

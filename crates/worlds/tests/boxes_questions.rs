@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use vlm_worlds::Error;
 use vlm_worlds::boxes::{
-    Amount, BOX, Kind, Object, Question, Scene, Shape, Size, Split, generate, questions, write,
+    Amount, BOX, Kind, Object, Question, Scene, Shape, Size, Split, generate, questions,
+    statements, write,
 };
 
 /// Whether the item at a place of its box is what the words say.
@@ -118,6 +119,44 @@ fn answers_are_what_the_scene_says_and_none_is_a_safe_guess() {
     }
 }
 
+/// That a statement's meaning is what its words say, and whether it holds, tests/boxes.rs has.
+#[test]
+fn further_statements_are_as_often_true_as_false_and_the_words_tell_nothing() {
+    let mut truths: BTreeMap<String, [usize; 2]> = BTreeMap::new();
+    for number in 0..3000 {
+        let scene = generate(Split::Train, 4, number).scene;
+        let said = statements(Split::Train, 4, number, &scene, 6);
+        assert_eq!(said, statements(Split::Train, 4, number, &scene, 6));
+        assert_eq!(said.len(), 6);
+        let different: BTreeSet<&str> = said.iter().map(|s| s.question.as_str()).collect();
+        assert_eq!(different.len(), said.len());
+        for statement in said {
+            assert_eq!(statement.kind, "statement");
+            let truth = statement.answer.parse::<bool>().unwrap();
+            let counts = truths.entry(statement.question.to_lowercase()).or_default();
+            counts[usize::from(truth)] += 1;
+        }
+    }
+    let all: usize = truths.values().flatten().sum();
+    let true_ones: usize = truths.values().map(|counts| counts[1]).sum();
+    assert!(
+        (2 * true_ones).abs_diff(all) * 25 < all,
+        "{true_ones} of {all}"
+    );
+    // the commoner truth of each sentence that is common, of which with n coins half and 0.4 sqrt(n) more would be right
+    let common = || truths.values().filter(|counts| counts[0] + counts[1] >= 10);
+    let guessed: usize = common().map(|counts| counts[0].max(counts[1])).sum();
+    let by_chance = common().map(|counts| {
+        let n = (counts[0] + counts[1]) as f64;
+        0.5 * n + 0.4 * n.sqrt()
+    });
+    let by_chance: f64 = by_chance.sum();
+    assert!(
+        by_chance > 400.0 && (guessed as f64) < 1.1 * by_chance,
+        "{guessed}, {by_chance}"
+    );
+}
+
 #[test]
 fn questions_stand_beside_the_statement_and_change_nothing_else() {
     let scratch = Scratch::new("asked");
@@ -126,6 +165,7 @@ fn questions_stand_beside_the_statement_and_change_nothing_else() {
             statements: 4,
             orders: 1,
             questions,
+            more_statements: questions / 3,
         };
         write(Split::Test, 2, amount, &scratch.0, |_| {}).map(|()| {
             let list = fs::read_to_string(scratch.0.join("examples.jsonl")).unwrap();
@@ -138,7 +178,9 @@ fn questions_stand_beside_the_statement_and_change_nothing_else() {
         let qa = with.as_object_mut().unwrap().remove("qa").unwrap();
         let asked: Vec<Question> = serde_json::from_value(qa).unwrap();
         let scene = generate(Split::Test, 2, number as u64).scene;
-        assert_eq!(asked, questions(Split::Test, 2, number as u64, &scene, 3));
+        let mut expected = questions(Split::Test, 2, number as u64, &scene, 3);
+        expected.extend(statements(Split::Test, 2, number as u64, &scene, 1));
+        assert_eq!(asked, expected);
         assert_eq!(with, without);
     }
     assert_eq!(names(&scratch.0), ["examples.jsonl", "images"]);

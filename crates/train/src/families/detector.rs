@@ -486,10 +486,18 @@ pictures = 2
     }
 
     fn run(text: &str, directory: &Path) -> Result<std::path::PathBuf, Error> {
+        run_or_resume(text, directory, false)
+    }
+
+    fn run_or_resume(
+        text: &str,
+        directory: &Path,
+        resume: bool,
+    ) -> Result<std::path::PathBuf, Error> {
         let recipe = Recipe::parse(text).unwrap_or_else(|e| panic!("{e}"));
         let options = Options {
             directory: directory.to_owned(),
-            resume: false,
+            resume,
             quiet: true,
         };
         Ok(train(recipe, &options, &AtomicBool::new(false))?.model)
@@ -529,6 +537,21 @@ pictures = 2
             run(&frozen, &third).unwrap();
             let kept = std::fs::read_to_string(third.join("recipe.toml")).unwrap();
             assert!(kept.contains("**.norm*.*"), "{kept}");
+        }
+    }
+
+    #[test]
+    fn a_detector_that_is_resumed_ends_with_the_same_bytes() {
+        for model in [FASTER_RCNN, VINVL] {
+            let directory = tempfile::tempdir().unwrap();
+            let [whole, parts] = ["whole", "parts"].map(|name| directory.path().join(name));
+            let of = |steps: &str| recipe(WORLD, model).replace("steps = 3\n", steps);
+            let weights = |model: &Path| std::fs::read(model.join("model.safetensors")).unwrap();
+            let whole = weights(&run(&of("steps = 3\n"), &whole).unwrap());
+            let first = weights(&run(&of("steps = 2\n"), &parts).unwrap());
+            let resumed = run_or_resume(&of("steps = 3\n"), &parts, true).unwrap();
+            assert!(first != whole, "a step changes something");
+            assert!(weights(&resumed) == whole);
         }
     }
 

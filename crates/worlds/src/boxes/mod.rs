@@ -107,6 +107,21 @@ pub fn generate(split: Split, seed: u64, number: u64) -> Item {
 /// Sets this world's random numbers apart from others'.
 const BOXES: u64 = 0x0062_6f78_6573;
 
+/// So many further statements, or fewer, about the scene of statement `number` of a split, no two alike, and
+/// each sentence as often true as false.
+pub fn statements(
+    split: Split,
+    seed: u64,
+    number: u64,
+    scene: &Scene,
+    count: usize,
+) -> Vec<Question> {
+    let mut rng = Rng::from_key(&[BOXES, STATED, split.tag(), seed, number]);
+    questions::statements(&mut rng, scene, count)
+}
+
+/// Sets the random numbers of further statements apart.
+const STATED: u64 = 0x7374_6174_6564;
 /// Sets the random numbers of questions apart from those of statements.
 const ASKED: u64 = 0x0061_736b_6564;
 

@@ -2,6 +2,7 @@
 //! it learns from statements, of which each says so little.
 
 use super::meaning::{Objects, Place};
+use super::sample;
 use super::scene::{Colour, Colours, Kind, Object, Scene, Shape, Size};
 use crate::rng::Rng;
 
@@ -10,9 +11,9 @@ use crate::rng::Rng;
 pub struct Question {
     /// What is asked.
     pub question: String,
-    /// A number in digits, `yes` or `no`.
+    /// A number in digits, `yes` or `no`; of a statement `true` or `false`.
     pub answer: String,
-    /// `count` of items, `boxes` that have some, or `existence`.
+    /// `count` of items, `boxes` that have some, `existence`, or `statement`.
     #[serde(rename = "type")]
     pub kind: String,
 }
@@ -35,6 +36,32 @@ pub(super) fn questions(rng: &mut Rng, scene: &Scene, count: usize) -> Vec<Quest
     }
     found
 }
+
+/// So many statements about a scene, none of them twice. Each is one whose truth is another of a second scene, drawn for
+/// it: so of all scenes that a sentence is said of, it is as often true as false, and words alone say nothing.
+pub(super) fn statements(rng: &mut Rng, scene: &Scene, count: usize) -> Vec<Question> {
+    let mut found: Vec<Question> = Vec::new();
+    for _ in 0..TRIALS * count {
+        if found.len() == count {
+            break;
+        }
+        let (meaning, sentence) = super::say(rng, scene.kind);
+        let other = sample::scene(rng, scene.kind);
+        let truth = meaning.holds(scene);
+        let known = found.iter().any(|other| other.question == sentence);
+        if !known && meaning.holds(&other) != truth {
+            found.push(Question {
+                question: sentence,
+                answer: truth.to_string(),
+                kind: "statement".to_owned(),
+            });
+        }
+    }
+    found
+}
+
+/// Sentences for each that is wanted; a third or so are taken.
+const TRIALS: usize = 64;
 
 fn question(rng: &mut Rng, scene: &Scene) -> Question {
     // most of what is asked about is there, so that the answer is not mostly none

@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{ORDERS, Picture, Question, Split, generate, questions};
+use super::{ORDERS, Picture, Question, Split, generate, questions, statements};
 use crate::Error;
 
 const EXAMPLES: &str = "examples.jsonl";
@@ -41,13 +41,15 @@ pub struct Amount {
     pub orders: usize,
     /// Questions about each scene, beside its statement.
     pub questions: usize,
+    /// Further statements about each scene.
+    pub more_statements: usize,
 }
 
-/// The most questions about a scene.
+/// The most questions or further statements about a scene.
 pub const MOST_QUESTIONS: usize = 64;
 
 /// Writes the first statements of a split to a directory, in NLVR's format: `examples.jsonl` and the folder `images`.
-/// Questions stand in the field `qa` of each record, which NLVR does not have.
+/// Questions and further statements stand in the field `qa` of each record, which NLVR does not have.
 ///
 /// Everything is first written to a hidden directory inside `out_dir` and moved into place at the end, `examples.jsonl`
 /// last, so that a run that fails leaves an earlier output as it was. `out_dir` must not exist, be empty, or hold an
@@ -66,8 +68,10 @@ pub fn write(
     if !(1..=ORDERS.len()).contains(&amount.orders) {
         return Err(Error::Orders(amount.orders));
     }
-    if amount.questions > MOST_QUESTIONS {
-        return Err(Error::Questions(amount.questions));
+    for count in [amount.questions, amount.more_statements] {
+        if count > MOST_QUESTIONS {
+            return Err(Error::Questions(count));
+        }
     }
     fs::create_dir_all(out_dir).map_err(at(out_dir))?;
     let old = earlier(out_dir)?;
@@ -170,7 +174,9 @@ fn write_staged(
             .into_par_iter()
             .map(|number| {
                 let item = generate(split, seed, number);
-                let qa = questions(split, seed, number, &item.scene, amount.questions);
+                let mut qa = questions(split, seed, number, &item.scene, amount.questions);
+                let more = amount.more_statements;
+                qa.extend(statements(split, seed, number, &item.scene, more));
                 let identifier = format!("{}-{}", number / 2, number % 2);
                 let mut line = Line {
                     sentence: item.sentence,

@@ -131,6 +131,49 @@ fn losses_of_what_is_hidden_exchanged_and_answered_are_those_of_the_reference() 
     );
 }
 
+#[test]
+fn a_statement_is_judged_beside_both_of_its_pictures_as_the_reference_does() {
+    let (model, _) = case("nlvr2", serde_json::json!({}));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models/oscar");
+    let golden = Checkpoint::open(&root.join("nlvr2/statements.safetensors")).expect("numbers");
+    let (shape, values) = golden.clone().take_any("in.img_feats").expect("regions");
+    let [r, choices, n, width] = shape[..] else {
+        panic!("{shape:?}");
+    };
+    let of_statements =
+        Tensor::<4>::from_data(TensorData::new(values, shape.clone()), &Device::flex());
+    // the first pictures of both statements, and then the second ones
+    let features = of_statements
+        .swap_dims(0, 1)
+        .reshape([r * choices, n, width]);
+    let mask = [
+        [true; 3],
+        [true; 3],
+        [true, true, false],
+        [true, false, false],
+    ];
+    let tags = [vec![20, 21, 3], vec![22, 3], vec![23, 3], vec![20, 22, 3]];
+    let mut batch = OscarBatch {
+        pictures: Pictures::Regions {
+            regions: Regions {
+                features,
+                mask: mask.map(|row| row.to_vec()).to_vec(),
+            },
+            tags: Tokens::padded(&tags, 0),
+        },
+        texts: Tokens::padded(&[vec![2, 7, 8, 9, 3], vec![2, 11, 12, 3]], 0),
+        of: vec![0, 1],
+        targets: OscarTargets::Truths(vec![true, false]),
+        seed: 0,
+    };
+    let loss = model.batch_loss(&batch).expect("a loss");
+    assert_eq!(loss.parts[0].0, "statements");
+    same(loss.total, number(&golden, "out.loss"));
+    batch.targets = OscarTargets::Truths(vec![false, true]);
+    let other = model.batch_loss(&batch).expect("a loss").total;
+    assert!((other.into_scalar::<f32>() - number(&golden, "out.loss")).abs() > 1e-3);
+}
+
 /// The texts, tags and regions of the golden files.
 fn batch(golden: &Checkpoint) -> OscarBatch {
     OscarBatch {
