@@ -1,5 +1,6 @@
 //! Recipes: what is refused, and how it is said.
 
+use std::path::Path;
 use vlm_train::Recipe;
 
 const RECIPE: &str = include_str!("../../../recipes/vlm-tiny.toml");
@@ -11,38 +12,61 @@ fn the_shipped_recipe_is_understood_and_survives_a_round_trip() {
     assert_eq!(Recipe::parse(&text).expect("own text"), recipe);
 }
 
+/// The recipes of a directory by their file names, with their texts.
+fn recipes(directory: &Path) -> Vec<(String, String, Recipe)> {
+    let entries = std::fs::read_dir(directory).expect("recipes");
+    let files = entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|p| p.is_file());
+    files
+        .map(|path| {
+            let recipe = Recipe::read(&path).unwrap_or_else(|e| panic!("{e}"));
+            let text = std::fs::read_to_string(&path).expect("text");
+            let name = path.file_name().expect("a name").to_string_lossy();
+            (name.into_owned(), text, recipe)
+        })
+        .collect()
+}
+
 #[test]
-fn the_recipes_of_the_tree_learn_the_same_and_those_of_fusions_differ_in_one_line() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/tree");
-    let (mut fusions, mut seen) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(directory).expect("recipes/tree") {
-        let path = entry.expect("an entry").path();
-        let recipe = Recipe::read(&path).unwrap_or_else(|e| panic!("{e}"));
-        let t = recipe.train();
-        let pictures = t.steps * (t.batch_size * t.accumulate) as u64;
-        seen.push((recipe.scenes().expect("scenes"), pictures));
-        let name = path
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        if name.starts_with("fusion-") {
-            fusions.push(std::fs::read_to_string(&path).expect("text"));
+fn every_shipped_recipe_is_understood_and_those_compared_learn_the_same() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    assert!(recipes(&root).len() >= 17);
+    for (directory, count, fusions) in [
+        ("tree", 14, 6),
+        ("tree-easy-vqa", 8, 6),
+        ("tree-nlvr", 5, 3),
+        ("tree-flickr8k", 6, 0),
+        ("tree-caltech101", 4, 0),
+    ] {
+        let found = recipes(&root.join(directory));
+        assert_eq!(found.len(), count, "{directory}");
+        let learned = |recipe: &Recipe| {
+            let t = recipe.train();
+            let pictures = t.steps * (t.batch_size * t.accumulate) as u64;
+            let sets = match recipe {
+                Recipe::Set(set) => (set.data.sets.clone(), set.data.held_out),
+                Recipe::Shapes(_) => Default::default(),
+            };
+            (recipe.scenes(), sets, pictures)
+        };
+        for (name, _, recipe) in &found {
+            assert_eq!(learned(recipe), learned(&found[0].2), "{directory}/{name}");
         }
-    }
-    assert!(
-        seen.len() >= 13 && seen.iter().all(|s| *s == seen[0]),
-        "{seen:?}"
-    );
-    assert_eq!(fusions.len(), 6);
-    for other in &fusions[1..] {
-        let lines = || fusions[0].lines().zip(other.lines());
-        let different: Vec<_> = lines().filter(|(a, b)| a != b).collect();
-        assert_eq!(fusions[0].lines().count(), other.lines().count());
-        assert!(
-            different.len() == 1 && different[0].0.starts_with("fusion = "),
-            "{different:?}"
-        );
+        let texts = found
+            .iter()
+            .filter(|(name, ..)| name.starts_with("fusion-"));
+        let texts: Vec<&String> = texts.map(|(_, text, _)| text).collect();
+        assert_eq!(texts.len(), fusions, "{directory}");
+        for other in texts.iter().skip(1) {
+            let lines = || texts[0].lines().zip(other.lines());
+            let different: Vec<_> = lines().filter(|(a, b)| a != b).collect();
+            assert_eq!(texts[0].lines().count(), other.lines().count());
+            assert!(
+                different.len() == 1 && different[0].0.starts_with("fusion = "),
+                "{different:?}"
+            );
+        }
     }
 }
 

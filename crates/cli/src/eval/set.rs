@@ -66,14 +66,15 @@ impl SetArgs {
         self.held_out.is_some() || self.part.is_some() || self.style.is_some()
     }
 
-    /// Whether nothing of what is chosen is learned from by those who learn of `data` from the same set.
-    pub fn is_apart_from(&self, data: &SetData) -> bool {
-        let learned = data.part.as_deref().unwrap_or("train");
-        let another = self.part.as_deref().is_some_and(|part| part != learned);
+    /// Whether nothing of what is chosen is learned from by those who learn of `data` from the same set, which has parts
+    /// or has none.
+    pub fn is_apart_from(&self, data: &SetData, has_parts: bool) -> bool {
+        let learned = data.part.as_deref().or(has_parts.then_some("train"));
+        let chosen = self.part.as_deref();
+        let another = has_parts && chosen.is_some() && chosen != learned;
         let same_split = self.held_out == data.held_out && self.split_seed == data.split_seed;
         // the same records are divided only where both take the same part
-        let same_part = self.part == data.part;
-        another || (data.held_out.is_some() && same_split && same_part)
+        another || (data.held_out.is_some() && same_split && chosen == learned)
     }
 
     /// The choice in words.

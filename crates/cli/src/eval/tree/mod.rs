@@ -7,7 +7,7 @@ mod scores;
 use self::report::Compared;
 use self::runs::{Experiment, Run};
 use self::scores::Exhibition;
-use super::set::SetArgs;
+use super::set::{Chosen, SetArgs};
 use crate::output::{Output, complain};
 use crate::precision::{PrecisionArg, set_precision};
 use crate::train::stop_on_ctrl_c;
@@ -193,18 +193,26 @@ fn exhibition(args: &TreeArgs, experiments: &[Experiment]) -> anyhow::Result<Exh
             let Recipe::Set(recipe) = &first.recipe else {
                 unreachable!("only these learn from sets");
             };
-            check_apart(args, data, &recipe.data)?;
+            let chosen = args.set.chosen(data)?;
+            check_apart(args, data, &chosen, &recipe.data)?;
             let source = format!("{}{}", data.display(), args.set.describe());
-            Exhibition::of_set(&args.set.chosen(data)?, source, pictures)
+            Exhibition::of_set(&chosen, source, pictures)
         }
     }
 }
 
 /// Refuses to measure on what was learned from.
-fn check_apart(args: &TreeArgs, data: &Path, learned: &SetData) -> anyhow::Result<()> {
+fn check_apart(
+    args: &TreeArgs,
+    data: &Path,
+    chosen: &Chosen,
+    learned: &SetData,
+) -> anyhow::Result<()> {
+    let records = chosen.set().records();
+    let has_parts = records.iter().any(|record| !record.part.is_empty());
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let same = learned.sets.iter().any(|set| real(set) == real(data));
-    if same && !args.set.is_apart_from(learned) {
+    if same && !args.set.is_apart_from(learned, has_parts) {
         let expected = match learned.held_out {
             Some(share) => format!("--held-out {share} --split-seed {}", learned.split_seed),
             None => "--part with another part than they learn from".to_owned(),
