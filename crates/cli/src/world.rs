@@ -65,7 +65,7 @@ pub struct ShapesArgs {
 #[derive(Args)]
 #[command(after_help = "\
 Statements come in pairs with one sentence, true of the one scene and false of the other. Written are examples.jsonl \
-and the folder images.
+and the folder images. Of the scenes that a further statement is said of it is as often true as false, too.
 
 With --json the line on stdout has data, world, split, count, seed and orders.
 
