@@ -545,7 +545,10 @@ pictures = 2
         for model in [FASTER_RCNN, VINVL] {
             let directory = tempfile::tempdir().unwrap();
             let [whole, parts] = ["whole", "parts"].map(|name| directory.path().join(name));
-            let of = |steps: &str| recipe(WORLD, model).replace("steps = 3\n", steps);
+            let of = |steps: &str| {
+                let recipe = recipe(WORLD, model).replace("decay_steps = 2", "decay_steps = 0");
+                recipe.replace("\nsteps = 3\n", &format!("\n{steps}"))
+            };
             let weights = |model: &Path| std::fs::read(model.join("model.safetensors")).unwrap();
             let whole = weights(&run(&of("steps = 3\n"), &whole).unwrap());
             let first = weights(&run(&of("steps = 2\n"), &parts).unwrap());
