@@ -351,7 +351,7 @@ impl Data {
         let (chosen, places) = self.set.as_mut()?;
         let i = places.next()?;
         let asked = chosen.questions(i);
-        let shown = chosen.shown(i, 1, self.regions.as_ref());
+        let shown = chosen.shown(i, 0, 1, self.regions.as_ref());
         let sample = shown.map_err(|e| e.to_string());
         let sample = sample.map(|mut images| Sample {
             image: images.remove(0),

@@ -205,18 +205,20 @@ impl Chosen {
         self.read(&self.record(i).pictures[0])
     }
 
-    /// The first pictures of a record, again from the first where it has fewer; their regions, where there are files of
-    /// them.
+    /// The pictures of a record from a place on, again from the first where it has fewer; their regions, where there are
+    /// files of them.
     ///
     /// # Errors
     /// A file that is missing or no picture, or regions that are missing or not those of the picture.
     pub fn shown(
         &self,
         i: usize,
+        first: usize,
         count: usize,
         regions: Option<&RegionFiles>,
     ) -> Result<Vec<Shown>, vlm_data::Error> {
-        let names = self.record(i).pictures.iter().cycle().take(count);
+        let names = self.record(i).pictures.iter();
+        let names = names.cycle().skip(first).take(count);
         names
             .map(|name| shown(self.read(name)?, name, regions))
             .collect()

@@ -37,12 +37,28 @@ pub struct StatementsArgs {
     /// Also write what the model said to this file, one JSON object a line
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Ask about so many pictures of each scene, which Cornell NLVR has in six orders of its boxes, and take what is said
+    /// most often
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = votes)]
+    votes: usize,
     #[command(flatten)]
     set: SetArgs,
     #[command(flatten)]
     model: ModelArg,
     #[command(flatten)]
     regions: RegionArgs,
+}
+
+fn votes(text: &str) -> Result<usize, String> {
+    let votes = text.parse().ok().filter(|votes| (1..=64).contains(votes));
+    votes.ok_or_else(|| "expected 1 to 64".to_owned())
+}
+
+/// What stands there most often, the first of those that are as often there.
+fn commonest(answers: &[String]) -> &str {
+    let count = |answer: &String| answers.iter().filter(|other| *other == answer).count();
+    let best = answers.iter().rev().max_by_key(|answer| count(answer));
+    best.map_or("", String::as_str)
 }
 
 pub fn run(args: &StatementsArgs, common: &Common) -> anyhow::Result<Outcome> {
@@ -67,22 +83,29 @@ pub fn run(args: &StatementsArgs, common: &Common) -> anyhow::Result<Outcome> {
         let Some(statement) = &record.statement else {
             continue;
         };
-        let images = match chosen.shown(i, count, regions.as_ref()) {
-            Ok(images) => images,
-            Err(error) => {
-                complain(format_args!("{error}"));
-                failed += 1;
-                continue;
-            }
-        };
-        let images: Vec<&Shown> = images.iter().collect();
-        let said = if judges {
-            vlm.holds_true(&images, &statement.text)?.to_string()
-        } else {
-            let answers = vlm.answer(&images, &[(0, &statement.text)])?;
-            answers.into_iter().next().map_or(String::new(), |a| a.text)
-        };
-        let correct = answers_match(&said, &statement.truth.to_string());
+        let mut answers: Vec<String> = Vec::new();
+        for first in 0..args.votes {
+            let images = match chosen.shown(i, first, count, regions.as_ref()) {
+                Ok(images) => images,
+                Err(error) => {
+                    complain(format_args!("{error}"));
+                    failed += 1;
+                    break;
+                }
+            };
+            let images: Vec<&Shown> = images.iter().collect();
+            answers.push(if judges {
+                vlm.holds_true(&images, &statement.text)?.to_string()
+            } else {
+                let answers = vlm.answer(&images, &[(0, &statement.text)])?;
+                answers.into_iter().next().map_or(String::new(), |a| a.text)
+            });
+        }
+        if answers.len() < args.votes {
+            continue;
+        }
+        let said = commonest(&answers);
+        let correct = answers_match(said, &statement.truth.to_string());
         truths += usize::from(statement.truth);
         let sums = sentences.entry(&record.group).or_default();
         sums[0] += f64::from(u8::from(correct));

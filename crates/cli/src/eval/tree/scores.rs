@@ -111,7 +111,7 @@ impl Exhibits {
             }
             if let Some(statement) = &record.statement {
                 found.statements.push(Judged {
-                    pictures: chosen.shown(i, MOST_JUDGED, None)?,
+                    pictures: chosen.shown(i, 0, MOST_JUDGED, None)?,
                     text: statement.text.clone(),
                     truth: statement.truth,
                 });
