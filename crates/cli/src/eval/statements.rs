@@ -146,3 +146,22 @@ pub fn run(args: &StatementsArgs, common: &Common) -> anyhow::Result<Outcome> {
     };
     finish(results, failed, &args.data, &args.out, &vlm, common)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_most_often_is_said_and_the_first_of_equals() {
+        for (votes, expected) in [
+            ("true", "true"),
+            ("true false", "true"),
+            ("false true true", "true"),
+            ("no true false true no", "no"),
+            ("a b c", "a"),
+        ] {
+            let votes: Vec<String> = votes.split(' ').map(str::to_owned).collect();
+            assert_eq!(commonest(&votes), expected, "{votes:?}");
+        }
+    }
+}
