@@ -289,6 +289,13 @@ fn bench_elementwise() {
     print("layer_norm 2048x192", seconds, 2.0 * bytes, "GB/s");
     let seconds = time(|| layer_norm_backward(&dy, &x, &gamma, 1e-5, &mut y, &mut dg, None));
     print("layer_norm_backward 2048x192", seconds, 3.0 * bytes, "GB/s");
+    for (name, activation) in [
+        ("gelu", Activation::Gelu),
+        ("quick gelu", Activation::QuickGelu),
+    ] {
+        let seconds = time(|| activation_forward(activation, &x, &mut y));
+        print(&format!("{name} 2048x192"), seconds, 2.0 * bytes, "GB/s");
+    }
     let seconds = time(|| activation_backward(Activation::Gelu, &x, &dy, &mut y));
     print("gelu backward 2048x192", seconds, 3.0 * bytes, "GB/s");
     let targets: Vec<i64> = (0..512).map(|i| i % 700).collect();
