@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use vlm_data::datasets::BoxedObject;
 use vlm_data::image::Image;
 use vlm_models::capability::DetectOptions;
-use vlm_tasks::detection::{located, truths};
-use vlm_tasks::metrics::{LocatedPicture, score_detections};
+use vlm_tasks::detection::{attribute_truths, located, located_attributes, truths};
+use vlm_tasks::metrics::{DetectionScores, LocatedPicture, score_detections};
 use vlm_tasks::table::Table;
 
 /// Average precision of a detector, as COCO measures it
@@ -23,10 +23,12 @@ use vlm_tasks::table::Table;
 #[command(after_help = "\
 The data are a directory with items.jsonl whose records have `objects` with a `box` (x1, y1, x2, y2 in pixels) and a \
 `class`, or those of `vlm world shapes`. Objects are matched by the names of their classes. AP is the mean over overlaps \
-from 0.5 to 0.95, AP@0.5 counts every overlap from 0.5 on, both over the classes that occur.
+from 0.5 to 0.95, AP@0.5 counts every overlap from 0.5 on, both over the classes that occur. Of the records' \
+`attributes` those that the detector tells are measured likewise: an attribute is found where the box of an \
+object that has it is, whatever the object was taken for.
 
-With --json the line on stdout has task, n (pictures), ap50, ap, by_class (n, ap50 and ap of each class), failed, model \
-and data.
+With --json the line on stdout has task, n (pictures), ap50, ap, by_class (n, ap50 and ap of each class), attributes (n, \
+ap50, ap and by_attribute, where they are measured), failed, model and data.
 
 Exit codes: 0 done; 1 some pictures failed, the others are measured; 2 wrong usage, unusable model or data.
 
@@ -66,6 +68,38 @@ fn check_boxes(objects: &[BoxedObject], image: &Image) -> Result<(), String> {
     }
 }
 
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// The rows of some classes or attributes in a table, the last for all, and what `--json` says of each.
+fn rows(table: &mut Table, names: &[String], scores: &DetectionScores) -> Map<String, Value> {
+    let mut each = Map::new();
+    for (name, class) in names.iter().zip(&scores.by_class) {
+        let cell = |share: Option<f64>| share.map_or(String::new(), percent);
+        table.row([
+            name,
+            &class.n.to_string(),
+            &cell(class.ap50),
+            &cell(class.ap),
+        ]);
+        let entry = json!({"n": class.n, "ap50": class.ap50, "ap": class.ap});
+        each.insert(name.clone(), entry);
+    }
+    table.row([
+        "all",
+        &in_all(scores).to_string(),
+        &percent(scores.ap50),
+        &percent(scores.ap),
+    ]);
+    each
+}
+
+/// Objects, or attributes of objects, that were to be found.
+fn in_all(scores: &DetectionScores) -> usize {
+    scores.by_class.iter().map(|c| c.n).sum()
+}
+
 pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
     if !(0.0..=1.0).contains(&args.threshold) {
         bail!("--threshold: expected 0 to 1, found {}", args.threshold);
@@ -83,6 +117,11 @@ pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
     }
     let vlm = args.model.load(common)?;
     let detector = vlm.model().detect()?;
+    let told = (1..detector.num_attributes()).map(|i| vlm.class_names().attribute(i));
+    let told: BTreeSet<String> = told.collect();
+    let records = (0..chosen.len()).flat_map(|i| &chosen.record(i).objects);
+    let attributes: BTreeSet<String> = records.flat_map(|o| o.attributes.clone()).collect();
+    let attributes: Vec<String> = attributes.intersection(&told).cloned().collect();
     let known = (1..detector.num_classes()).map(|i| vlm.class_names().class(i));
     let known: BTreeSet<String> = known.collect();
     let unknown: Vec<&str> = classes
@@ -111,25 +150,38 @@ pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
         most: None,
     };
     let bar = progress_bar(chosen.len() as u64, "pictures", common.quiet);
-    let (mut pictures, mut predictions, mut failed) = (Vec::new(), Vec::new(), 0);
+    let (mut pictures, mut described) = (Vec::new(), Vec::new());
+    let (mut predictions, mut failed) = (Vec::new(), 0);
     for i in 0..chosen.len() {
-        let measured = (|| -> anyhow::Result<(LocatedPicture, Value)> {
+        let measured = (|| -> anyhow::Result<([LocatedPicture; 2], Value)> {
             let image = chosen.picture(i)?;
             let known = &chosen.record(i).objects;
             check_boxes(known, &image)
                 .map_err(|reason| anyhow::anyhow!("{}: {reason}", chosen.name(i)))?;
-            let truths = truths(known, &classes);
             let objects = vlm.detect(&image, &options)?;
-            let found = located(&objects, &classes);
-            let each = objects
-                .iter()
-                .map(|o| json!({"class": o.class, "score": o.score, "box": o.corners}));
+            let of_classes = LocatedPicture {
+                truths: truths(known, &classes),
+                found: located(&objects, &classes),
+            };
+            let of_attributes = LocatedPicture {
+                truths: attribute_truths(known, &attributes),
+                found: located_attributes(&objects, &attributes),
+            };
+            let each = objects.iter().map(|o| {
+                let mut line = json!({"class": o.class, "score": o.score, "box": o.corners});
+                if !told.is_empty() {
+                    let names = o.attributes.iter().map(|(name, _)| name);
+                    line["attributes"] = names.cloned().collect::<Vec<_>>().into();
+                }
+                line
+            });
             let line = json!({"image": chosen.name(i), "objects": each.collect::<Vec<_>>()});
-            Ok((LocatedPicture { truths, found }, line))
+            Ok(([of_classes, of_attributes], line))
         })();
         match measured {
-            Ok((picture, line)) => {
-                pictures.push(picture);
+            Ok(([of_classes, of_attributes], line)) => {
+                pictures.push(of_classes);
+                described.push(of_attributes);
                 predictions.push(line);
             }
             Err(error) => {
@@ -148,35 +200,32 @@ pub fn run(args: &DetectArgs, common: &Common) -> anyhow::Result<Outcome> {
         return Ok(Outcome::SomeInputsFailed);
     }
     let scores = score_detections(&pictures, classes.len())?;
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    let mut table = Table::new(["class", "objects", "AP@0.5", "AP"]);
-    let mut by_class = Map::new();
-    for (name, class) in classes.iter().zip(&scores.by_class) {
-        let cell = |share: Option<f64>| share.map_or(String::new(), percent);
-        table.row([
-            name,
-            &class.n.to_string(),
-            &cell(class.ap50),
-            &cell(class.ap),
-        ]);
-        let entry = json!({"n": class.n, "ap50": class.ap50, "ap": class.ap});
-        by_class.insert(name.clone(), entry);
-    }
-    let all: usize = scores.by_class.iter().map(|c| c.n).sum();
-    table.row([
-        "all",
-        &all.to_string(),
-        &percent(scores.ap50),
-        &percent(scores.ap),
-    ]);
-    let results = Results {
-        record: json!({
-            "task": "detect",
-            "n": scores.n,
+    let first = match attributes.is_empty() {
+        true => "class",
+        false => "class, attribute",
+    };
+    let mut table = Table::new([first, "objects", "AP@0.5", "AP"]);
+    let by_class = rows(&mut table, &classes, &scores);
+    let mut record = json!({
+        "task": "detect",
+        "n": scores.n,
+        "ap50": scores.ap50,
+        "ap": scores.ap,
+        "by_class": by_class,
+    });
+    if !attributes.is_empty() {
+        let scores = score_detections(&described, attributes.len())?;
+        table.row(["", "", "", ""]);
+        let by_attribute = rows(&mut table, &attributes, &scores);
+        record["attributes"] = json!({
+            "n": in_all(&scores),
             "ap50": scores.ap50,
             "ap": scores.ap,
-            "by_class": by_class,
-        }),
+            "by_attribute": by_attribute,
+        });
+    }
+    let results = Results {
+        record,
         table,
         predictions,
     };

@@ -61,6 +61,38 @@ fn average_precision_of_scenes_by_class() {
     );
 }
 
+/// VinVL's detector tells attributes: those of the data are measured, with the model's names for them.
+#[test]
+fn attributes_are_measured_where_there_are_some() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = directory.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models/vinvl/fitted");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(root.join(file), model.join(file)).unwrap();
+    }
+    std::fs::write(model.join("labels.txt"), "circle\nsquare\nheart\nring\n").unwrap();
+    std::fs::write(model.join("attributes.txt"), "red\nblue\nlarge\nsmall\n").unwrap();
+    let model = model.display().to_string();
+    let data = directory.path().join("data").display().to_string();
+    run([
+        "world", "shapes", "--split", "test", "--count", "4", "--seed", "3", "--out", &data,
+    ])
+    .with(0);
+    let measured = ["eval", "detect", "--data", &data, "--model", &model];
+    let record = run(measured.into_iter().chain(["--json"]))
+        .with(0)
+        .records()
+        .swap_remove(0);
+    let attributes = &record["attributes"];
+    let each = attributes["by_attribute"].as_object().unwrap();
+    let n: u64 = each.values().map(|one| one["n"].as_u64().unwrap()).sum();
+    assert_eq!(attributes["n"], n, "{record}");
+    assert!(attributes["ap50"].is_number() && attributes["by_attribute"]["red"]["n"].is_u64());
+    let ended = run(measured).with(0);
+    assert!(ended.stdout.contains("class, attribute"), "{ended:?}");
+}
+
 #[test]
 fn what_cannot_be_measured_is_said() {
     let directory = tempfile::tempdir().unwrap();

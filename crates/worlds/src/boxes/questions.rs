@@ -20,48 +20,41 @@ pub struct Question {
 
 /// So many questions about a scene, none of them twice.
 pub(super) fn questions(rng: &mut Rng, scene: &Scene, count: usize) -> Vec<Question> {
-    let mut found: Vec<Question> = Vec::new();
     // there are hundreds, so a few more trials than questions are enough
-    for _ in 0..8 * count {
-        if found.len() == count {
-            break;
-        }
-        let question = question(rng, scene);
-        if found
-            .iter()
-            .all(|other| other.question != question.question)
-        {
-            found.push(question);
-        }
-    }
-    found
+    no_two_alike(count, 8, || Some(question(rng, scene)))
 }
 
 /// So many statements about a scene, none of them twice. Each is one whose truth is another of a second scene, drawn for
 /// it: so of all scenes that a sentence is said of, it is as often true as false, and words alone say nothing.
 pub(super) fn statements(rng: &mut Rng, scene: &Scene, count: usize) -> Vec<Question> {
-    let mut found: Vec<Question> = Vec::new();
-    for _ in 0..TRIALS * count {
-        if found.len() == count {
-            break;
-        }
+    // a third or so are taken
+    no_two_alike(count, 64, || {
         let (meaning, sentence) = super::say(rng, scene.kind);
         let other = sample::scene(rng, scene.kind);
         let truth = meaning.holds(scene);
-        let known = found.iter().any(|other| other.question == sentence);
-        if !known && meaning.holds(&other) != truth {
-            found.push(Question {
-                question: sentence,
-                answer: truth.to_string(),
-                kind: "statement".to_owned(),
-            });
+        (meaning.holds(&other) != truth).then(|| Question {
+            question: sentence,
+            answer: truth.to_string(),
+            kind: "statement".to_owned(),
+        })
+    })
+}
+
+/// `count` of what is drawn, or fewer after `trials` for each that is wanted.
+fn no_two_alike(
+    count: usize,
+    trials: usize,
+    mut draw: impl FnMut() -> Option<Question>,
+) -> Vec<Question> {
+    let mut found: Vec<Question> = Vec::new();
+    for _ in 0..trials * count {
+        if found.len() == count {
+            break;
         }
+        found.extend(draw().filter(|new| found.iter().all(|q| q.question != new.question)));
     }
     found
 }
-
-/// Sentences for each that is wanted; a third or so are taken.
-const TRIALS: usize = 64;
 
 fn question(rng: &mut Rng, scene: &Scene) -> Question {
     // most of what is asked about is there, so that the answer is not mostly none
