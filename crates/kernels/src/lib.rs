@@ -17,7 +17,6 @@
 #![allow(clippy::too_many_arguments)]
 
 pub mod activation;
-mod aligned;
 pub mod attention;
 pub mod boxes;
 pub mod conv;

@@ -137,34 +137,22 @@ fn tile<S: Simd, const R: usize, const N: usize>(s: S, block: &Block, row: usize
     unsafe {
         let mut a = block.a.add(row / PANEL * length + row % PANEL);
         let mut b = block.b.add(column / PANEL * block.b_panel);
-        // The next panel of `b` is far away: the first tiles of this one ask for it, a line per block of units.
-        let line = row * 3 / PANEL * block.units.div_ceil(PANEL);
-        let mut next = if line < block.units {
-            b.wrapping_add(block.b_panel + line * PANEL)
-        } else {
-            b
-        };
         let c = block.c.add(row * block.c_stride + column);
         for i in 0..R {
             // Owning the lines by the time they are stored hides the misses.
             s.prefetch_write(c.wrapping_add(i * block.c_stride));
         }
-        for first in (0..block.units).step_by(PANEL) {
-            s.prefetch(next);
-            let count = PANEL.min(block.units - first);
-            for _ in 0..count {
-                let panel: [S::V; N] = std::array::from_fn(|v| s.load_ptr(b.add(v * S::LANES)));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let x = s.splat(*a.add(i));
-                    for v in 0..N {
-                        sums[v] = s.mul_add(x, panel[v], sums[v]);
-                    }
+        for _ in 0..block.units {
+            let panel: [S::V; N] = std::array::from_fn(|v| s.load_ptr(b.add(v * S::LANES)));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = s.splat(*a.add(i));
+                for v in 0..N {
+                    sums[v] = s.mul_add(x, panel[v], sums[v]);
                 }
-                // The last steps leave the panels.
-                a = a.wrapping_add(PANEL);
-                b = b.wrapping_add(PANEL);
             }
-            next = next.wrapping_add(PANEL);
+            // The last steps leave the panels.
+            a = a.wrapping_add(PANEL);
+            b = b.wrapping_add(PANEL);
         }
         if rows == R && columns == PANEL {
             for (i, sums) in sums.iter().enumerate() {
@@ -180,9 +168,7 @@ fn tile<S: Simd, const R: usize, const N: usize>(s: S, block: &Block, row: usize
             }
             return;
         }
-        // A copy: sums that are picked by number would not be kept in registers.
-        let part: [[S::V; N]; R] = std::array::from_fn(|i| std::array::from_fn(|v| sums[i][v]));
-        for (i, sums) in part.iter().enumerate().take(rows) {
+        for (i, sums) in sums.iter().enumerate().take(rows) {
             for (v, sum) in sums.iter().enumerate() {
                 let first = v * S::LANES;
                 if first >= columns {

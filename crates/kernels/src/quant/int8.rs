@@ -1,9 +1,9 @@
 //! The linear layer with 8-bit weights.
 
 use super::activations::{Activations, Rounding, Sums, round, scale_of, with_rounded};
+use super::aligned::AlignedBytes;
 use super::lanes::{Lanes, PANEL, byte_zero, lanes_dispatch};
 use super::product::{FEW_ROWS, tile_for};
-use crate::aligned::AlignedBytes;
 use crate::gemm::linear::{Epilogue, Segment, finish};
 use crate::parallel::{self, SharedMut};
 use rayon::prelude::*;

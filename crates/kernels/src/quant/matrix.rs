@@ -1,6 +1,7 @@
 //! Matrices in block formats.
 
 use super::activations::{Activations, Rounding, Sums, with_rounded};
+use super::aligned::AlignedBytes;
 #[cfg(target_arch = "x86_64")]
 use super::amx_blocks;
 use super::format::BlockFormat;
@@ -9,7 +10,6 @@ use super::lanes::{PANEL, byte_zero};
 use super::layout::{self, Packing, Source, panel_block_bytes};
 use super::product::{FEW_ROWS, Product, few_rows, many_rows, scratch_len, tile_for};
 use super::{QuantError, checked_len};
-use crate::aligned::AlignedBytes;
 use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 use rayon::prelude::*;

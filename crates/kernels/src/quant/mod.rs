@@ -10,6 +10,7 @@
 //! reported as [`QuantError`]. Activations and outputs that do not fit are bugs and panic.
 
 mod activations;
+mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]

@@ -72,10 +72,6 @@ pub(crate) trait Simd: Copy {
         self.splat(0.0)
     }
 
-    /// Asks for the cache line at `p`, which need not exist, in the second-level cache.
-    #[inline(always)]
-    fn prefetch(self, _: *const f32) {}
-
     /// Asks for the cache line at `p`, which need not exist, to be written.
     #[inline(always)]
     fn prefetch_write(self, _: *const f32) {}

@@ -9,7 +9,7 @@ const LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
 
 /// A fixed number of bytes, initially 0.
-pub(crate) struct AlignedBytes {
+pub(super) struct AlignedBytes {
     start: NonNull<u8>,
     len: usize,
 }
@@ -20,7 +20,7 @@ unsafe impl Send for AlignedBytes {}
 unsafe impl Sync for AlignedBytes {}
 
 impl AlignedBytes {
-    pub(crate) fn zeroed(len: usize) -> Self {
+    pub(super) fn zeroed(len: usize) -> Self {
         let layout = Self::layout(len);
         // SAFETY: the layout's size is not 0.
         let start = unsafe { alloc(layout) };
