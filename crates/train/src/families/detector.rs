@@ -40,6 +40,8 @@ pub(crate) trait Detector: Module + Sync {
     /// Classes and attributes, background and none included.
     fn counts(config: &Self::Config) -> [usize; 2];
     fn frozen_norms(config: &Self::Config) -> bool;
+    /// The same of a model that was loaded, whose config need not say it.
+    fn has_frozen_norms(model: &Model) -> Option<bool>;
     fn build(weights: &mut Weights, config: &Self::Config) -> Self;
     fn in_training(self, training: bool) -> Self;
     fn loss(
@@ -68,6 +70,12 @@ macro_rules! detector {
             }
             fn frozen_norms(config: &$config) -> bool {
                 config.frozen_norms
+            }
+            fn has_frozen_norms(model: &Model) -> Option<bool> {
+                match model {
+                    Model::$model(m) => Some(m.config().frozen_norms),
+                    _ => None,
+                }
             }
             fn build(weights: &mut Weights, config: &$config) -> Self {
                 $model::new(weights, config)
@@ -146,6 +154,15 @@ fn known(count: usize, name: impl Fn(usize) -> String) -> Vec<String> {
     (1..count).map(name).collect()
 }
 
+/// What a detector's config calls its norms.
+fn norms(frozen: bool) -> (&'static str, Value) {
+    let name = match frozen {
+        true => "FrozenBatchNorm2d",
+        false => "BatchNorm2d",
+    };
+    ("norm_layer", json!(name))
+}
+
 impl<M: Detector> DetectorLearner<M> {
     pub(crate) fn new(set: &SetRecipe, start: Start) -> Result<Self, Error> {
         if let Some(key) = set.data.augment.without_boxes() {
@@ -165,6 +182,9 @@ impl<M: Detector> DetectorLearner<M> {
                 let model = files.model(&Device::flex())?;
                 let names = files.class_names(&model)?;
                 let detector = model.detect()?;
+                if let Some(frozen) = M::has_frozen_norms(&model) {
+                    fill_in(&mut json, &[norms(frozen)]);
+                }
                 [
                     known(detector.num_classes(), |i| names.class(i)),
                     known(detector.num_attributes(), |i| names.attribute(i)),
@@ -185,6 +205,8 @@ impl<M: Detector> DetectorLearner<M> {
             fill_in(&mut json, &[("num_attributes", count)]);
         }
         let config = M::config(&json.to_string()).map_err(|e| wrong(format!("model: {e}")))?;
+        // a model that is loaded is taken for one whose norms are frozen, which adds nothing to a variance of 0
+        fill_in(&mut json, &[norms(M::frozen_norms(&config))]);
         let learner = Self {
             recipe: set.clone(),
             processor: ImageProcessor::from_config(PreprocessorConfig::defaults(M::KIND)),
@@ -524,6 +546,12 @@ pictures = 2
             if attributes > 0 {
                 assert_eq!(vlm.class_names().attribute(1), "red");
             }
+            // what it is used with has the norms that it was trained with
+            let config = std::fs::read_to_string(saved.join("config.json")).unwrap();
+            assert!(
+                config.contains(r#""norm_layer": "BatchNorm2d""#),
+                "{config}"
+            );
             // without [model] the saved one goes on, whose norms stay as they are told to
             let init = format!("[train]\ninit = {:?}", saved.display().to_string());
             let further = recipe(WORLD, "").replace("[train]", &init);
