@@ -71,7 +71,11 @@ fn attributes_are_measured_where_there_are_some() {
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(root.join(file), model.join(file)).unwrap();
     }
-    std::fs::write(model.join("labels.txt"), "circle\nsquare\nheart\nring\n").unwrap();
+    std::fs::write(
+        model.join("labels.txt"),
+        "circle\nsquare\nheart\nring\nstar\ncross\n",
+    )
+    .unwrap();
     std::fs::write(model.join("attributes.txt"), "red\nblue\nlarge\nsmall\n").unwrap();
     let model = model.display().to_string();
     let data = directory.path().join("data").display().to_string();
