@@ -185,8 +185,8 @@ pub fn located(objects: &[Object], classes: &[String]) -> Vec<Located> {
     objects.iter().filter_map(one).collect()
 }
 
-/// What is known of the attributes in a picture, each as a find of its own with the box of its object, as Anderson et al.
-/// (2018) measure them; others than `names` are left out.
+/// What is known of the attributes in a picture, each for itself with the box of its object; others than `names` are left
+/// out.
 pub fn attribute_truths(objects: &[BoxedObject], names: &[String]) -> Vec<Located> {
     let of = |object: &BoxedObject| {
         let numbers = names.iter().enumerate();
