@@ -1,22 +1,22 @@
-//! `vlm eval detect`, on the tiny detector of testdata/models/faster_rcnn.
+//! `vlm eval detect`, on tiny detectors of testdata/models.
 
 use crate::support::run;
 use std::path::Path;
 
-/// A detector whose classes are called like some shapes.
-fn model(directory: &Path) -> String {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models/faster_rcnn/frozen");
+/// A detector of testdata/models whose classes are called like some shapes.
+fn named(of: &str, directory: &Path, labels: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models");
     std::fs::create_dir(directory).unwrap();
     for file in ["config.json", "model.safetensors"] {
-        std::fs::copy(root.join(file), directory.join(file)).unwrap();
+        std::fs::copy(root.join(of).join(file), directory.join(file)).unwrap();
     }
-    std::fs::write(
-        directory.join("labels.txt"),
-        "circle\nsquare\nheart\nring\n",
-    )
-    .unwrap();
+    std::fs::write(directory.join("labels.txt"), labels).unwrap();
     directory.display().to_string()
+}
+
+fn model(directory: &Path) -> String {
+    let labels = "circle\nsquare\nheart\nring\n";
+    named("faster_rcnn/frozen", directory, labels)
 }
 
 #[test]
@@ -65,19 +65,10 @@ fn average_precision_of_scenes_by_class() {
 #[test]
 fn attributes_are_measured_where_there_are_some() {
     let directory = tempfile::tempdir().unwrap();
-    let model = directory.path().join("model");
-    std::fs::create_dir(&model).unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models/vinvl/fitted");
-    for file in ["config.json", "model.safetensors"] {
-        std::fs::copy(root.join(file), model.join(file)).unwrap();
-    }
-    std::fs::write(
-        model.join("labels.txt"),
-        "circle\nsquare\nheart\nring\nstar\ncross\n",
-    )
-    .unwrap();
-    std::fs::write(model.join("attributes.txt"), "red\nblue\nlarge\nsmall\n").unwrap();
-    let model = model.display().to_string();
+    let place = directory.path().join("model");
+    let labels = "circle\nsquare\nheart\nring\nstar\ncross\n";
+    let model = named("vinvl/fitted", &place, labels);
+    std::fs::write(place.join("attributes.txt"), "red\nblue\nlarge\nsmall\n").unwrap();
     let data = directory.path().join("data").display().to_string();
     run([
         "world", "shapes", "--split", "test", "--count", "4", "--seed", "3", "--out", &data,

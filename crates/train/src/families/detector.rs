@@ -205,7 +205,7 @@ impl<M: Detector> DetectorLearner<M> {
             fill_in(&mut json, &[("num_attributes", count)]);
         }
         let config = M::config(&json.to_string()).map_err(|e| wrong(format!("model: {e}")))?;
-        // a model that is loaded is taken for one whose norms are frozen, which adds nothing to a variance of 0
+        // where the config does not say it, a loaded model may be taken for one with frozen norms, which have another epsilon
         fill_in(&mut json, &[norms(M::frozen_norms(&config))]);
         let learner = Self {
             recipe: set.clone(),
