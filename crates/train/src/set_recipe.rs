@@ -38,6 +38,10 @@ pub struct SetData {
     /// Object tags of the pictures of each set (TSV), where they are not beside the regions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<PathBuf>,
+    /// A directory of a detector that finds the regions while a model that reads them is trained, in place of files of
+    /// regions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detector: Option<PathBuf>,
     /// `shapes` for rendered scenes, in place of sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub world: Option<String>,
@@ -129,6 +133,8 @@ impl SetRecipe {
         }
         let tagged = d.tags.is_empty() || !d.regions.is_empty();
         check(tagged, "data.regions", "those beside data.tags", "none")?;
+        let sources = d.detector.is_none() || d.regions.is_empty();
+        check(sources, "data.detector", "none beside data.regions", "one")?;
         for difficulty in d.difficulty {
             let size = d.size;
             let config = shapes::Config { size, difficulty };

@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex};
 use vlm_data::datasets::items::QuestionAnswer;
 use vlm_data::datasets::{BoxedObject, Part, Record, Set, Split};
 use vlm_data::image::{Image, ImageProcessor, Limits};
+use vlm_models::capability::DetectOptions;
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::similarity::PLACEHOLDER;
-use vlm_tasks::{PictureRegions, RegionFiles, Shown};
+use vlm_tasks::{PictureRegions, RegionFiles, Shown, Vlm};
 use vlm_worlds::shapes;
 
 /// What a family learns of a picture.
@@ -41,7 +42,7 @@ pub(crate) struct SetBatch {
     pub pixels: Vec<f32>,
     /// `[B, C, H, W]`, or twice as many where a statement is about two, all first ones before all second ones.
     pub shape: [usize; 4],
-    /// Regions of all pictures in the same order, in place of pixels, where the recipe has files of them.
+    /// Regions of all pictures in the same order, in place of pixels, where the recipe has files of them or a detector.
     pub regions: Vec<PictureRegions>,
     /// Texts or questions.
     pub texts: Vec<String>,
@@ -98,6 +99,8 @@ pub(crate) struct Source {
     sets: Vec<Set>,
     /// Regions of the pictures of each set, or none.
     regions: Vec<RegionFiles>,
+    /// What finds them otherwise.
+    detector: Option<Vlm>,
     train: Vec<Place>,
     held_out: Vec<Place>,
     /// The places in `train` of each label.
@@ -164,6 +167,7 @@ impl Source {
             wanted,
             sets: Vec::new(),
             regions: Vec::new(),
+            detector: data.detector.as_deref().map(Vlm::load).transpose()?,
             train: Vec::new(),
             held_out: Vec::new(),
             labels: Vec::new(),
@@ -173,6 +177,9 @@ impl Source {
             kept: Mutex::default(),
             order: Mutex::default(),
         };
+        if let Some(detector) = &source.detector {
+            detector.gives_regions()?;
+        }
         for (number, path) in data.sets.iter().enumerate() {
             let set = Set::open(path)?;
             let of_set = source.of_set(&set);
@@ -288,10 +295,11 @@ impl Source {
     /// # Errors
     /// Regions of a picture that cannot be read.
     pub(crate) fn texts(&self) -> Result<Vec<String>, Error> {
+        let mut texts = self.detected_tags()?;
         if self.data.world.is_some() {
-            return Ok(vec![shapes::vocabulary().join(" ")]);
+            texts.push(shapes::vocabulary().join(" "));
+            return Ok(texts);
         }
-        let mut texts = Vec::new();
         let names = matches!(self.wanted, Wanted::Texts | Wanted::TextsAndAnswers);
         for record in self.train.iter().map(|&place| self.record(place)) {
             if names {
@@ -325,11 +333,39 @@ impl Source {
         Ok(texts)
     }
 
-    /// Regions of the first pictures to learn from, each of which is read to see that they fit.
+    /// Every tag that the detector may give to a region.
+    ///
+    /// # Errors
+    /// A detector that finds no objects.
+    pub(crate) fn detected_tags(&self) -> Result<Vec<String>, Error> {
+        let Some(detector) = &self.detector else {
+            return Ok(Vec::new());
+        };
+        let classes = 1..detector.model().detect()?.num_classes();
+        let names = detector.class_names();
+        let known = classes.filter_map(|class| names.known(class));
+        Ok(known.map(str::to_owned).collect())
+    }
+
+    /// Regions of the first pictures to learn from, each of which is read to see that they fit; of one picture where a
+    /// detector finds them.
     ///
     /// # Errors
     /// A picture or regions that cannot be read or do not belong together.
     pub(crate) fn some_regions(&self, pictures: usize) -> Result<Vec<PictureRegions>, Error> {
+        if self.data.world.is_some() {
+            let (shown, _) = self.scene(0, &mut SplitMix64::new(0))?;
+            let shown = shown.into_iter().map(Arc::unwrap_or_clone);
+            let regions = shown.filter_map(|shown| match shown {
+                Shown::Regions(regions) => Some(regions),
+                Shown::Pixels(_) => None,
+            });
+            return Ok(regions.collect());
+        }
+        let pictures = match self.detector {
+            Some(_) => 1,
+            None => pictures,
+        };
         let records = self.train.iter();
         let names = records.flat_map(|&place| {
             let names = self.record(place).pictures.iter();
@@ -445,7 +481,7 @@ impl Source {
             let held_out = items.map(|item| {
                 let (image, record) = of_world(item)?;
                 Ok(HeldOut {
-                    image: Shown::Pixels(image),
+                    image: self.seen("a scene", image)?,
                     more: Vec::new(),
                     record,
                 })
@@ -483,7 +519,19 @@ impl Source {
         &self.known_labels
     }
 
-    /// A picture, or its regions where the recipe has files of them.
+    /// A picture, or its regions where the recipe has a detector; `name` is for errors.
+    fn seen(&self, name: &str, image: Image) -> Result<Shown, Error> {
+        let Some(detector) = &self.detector else {
+            return Ok(Shown::Pixels(image));
+        };
+        let (_, regions) = detector.regions(name, &image, &DetectOptions::default())?;
+        Ok(Shown::Regions(PictureRegions {
+            regions,
+            tags: None,
+        }))
+    }
+
+    /// A picture, or its regions where the recipe has files of them or a detector.
     fn shown(&self, set: usize, name: &str) -> Result<Arc<Shown>, Error> {
         let key = (set, name.to_owned());
         let lock = || {
@@ -494,7 +542,7 @@ impl Source {
             return Ok(shown.clone());
         }
         let shown = match self.regions.get(set) {
-            None => Shown::Pixels(self.sets[set].picture(name, &self.limits)?),
+            None => self.seen(name, self.sets[set].picture(name, &self.limits)?)?,
             Some(files) => {
                 let regions = files.read(name, None)?;
                 let boxes = &regions.regions.regions;
@@ -574,7 +622,8 @@ impl Source {
         let split = shapes::Split::Train;
         let item = shapes::generate(&config, split, self.data.seed, position);
         let (image, record) = of_world(item)?;
-        Ok((vec![Arc::new(Shown::Pixels(image))], record))
+        let shown = self.seen(&format!("scene {position}"), image)?;
+        Ok((vec![Arc::new(shown)], record))
     }
 
     /// The places of the records of a step, in an order that is a function of the seed and the step alone.

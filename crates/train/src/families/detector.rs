@@ -33,7 +33,8 @@ pub(crate) trait Detector: Module + Sync {
     type Config: Sync;
     /// What is done to pictures, where no file says it.
     const KIND: ProcessorKind;
-    /// `preprocessor_config.json` of a model that is trained from nothing, where that is not it.
+    /// `preprocessor_config.json` of a model that is trained from nothing and whose recipe names no sides for pictures; none
+    /// if its config tells what is done to them.
     const PREPROCESSOR: Option<&'static str>;
 
     fn config(json: &str) -> Result<Self::Config, vlm_models::Error>;
@@ -134,6 +135,9 @@ pub(crate) struct DetectorLearner<M: Detector> {
     init: Option<ModelFiles>,
 }
 
+/// The longest side that pictures are brought to.
+const MOST_SIDE: u32 = 8192;
+
 fn wrong(reason: impl Into<String>) -> Error {
     Error::file("recipe", reason)
 }
@@ -154,6 +158,35 @@ fn known(count: usize, name: impl Fn(usize) -> String) -> Vec<String> {
     (1..count).map(name).collect()
 }
 
+/// Takes the sides that pictures are brought to out of a config: the shorter one, and what the longer one may not exceed.
+fn sides(config: &mut Value) -> Result<Option<[u32; 2]>, Error> {
+    const FIELDS: [&str; 2] = ["min_size_test", "max_size_test"];
+    let mut take = |field| config.as_object_mut().and_then(|c| c.remove(field));
+    let (min, max) = match FIELDS.map(&mut take) {
+        [None, None] => return Ok(None),
+        [Some(min), Some(max)] => (min, max),
+        [min, _] => {
+            let [given, missing] = match min {
+                Some(_) => FIELDS,
+                None => [FIELDS[1], FIELDS[0]],
+            };
+            let reason = format!("model.{given}: expected {missing} beside it, found none");
+            return Err(wrong(reason));
+        }
+    };
+    let side = |value: &Value| {
+        let side = value.as_u64().and_then(|v| u32::try_from(v).ok());
+        side.filter(|side| (16..=MOST_SIDE).contains(side))
+    };
+    match (side(&min), side(&max)) {
+        (Some(min), Some(max)) if min <= max => Ok(Some([min, max])),
+        _ => Err(wrong(format!(
+            "model.min_size_test, max_size_test: expected 16 to {MOST_SIDE} pixels, the second not below the first, \
+             found {min} and {max}"
+        ))),
+    }
+}
+
 /// What a detector's config calls its norms.
 fn norms(frozen: bool) -> (&'static str, Value) {
     let name = match frozen {
@@ -172,6 +205,10 @@ impl<M: Detector> DetectorLearner<M> {
         }
         let source = Source::open(&set.data, &set.train, Wanted::Objects, "")?;
         let mut json = start.config;
+        let sides = match M::PREPROCESSOR {
+            Some(_) => sides(&mut json)?,
+            None => None,
+        };
         let of_recipe = [
             listed(&mut json, "classes")?,
             listed(&mut json, "attributes")?,
@@ -219,14 +256,19 @@ impl<M: Detector> DetectorLearner<M> {
             init: start.init,
         };
         learner.check()?;
-        learner.prepared()
+        learner.prepared(sides)
     }
 
-    /// What is done to pictures: as the model that the run begins with has it, if it says so.
-    fn prepared(mut self) -> Result<Self, Error> {
+    /// What is done to pictures: they are brought to these sides, or it is as the model that the run begins with has it, if
+    /// it says so.
+    fn prepared(mut self, sides: Option<[u32; 2]>) -> Result<Self, Error> {
         let own = self.recipe.train.init.as_deref().filter(|p| p.is_dir());
         let own = own.map(|path: &Path| path.join(file::PREPROCESSOR));
         self.preprocessor = match own.filter(|path| path.is_file()) {
+            _ if sides.is_some() => sides.map(|[shortest, longest]| {
+                let size = json!({"shortest_edge": shortest, "longest_edge": longest});
+                format!("{}\n", json!({"do_resize": true, "size": size})).into_bytes()
+            }),
             Some(path) => Some(
                 std::fs::read(&path)
                     .map_err(|e| Error::file(&path, format!("cannot be read: {e}")))?,

@@ -36,10 +36,16 @@ pub(crate) fn train(
     let start = Start::of(set)?;
     let model_type = start.config.get("model_type").and_then(|t| t.as_str());
     let reads_regions = families::oscar::is_config(&start.config);
-    if !reads_regions && !set.data.regions.is_empty() {
+    let given = match &set.data {
+        data if !data.regions.is_empty() => Some("regions"),
+        data => data.detector.as_ref().map(|_| "detector"),
+    };
+    if let (false, Some(key)) = (reads_regions, given) {
         return Err(Error::file(
             "recipe",
-            "data.regions: expected none but for a model that reads regions (oscar), found some",
+            format!(
+                "data.{key}: expected none but for a model that reads regions (oscar), found some"
+            ),
         ));
     }
     match model_type {

@@ -82,10 +82,10 @@ fn told(config: &mut Value, init: &ModelFiles) -> Result<(), Error> {
 impl OscarLearner {
     pub(crate) fn new(set: &SetRecipe, mut start: Start) -> Result<Self, Error> {
         let wrong = |e: vlm_models::Error| refuse(format!("model: {e}"));
-        if set.data.regions.is_empty() {
+        if set.data.regions.is_empty() && set.data.detector.is_none() {
             return Err(refuse(
                 "data.regions: expected files of regions for a model that reads them, as vlm detect --features and \
-                 vlm world shapes --regions write them, found none"
+                 vlm world shapes --regions write them, or data.detector, found neither"
                     .to_owned(),
             ));
         }
@@ -95,7 +95,8 @@ impl OscarLearner {
         };
         if set.data.augment != of_texts {
             return Err(refuse(
-                "data.augment: expected nothing that changes pictures beside data.regions, found some".to_owned(),
+                "data.augment: expected nothing that changes pictures for a model that reads regions, found some"
+                    .to_owned(),
             ));
         }
         if let (true, Some(init)) = (start.config.get("task").is_none(), &start.init)
@@ -174,16 +175,20 @@ impl OscarLearner {
         let model = Model::Oscar(Box::new(model));
         let text = TextSide::new(&set.name, parts.tokenizer.clone(), &model)?;
         let unknown = parts.tokenizer.token_to_id("[UNK]");
+        let mut tags: Vec<(&str, &str)> = Vec::new();
         for picture in &examined {
             PictureRegions::prepared(&[picture], config.img_feature_dim, &text, &device)?;
-            for tag in picture.tags() {
-                if text.tags([tag])?.iter().any(|&id| Some(id) == unknown) {
-                    let image = &picture.regions.image;
-                    return Err(refuse(format!(
-                        "data.tokenizer: expected a vocabulary that knows the tags of {image}, found none for {tag:?}; \
-                         \"words\" makes a new one"
-                    )));
-                }
+            let of_picture = picture.tags().into_iter();
+            tags.extend(of_picture.map(|tag| (picture.regions.image.as_str(), tag)));
+        }
+        let detected = parts.source.detected_tags()?;
+        tags.extend(detected.iter().map(|tag| ("data.detector", tag.as_str())));
+        for (place, tag) in tags {
+            if text.tags([tag])?.iter().any(|&id| Some(id) == unknown) {
+                return Err(refuse(format!(
+                    "data.tokenizer: expected a vocabulary that knows the tags of {place}, found none for {tag:?}; \
+                     \"words\" makes a new one"
+                )));
             }
         }
         Ok(Self {

@@ -23,6 +23,7 @@ pub struct Experiment {
 pub struct RunResult {
     /// The model's family.
     pub family: String,
+    /// With those of the detector whose regions it reads.
     pub parameters: usize,
     /// Seconds of training.
     pub seconds: f64,
@@ -94,7 +95,10 @@ impl Run {
         if !measured.is_some_and(there) {
             tell("measuring");
             let model = self.directory.join("model");
-            let vlm = Vlm::load(&model)?;
+            let vlm = match self.detector()? {
+                Some(detector) => Vlm::load(&model)?.with_detector(detector)?,
+                None => Vlm::load(&model)?,
+            };
             vlm.model().family().clone_into(&mut result.family);
             result.measured = Some(Measured {
                 pictures: exhibition.pictures(),
@@ -108,6 +112,15 @@ impl Run {
             self.write(&result)?;
         }
         Ok(Some(result))
+    }
+
+    /// What finds the regions that the model reads.
+    fn detector(&self) -> anyhow::Result<Option<Vlm>> {
+        let Recipe::Set(recipe) = &self.recipe else {
+            return Ok(None);
+        };
+        let detector = recipe.data.detector.as_deref();
+        Ok(detector.map(Vlm::load).transpose()?)
     }
 
     /// Trains from the beginning, or from where an earlier training ended.
@@ -133,9 +146,10 @@ impl Run {
             return Ok(None);
         }
         let t = self.recipe.train();
+        let of_detector = self.detector()?.map_or(0, |d| d.model().parameters());
         let result = RunResult {
             family: String::new(),
-            parameters: outcome.parameters,
+            parameters: outcome.parameters + of_detector,
             seconds: outcome.seconds,
             pictures_seen: outcome.step * (t.batch_size * t.accumulate) as u64,
             measured: None,
