@@ -39,7 +39,7 @@ pub struct SetData {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<PathBuf>,
     /// A directory of a detector that finds the regions while a model that reads them is trained, in place of files of
-    /// regions.
+    /// regions. `vlm eval tree` takes a detector's recipe as well, which it trains before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detector: Option<PathBuf>,
     /// `shapes` for rendered scenes, in place of sets.

@@ -8,7 +8,7 @@ use crate::augment::below;
 use crate::recipe::TrainRecipe;
 use crate::set_recipe::SetData;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use vlm_data::datasets::items::QuestionAnswer;
@@ -141,6 +141,17 @@ fn of_world(item: shapes::Item) -> Result<(Image, Record), Error> {
     Ok((image, record))
 }
 
+/// The model of a directory, which finds regions.
+fn detector(path: &Path) -> Result<Vlm, Error> {
+    if path.extension().is_some_and(|e| e == "toml") {
+        let reason = "data.detector: expected a model's directory, found a recipe, which vlm train makes one of";
+        return Err(Error::file(path, reason));
+    }
+    let detector = Vlm::load(path)?;
+    detector.gives_regions()?;
+    Ok(detector)
+}
+
 /// What is asked about a picture.
 pub(crate) fn questions(record: &Record) -> Vec<QuestionAnswer> {
     let statement = record.statement.iter().map(|s| QuestionAnswer {
@@ -167,7 +178,7 @@ impl Source {
             wanted,
             sets: Vec::new(),
             regions: Vec::new(),
-            detector: data.detector.as_deref().map(Vlm::load).transpose()?,
+            detector: data.detector.as_deref().map(detector).transpose()?,
             train: Vec::new(),
             held_out: Vec::new(),
             labels: Vec::new(),
@@ -177,9 +188,6 @@ impl Source {
             kept: Mutex::default(),
             order: Mutex::default(),
         };
-        if let Some(detector) = &source.detector {
-            detector.gives_regions()?;
-        }
         for (number, path) in data.sets.iter().enumerate() {
             let set = Set::open(path)?;
             let of_set = source.of_set(&set);

@@ -24,7 +24,8 @@ Every recipe learns from rendered scenes of the same size and difficulty (data.w
 part of the same data sets. Each is run with several seeds, which move both of its own, in RUNS/RECIPE/seed-N, by the \
 name of its file; what a run has done is not done again, so that the command goes on after Ctrl-C. A model is measured in \
 whatever it can do, on new scenes of the world's test split and of its compositional one, whose pairs of attributes it \
-has never seen together, or on --data, none of which it may have learned from:
+has never seen together, or on --data, none of which it may have learned from. Where data.detector names a recipe, that \
+detector is trained first, once, in RUNS by the name of its file:
 
   R@K        share of pictures and of captions that are found among the K best by the other, mean of both directions
   zero-shot  accuracy of colour and shape of a single object, or of a set's labels, among all of them
@@ -77,14 +78,30 @@ pub fn run(args: &TreeArgs, common: &Common) -> anyhow::Result<Outcome> {
     if !(1..=MOST_SEEDS).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {MOST_SEEDS}, found {}", args.seeds);
     }
-    let experiments = experiments(&args.recipes)?;
+    let mut experiments = experiments(&args.recipes)?;
     set_precision(PrecisionArg::Auto, common);
     let exhibition = exhibition(args, &experiments)?;
     let stop = stop_on_ctrl_c()?;
     let total = experiments.len() as u64 * args.seeds;
     let (mut done, mut failed) = (0, 0);
     let mut compared = Vec::new();
-    for experiment in &experiments {
+    for experiment in &mut experiments {
+        let name = experiment.name.clone();
+        let tell = |what: &str| {
+            if !common.quiet {
+                complain(format_args!("note: {name}: {what}"));
+            }
+        };
+        match runs::prepare(experiment, &args.runs, &stop, common.quiet, tell) {
+            Ok(true) => {}
+            Ok(false) => return Ok(interrupted()),
+            Err(error) => {
+                complain(format_args!("{name}: {error}"));
+                done += args.seeds;
+                failed += args.seeds as usize;
+                continue;
+            }
+        }
         let mut runs = Vec::new();
         for seed in 1..=args.seeds {
             done += 1;
@@ -99,12 +116,7 @@ pub fn run(args: &TreeArgs, common: &Common) -> anyhow::Result<Outcome> {
             };
             match run.finished(&exhibition, &stop, common.quiet, tell) {
                 Ok(Some(result)) => runs.push(result),
-                Ok(None) => {
-                    complain(format_args!(
-                        "interrupted; the same command goes on from here"
-                    ));
-                    return Ok(Outcome::Interrupted);
-                }
+                Ok(None) => return Ok(interrupted()),
                 // one broken run does not stop the others
                 Err(error) => {
                     complain(format_args!("{error}"));
@@ -131,6 +143,13 @@ pub fn run(args: &TreeArgs, common: &Common) -> anyhow::Result<Outcome> {
         0 => Outcome::Done,
         _ => Outcome::SomeInputsFailed,
     })
+}
+
+fn interrupted() -> Outcome {
+    complain(format_args!(
+        "interrupted; the same command goes on from here"
+    ));
+    Outcome::Interrupted
 }
 
 /// What recipes that can be compared have in common.

@@ -64,6 +64,18 @@ impl Run {
         }
     }
 
+    /// Where a run that was begun keeps its recipe, which has to be this one.
+    fn begun(&self) -> anyhow::Result<PathBuf> {
+        let begun = self.directory.join("recipe.toml");
+        if begun.is_file() && Recipe::read(&begun)? != self.recipe {
+            bail!(
+                "{}: expected the recipe that is compared, found another, which the run was begun with",
+                begun.display()
+            );
+        }
+        Ok(begun)
+    }
+
     /// The result, after whatever is still to be done for it; none if `stop` came before the end of the training.
     pub fn finished(
         &self,
@@ -72,13 +84,7 @@ impl Run {
         quiet: bool,
         tell: impl Fn(&str),
     ) -> anyhow::Result<Option<RunResult>> {
-        let begun = self.directory.join("recipe.toml");
-        if begun.is_file() && Recipe::read(&begun)? != self.recipe {
-            bail!(
-                "{}: expected the recipe that is compared, found another, which the run was begun with",
-                begun.display()
-            );
-        }
+        let begun = self.begun()?;
         let mut result = match self.read()? {
             Some(result) => result,
             None => {
@@ -180,6 +186,35 @@ impl Run {
         vlm_data::files::write_atomically(&path, |w| writeln!(w, "{text}"))?;
         Ok(())
     }
+}
+
+/// Trains the detector of an experiment, where it names a recipe in place of a directory, and lets it take the model; false
+/// if `stop` came before the end. It lies in `runs` by the name of its recipe, and experiments share it.
+pub fn prepare(
+    experiment: &mut Experiment,
+    runs: &Path,
+    stop: &AtomicBool,
+    quiet: bool,
+    tell: impl Fn(&str),
+) -> anyhow::Result<bool> {
+    let Recipe::Set(set) = &mut experiment.recipe else {
+        return Ok(true);
+    };
+    let detector = set.data.detector.as_mut();
+    let Some(path) = detector.filter(|path| path.extension().is_some_and(|e| e == "toml")) else {
+        return Ok(true);
+    };
+    let run = Run {
+        recipe: Recipe::read(path)?,
+        directory: runs.join(path.file_stem().unwrap_or_default()),
+    };
+    *path = run.directory.join("model");
+    let begun = run.begun()?;
+    if run.read()?.is_some() {
+        return Ok(true);
+    }
+    tell("training its detector");
+    Ok(run.trained(&begun, stop, quiet)?.is_some())
 }
 
 /// Whether a training has left anything to go on from.
