@@ -9,24 +9,31 @@ use vlm_nn::weights::{Checkpoint, StoreDtype, collect, to_bytes};
 /// The average by parameter name, flattened to `[count]`; running statistics are taken as they are.
 pub struct Ema {
     decay: f64,
-    averages: BTreeMap<String, Tensor<1>>,
+    averages: Averages,
 }
 
-struct Visit<'a> {
+/// Averages by the names of parameters and statistics, each flattened to `[count]`.
+type Averages = BTreeMap<String, Tensor<1>>;
+
+/// Takes a model in; `kept` says how much remains of a name's average, and none for what is not averaged.
+struct Visit<'a, F> {
     path: Vec<String>,
-    ema: &'a mut Ema,
+    averages: &'a mut Averages,
+    kept: F,
 }
 
-impl ModuleVisitor for Visit<'_> {
+impl<F: Fn(&str) -> Option<f64>> ModuleVisitor for Visit<'_, F> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let name = self.path.join(".");
+        let Some(kept) = (self.kept)(&name) else {
+            return;
+        };
         let new = param.val().inner().flatten::<1>(0, D - 1);
-        let decay = self.ema.decay;
-        let average = match self.ema.averages.remove(&name) {
-            Some(old) if !crate::groups::is_statistic(&name) => old * decay + new * (1.0 - decay),
+        let average = match self.averages.remove(&name) {
+            Some(old) if kept > 0.0 => old * kept + new * (1.0 - kept),
             _ => new,
         };
-        self.ema.averages.insert(name, average);
+        self.averages.insert(name, average);
     }
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
@@ -36,9 +43,17 @@ impl ModuleVisitor for Visit<'_> {
     }
 }
 
+fn take_in<M: Module>(averages: &mut Averages, model: &M, kept: impl Fn(&str) -> Option<f64>) {
+    model.visit(&mut Visit {
+        path: Vec::new(),
+        averages,
+        kept,
+    });
+}
+
 struct Apply<'a> {
     path: Vec<String>,
-    averages: &'a BTreeMap<String, Tensor<1>>,
+    averages: &'a Averages,
 }
 
 impl ModuleMapper for Apply<'_> {
@@ -58,12 +73,49 @@ impl ModuleMapper for Apply<'_> {
     }
 }
 
+/// A model without gradients whose norms have the statistics of `batches` with the weights as they are, as
+/// `torch.optim.swa_utils.update_bn` measures them ("precise BatchNorm": Wu & Johnson, "Rethinking 'Batch' in BatchNorm",
+/// 2021). While weights move, running statistics follow them, and through many norms small differences add up.
+///
+/// `forward` does a batch, which moves the running statistics; what they are after each of the second half of the
+/// batches is averaged, so that next to nothing remains of what they were before.
+///
+/// # Errors
+/// A model without such statistics; what `forward` or the batches say.
+pub fn with_statistics_of<M: Module, B>(
+    model: M,
+    batches: impl ExactSizeIterator<Item = Result<B, Error>>,
+    mut forward: impl FnMut(&M, &B) -> Result<(), Error>,
+) -> Result<M, Error> {
+    let (mut averages, mut taken) = (Averages::new(), 0u32);
+    let first = batches.len() / 2;
+    for (number, batch) in batches.enumerate() {
+        forward(&model, &batch?)?;
+        if number >= first {
+            let kept = f64::from(taken) / f64::from(taken + 1);
+            let is_statistic = |name: &str| crate::groups::is_statistic(name).then_some(kept);
+            take_in(&mut averages, &model, is_statistic);
+            taken += 1;
+        }
+    }
+    if averages.is_empty() {
+        return Err(Error::file(
+            "recipe",
+            "train.statistics_batches: expected none but for a model whose norms have running statistics, found some",
+        ));
+    }
+    Ok(model.map(&mut Apply {
+        path: Vec::new(),
+        averages: &averages,
+    }))
+}
+
 impl Ema {
     /// The average of the weights that `model` begins with.
     pub fn new<M: Module>(decay: f64, model: &M) -> Self {
         let mut ema = Self {
             decay,
-            averages: BTreeMap::new(),
+            averages: Averages::new(),
         };
         ema.update(model);
         ema
@@ -71,9 +123,10 @@ impl Ema {
 
     /// Takes the weights after a step in.
     pub fn update<M: Module>(&mut self, model: &M) {
-        model.visit(&mut Visit {
-            path: Vec::new(),
-            ema: self,
+        let decay = self.decay;
+        take_in(&mut self.averages, model, |name| {
+            let is_statistic = crate::groups::is_statistic(name);
+            Some(if is_statistic { 0.0 } else { decay })
         });
     }
 

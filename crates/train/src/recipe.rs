@@ -124,10 +124,17 @@ pub struct TrainRecipe {
     /// Decay of a moving average of the weights, which is measured and exported in their place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema_decay: Option<f64>,
+    /// So many batches, after those that were learned from, measure the statistics of BatchNorms anew for the finished model
+    /// and before each validation; none leaves the running ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics_batches: Option<usize>,
     /// Whether the batches of a step are one batch of a contrastive loss (gradient caching).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gradient_cache: bool,
 }
+
+/// Running statistics take a tenth of each batch: after half of so many, 7 % remain of what they were.
+const FEWEST_OF_STATISTICS: usize = 50;
 
 fn one<T: From<u8>>() -> T {
     T::from(1)
@@ -453,6 +460,16 @@ pub(crate) fn validate_loop(
         "above 0 to 1",
         &t.layer_decay.to_string(),
     )?;
+    let batches = t.statistics_batches.unwrap_or(FEWEST_OF_STATISTICS) as u64;
+    let enough = batches >= FEWEST_OF_STATISTICS as u64;
+    let few = format!("{FEWEST_OF_STATISTICS} or more");
+    check(
+        enough,
+        "train.statistics_batches",
+        &few,
+        &batches.to_string(),
+    )?;
+    count("train.statistics_batches", batches, 1 << 20)?;
     let decay = t.ema_decay.unwrap_or(0.5);
     check(
         (0.0..1.0).contains(&decay),

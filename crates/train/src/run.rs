@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::checkpoint::{self, EMA, OPTIMIZER, RngState, TRAINER, TrainerState};
 use crate::coca_shapes::ShapesLearner;
-use crate::ema::Ema;
+use crate::ema::{Ema, with_statistics_of};
 use crate::families;
 use crate::groups::{Groups, is_statistic};
 use crate::learner::Learner;
@@ -152,6 +152,7 @@ impl<L: Learner> Run<'_, L> {
         }
         let mut throughput = Throughput::default();
         let mut smooth: Option<f64> = None;
+        let mut kept = None;
         while state.step < t.steps && !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
             let batches: Vec<L::Batch> =
@@ -189,7 +190,9 @@ impl<L: Learner> Run<'_, L> {
             }
             let last = step == t.steps || stop.load(Ordering::Relaxed);
             if step.is_multiple_of(validation.every) || step == t.steps {
-                let measured = self.learner.measure(state.averaged())?;
+                let model = self.kept(&state)?;
+                let measured = self.learner.measure(model.clone())?;
+                kept = (step == t.steps).then_some(model);
                 progress.note(&format!("step {step}: validation {}", measured.text));
                 let scores = measured.scores.iter();
                 let scores: Map<String, Value> = scores
@@ -205,7 +208,11 @@ impl<L: Learner> Run<'_, L> {
         self.plot(&log_path)?;
         let finished = state.step >= t.steps;
         let model_directory = if finished {
-            self.export(&state)?
+            let model = match kept {
+                Some(model) => model,
+                None => self.kept(&state)?,
+            };
+            self.export(&model)?
         } else {
             checkpoint::directory(&self.options.directory, state.step)
         };
@@ -340,13 +347,28 @@ impl<L: Learner> Run<'_, L> {
         Ok(())
     }
 
+    /// The model to measure and to keep, without gradients, with statistics of norms as the recipe wants them.
+    fn kept(&self, state: &State<L::Model>) -> Result<L::Model, Error> {
+        let (model, t) = (state.averaged(), self.recipe.train());
+        let Some(count) = t.statistics_batches else {
+            return Ok(model);
+        };
+        let stream = self.learner.stream(state.step * t.accumulate as u64);
+        let ended = || Error::file(&self.options.directory, "the data thread ended early");
+        let batches = (0..count).map(|_| stream.recv().unwrap_or_else(|_| Err(ended())));
+        let device = Device::flex();
+        with_statistics_of(model, batches, |model, batch| {
+            self.learner.loss(model, batch, &device).map(|_| ())
+        })
+    }
+
     /// The finished model, in the recipe's number type.
-    fn export(&self, state: &State<L::Model>) -> Result<PathBuf, Error> {
+    fn export(&self, model: &L::Model) -> Result<PathBuf, Error> {
         let dtype = match self.recipe.train().output {
             OutputDtype::F32 => StoreDtype::F32,
             OutputDtype::Bf16 => StoreDtype::Bf16,
         };
-        let (mut files, weights) = self.learner.finished(collect(&state.averaged()))?;
+        let (mut files, weights) = self.learner.finished(collect(model))?;
         files.push((file::WEIGHTS, to_bytes(&weights, dtype, None)?));
         let directory = self.options.directory.join("model");
         write(&directory, &files)?;
