@@ -178,3 +178,45 @@ impl Ema {
         Ok(Self { decay, averages })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vlm_nn::weights::Weights;
+    use vlm_nn::{BatchNorm2d, Statistics};
+
+    /// Against the same averages in plain numbers.
+    #[test]
+    fn statistics_are_those_of_the_second_half_of_the_batches() {
+        let device = Device::flex();
+        let norm = BatchNorm2d::new(&mut Weights::random(0, &device), 1);
+        let values = |i: usize| [i as f32, 3.0 * i as f32];
+        let batches = (0..60).map(|i| Ok(values(i)));
+        let norm = with_statistics_of(norm, batches, |norm, values| {
+            let x = Tensor::<2>::from_data([[values[0]], [values[1]]], &device);
+            norm.vectors(x, Statistics::Batch);
+            Ok(())
+        });
+        let found = collect(&norm.expect("statistics"));
+        let (mut mean, mut variance) = (0.0, 1.0);
+        let mut expected = [0.0; 2];
+        for i in 0..60 {
+            let i = f64::from(i);
+            // of i and 3 i: their mean, and half of their squared distance, the variance of the population
+            mean = 0.9 * mean + 0.1 * 2.0 * i;
+            variance = 0.9 * variance + 0.1 * 2.0 * i * i;
+            if i >= 30.0 {
+                expected[0] += mean / 30.0;
+                expected[1] += variance / 30.0;
+            }
+        }
+        for (name, expected) in [("running_mean", expected[0]), ("running_var", expected[1])] {
+            let found = f64::from(found[name].1[0]);
+            assert!(
+                (found / expected - 1.0).abs() < 1e-5,
+                "{name}: {found}, {expected}"
+            );
+        }
+        assert_eq!(found["weight"].1, [1.0]);
+    }
+}

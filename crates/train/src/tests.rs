@@ -727,3 +727,54 @@ fn a_model_of_the_tree_chooses_among_the_answers_of_its_data() {
     let error = train(parts, &options, &AtomicBool::new(false)).expect_err("parts");
     assert!(error.to_string().contains("train.accumulate"), "{error}");
 }
+
+#[test]
+fn statistics_that_are_measured_anew_change_nothing_but_statistics() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let go_on = AtomicBool::new(false);
+    let model = tree(TREE_CNN, "transformer", "late", "");
+    let run = |name: &str, steps: u64, batches: Option<usize>, resume: bool| {
+        let options = options(&scratch.path().join(name), resume);
+        let mut recipe = of_the_tree(&model, steps);
+        if let Recipe::Set(recipe) = &mut recipe {
+            recipe.train.statistics_batches = batches;
+            recipe.train.checkpoint_every = 2;
+            recipe.validation.every = 2;
+            recipe.validation.pictures = 2;
+        }
+        let outcome = train(recipe, &options, &go_on).unwrap_or_else(|e| panic!("{e}"));
+        std::fs::read(outcome.model.join("model.safetensors")).expect("weights")
+    };
+    let [running, anew] =
+        [None, Some(50)].map(|batches| run(&format!("{batches:?}"), 4, batches, false));
+    let read = |bytes: &[u8]| Checkpoint::parse(bytes, "model").expect("weights");
+    let names: Vec<String> = read(&running)
+        .tensors()
+        .map(|t| t.name.to_owned())
+        .collect();
+    let (mut one, mut other) = (read(&running), read(&anew));
+    let mut changed = 0;
+    for name in &names {
+        let same = one.take_any(name).expect(name) == other.take_any(name).expect(name);
+        let is_statistic = crate::groups::is_statistic(name);
+        assert!(same || is_statistic, "{name}");
+        changed += usize::from(!same);
+    }
+    let statistics = names
+        .iter()
+        .filter(|name| crate::groups::is_statistic(name));
+    assert!(changed > 0 && changed == statistics.count(), "{changed}");
+    run("parts", 2, Some(50), false);
+    assert!(run("parts", 4, Some(50), true) == anew);
+
+    let mut recipe = of_the_tree(&tree(TREE_HANDCRAFTED, "bag_of_words", "late", ""), 1);
+    if let Recipe::Set(recipe) = &mut recipe {
+        recipe.train.statistics_batches = Some(50);
+    }
+    let options = options(&scratch.path().join("none"), false);
+    let error = train(recipe, &options, &go_on).expect_err("no norms");
+    assert!(
+        error.to_string().contains("train.statistics_batches"),
+        "{error}"
+    );
+}

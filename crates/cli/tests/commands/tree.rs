@@ -242,6 +242,71 @@ fn recipes_of_a_data_set_are_compared_on_what_they_do_not_learn_from() {
     assert_eq!(fs::read(&log).unwrap(), before);
 }
 
+/// VinVL's detector, so small that it takes a moment.
+const DETECTOR: &str = "\
+model_type = \"vinvl\"
+layers = [1, 1, 1, 1]
+stem_out_channels = 4
+res2_out_channels = 8
+num_groups = 2
+width_per_group = 2
+cls_emd_dim = 4
+attr_emd_dim = 8
+anchor_sizes = [8, 16]
+rpn_straddle_thresh = -1
+rpn_batch_size_per_image = 16
+batch_size_per_image = 8
+rpn_post_nms_top_n_train = 20
+rpn_post_nms_top_n_test = 5";
+const OSCAR: &str = "\
+model_type = \"oscar\"
+task = \"vqa\"
+loss_type = \"xe\"
+hidden_size = 16
+intermediate_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+max_position_embeddings = 64";
+
+#[test]
+fn a_detector_is_trained_once_before_what_reads_its_regions() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    fs::create_dir(place.join("recipes")).unwrap();
+    fs::write(place.join("finder.toml"), recipe(DETECTOR)).unwrap();
+    let reader = recipe(OSCAR).replace("seed = 3", "seed = 3\ndetector = \"finder.toml\"");
+    fs::write(place.join("recipes/first-oscar.toml"), &reader).unwrap();
+    let ended = compare(place, &["--json"]).with(0);
+    let told = ended.stderr.matches("training its detector").count();
+    assert_eq!(told, 1, "{ended:?}");
+    let record = ended.records().remove(0);
+    let model = &record["models"][0];
+    assert_eq!(
+        (&model["family"], &model["runs"]),
+        (&"oscar".into(), &2.into())
+    );
+    assert!(model["scores"]["test"]["vqa"]["mean"].as_f64().is_some());
+    // the detector's count with it
+    let result = |name: &str| -> Value {
+        let text = fs::read_to_string(place.join("runs").join(name).join("result.json"));
+        serde_json::from_str(&text.unwrap()).unwrap()
+    };
+    let [detector, both] =
+        ["finder", "first-oscar/seed-1"].map(|name| result(name)["parameters"].as_u64());
+    assert!(detector > Some(100) && both > detector);
+    let again = compare(place, &["--json"]).with(0);
+    assert!(!again.stderr.contains("training"), "{again:?}");
+    assert_eq!(again.records().remove(0), record);
+
+    // without it there is nothing to learn from, and the others are compared
+    fs::write(place.join("recipes/second-tree.toml"), recipe(TREE)).unwrap();
+    let lost = reader.replace("finder.toml", "lost.toml");
+    fs::write(place.join("recipes/first-oscar.toml"), lost).unwrap();
+    let ended = compare(place, &["--json", "--quiet"]).with(1);
+    ended.complains(&["first-oscar", "lost.toml"]);
+    assert_eq!(ended.records().remove(0)["failed"], 2);
+}
+
 #[test]
 fn what_cannot_be_compared_is_one_line() {
     let place = tempfile::tempdir().unwrap();

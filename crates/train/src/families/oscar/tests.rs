@@ -307,6 +307,99 @@ fn a_released_model_is_fine_tuned_on_its_own_answers() {
     );
 }
 
+/// The detector is of no use after two steps; what is tested is that its regions are what is learned from.
+#[test]
+fn a_detector_finds_the_regions_of_scenes_and_of_sets() {
+    let scenes = Scenes::new();
+    let world = |recipe: &str, detector: &str| {
+        let [set, regions] =
+            ["scenes", "regions.tsv"].map(|name| scenes.at(name).display().to_string());
+        recipe
+            .replacen(
+                &format!("sets = [{set:?}]"),
+                "world = \"shapes\"\nsize = 48",
+                1,
+            )
+            .replacen(&format!("regions = [{regions:?}]"), detector, 1)
+            .replacen("held_out = 0.2", "", 1)
+    };
+    let detector = "[model]\nmodel_type = \"vinvl\"\nlayers = [1, 1, 1, 1]\nstem_out_channels = 4\nres2_out_channels = 8\n\
+                    num_groups = 2\nwidth_per_group = 2\ncls_emd_dim = 4\nattr_emd_dim = 8\nanchor_sizes = [16, 32]\n\
+                    rpn_straddle_thresh = -1\nrpn_batch_size_per_image = 16\nbatch_size_per_image = 8\n\
+                    rpn_post_nms_top_n_train = 20\nrpn_post_nms_top_n_test = 5\nmin_size_test = 64\nmax_size_test = 64\n";
+    let recipe = world(&scenes.recipe(2, "vqa", detector), "")
+        .replace("questions_per_picture = 2", "")
+        .replace("accumulate = 2", "accumulate = 1");
+    let found = scenes.run(&recipe, "detector", false).expect("a detector");
+    let key = format!("detector = {:?}", found.display().to_string());
+    let vqa = scenes.recipe(2, "vqa", &Scenes::model("vqa"));
+    let regions = format!(
+        "regions = [{:?}]",
+        scenes.at("regions.tsv").display().to_string()
+    );
+    for (name, recipe) in [
+        ("world", world(&vqa, &key)),
+        ("set", vqa.replacen(&regions, &key, 1)),
+    ] {
+        let model = scenes
+            .run(&recipe, name, false)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let vlm = Vlm::load(&model).expect("a model");
+        // four stages double 8 channels three times; and a region's place
+        assert_eq!(vlm.model().region_width(), Some(64 + 6), "{name}");
+        let detector = Vlm::load(&found).expect("a detector");
+        let vlm = vlm.with_detector(detector).expect("both");
+        let image = Image::from_rgb(48, 48, vec![200; 48 * 48 * 3]).expect("a picture");
+        vlm.answer(&[&image], &[(0, "is there a star?")])
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+
+    let refused = |recipe: &str, expected: &str| {
+        let error = scenes.run(recipe, "refused", false).expect_err(expected);
+        assert!(error.contains(expected), "{expected:?} in {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(!scenes.at("refused").exists(), "{error}");
+    };
+    let both = vqa.replacen(&regions, &format!("{regions}\n{key}"), 1);
+    refused(&both, "data.detector: expected none beside data.regions");
+    let nic = world(&vqa, &key).replacen("\"oscar\"", "\"nic\"", 1);
+    refused(
+        &nic,
+        "data.detector: expected none but for a model that reads regions",
+    );
+    let of_pixels = scenes.at("world/model").display().to_string();
+    refused(
+        &world(&vqa, &format!("detector = {of_pixels:?}")),
+        "find objects",
+    );
+    refused(&world(&vqa, "detector = \"nowhere\""), "nowhere");
+    refused(
+        &world(&vqa, "detector = \"recipes/detector.toml\""),
+        "expected a model's directory, found a recipe",
+    );
+    for (sides, expected) in [
+        (
+            "min_size_test = 64\n",
+            "model.min_size_test: expected max_size_test beside it",
+        ),
+        (
+            "max_size_test = 64\n",
+            "model.max_size_test: expected min_size_test beside it",
+        ),
+        (
+            "min_size_test = 64\nmax_size_test = 32\n",
+            "found 64 and 32",
+        ),
+        (
+            "min_size_test = 64\nmax_size_test = 99999\n",
+            "found 64 and 99999",
+        ),
+    ] {
+        let wrong = recipe.replacen("min_size_test = 64\nmax_size_test = 64\n", sides, 1);
+        refused(&wrong, expected);
+    }
+}
+
 #[test]
 fn what_does_not_fit_together_is_told_before_the_first_step() {
     let scenes = Scenes::new();
@@ -373,7 +466,7 @@ fn what_does_not_fit_together_is_told_before_the_first_step() {
             "[data.augment]\nflip = 0.5\n[train]".to_owned(),
             [
                 "data.augment: expected nothing that changes pictures",
-                "data.regions",
+                "reads regions",
             ],
         ),
         (
