@@ -148,7 +148,8 @@ fn detector(path: &Path) -> Result<Vlm, Error> {
         return Err(Error::file(path, reason));
     }
     let detector = Vlm::load(path)?;
-    detector.gives_regions()?;
+    let gives = detector.gives_regions();
+    gives.map_err(|e| Error::file(path, format!("data.detector: {e}")))?;
     Ok(detector)
 }
 

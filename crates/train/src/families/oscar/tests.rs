@@ -370,7 +370,7 @@ fn a_detector_finds_the_regions_of_scenes_and_of_sets() {
     let of_pixels = scenes.at("world/model").display().to_string();
     refused(
         &world(&vqa, &format!("detector = {of_pixels:?}")),
-        "find objects",
+        "data.detector: oscar cannot detect objects",
     );
     refused(&world(&vqa, "detector = \"nowhere\""), "nowhere");
     refused(
