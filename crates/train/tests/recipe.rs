@@ -33,7 +33,7 @@ fn every_shipped_recipe_is_understood_and_those_compared_learn_the_same() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
     assert!(recipes(&root).len() >= 17);
     for (directory, count, fusions) in [
-        ("tree", 14, 6),
+        ("tree", 16, 6),
         ("tree-easy-vqa", 8, 6),
         ("tree-nlvr", 5, 3),
         ("tree-flickr8k", 6, 0),
@@ -52,6 +52,14 @@ fn every_shipped_recipe_is_understood_and_those_compared_learn_the_same() {
         };
         for (name, _, recipe) in &found {
             assert_eq!(learned(recipe), learned(&found[0].2), "{directory}/{name}");
+            if let Recipe::Set(set) = recipe
+                && let Some(detector) = &set.data.detector
+            {
+                let detector = Recipe::read(&root.join("..").join(detector));
+                let detector = detector.unwrap_or_else(|e| panic!("{name}: {e}"));
+                // it learns from such scenes as well
+                assert_eq!(detector.scenes(), recipe.scenes(), "{directory}/{name}");
+            }
         }
         let texts = found
             .iter()
