@@ -18,6 +18,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod batch_norm;
 pub mod boxes;
 pub mod conv;
 pub mod conv_grouped;
@@ -47,6 +48,7 @@ pub use attention::{
     AttentionShape, HeadsMut, HeadsRef, Mask, Saved, attention, attention_backward,
     attention_backward_packed, attention_backward_packed_kv, attention_saving,
 };
+pub use batch_norm::{BatchNorm, batch_norm, batch_norm_backward, batch_statistics};
 pub use boxes::{BoxExtent, box_area, box_iou, by_score, nms};
 pub use conv::{
     ConvShape, conv2d, conv2d_input_gradient, conv2d_weight_gradient, fold, patchify, unfold,

@@ -92,6 +92,23 @@ pub fn layer_norm(x: &[f64], gamma: &[f64], beta: Option<&[f64]>, eps: f64) -> V
     out
 }
 
+/// Batch normalisation of the columns of rows of `gamma.len()`, by their own statistics, and perhaps ReLU.
+pub fn batch_norm(x: &[f64], gamma: &[f64], beta: &[f64], eps: f64, relu: bool) -> Vec<f64> {
+    let width = gamma.len();
+    let rows = (x.len() / width) as f64;
+    let mut out = vec![0.0; x.len()];
+    for column in 0..width {
+        let values = || x.iter().skip(column).step_by(width);
+        let mean = values().sum::<f64>() / rows;
+        let variance = values().map(|x| (x - mean).powi(2)).sum::<f64>() / rows;
+        for (out, x) in out.iter_mut().skip(column).step_by(width).zip(values()) {
+            let y = (x - mean) / (variance + eps).sqrt() * gamma[column] + beta[column];
+            *out = if relu { y.max(0.0) } else { y };
+        }
+    }
+    out
+}
+
 /// Root-mean-square normalisation of rows of `gamma.len()`.
 pub fn rms_norm(x: &[f64], gamma: &[f64], eps: f64) -> Vec<f64> {
     let width = gamma.len();

@@ -1,3 +1,4 @@
+use crate::ops::{self, Activation, composed};
 use crate::weights::{Init, Weights};
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::Tensor;
@@ -59,38 +60,51 @@ impl BatchNorm2d {
     /// # Shapes
     /// `[B, C]` to `[B, C]`.
     pub fn vectors(&self, x: Tensor<2>, statistics: Statistics) -> Tensor<2> {
-        let [b, c] = x.dims();
-        let x = self.forward(x.reshape([b, c, 1, 1]), statistics);
-        x.reshape([b, c])
+        self.rows(x, statistics, Activation::None)
+    }
+
+    /// Pixels with their channels last, and what follows the norm.
+    ///
+    /// # Shapes
+    /// `[B, H, W, C]` to `[B, H, W, C]`.
+    pub fn channels_last(
+        &self,
+        x: Tensor<4>,
+        statistics: Statistics,
+        activation: Activation,
+    ) -> Tensor<4> {
+        let [b, h, w, c] = x.dims();
+        let x = self.rows(x.reshape([b * h * w, c]), statistics, activation);
+        x.reshape([b, h, w, c])
     }
 
     /// # Shapes
     /// `[B, C, H, W]` to `[B, C, H, W]`.
     pub fn forward(&self, x: Tensor<4>, statistics: Statistics) -> Tensor<4> {
-        let [b, c, h, w] = x.dims();
-        let (x, mean, variance) = match statistics {
-            Statistics::Running => {
-                let mean = self.running_mean.value_sync().reshape([1, c, 1, 1]);
-                let variance = self.running_var.value_sync().reshape([1, c, 1, 1]);
-                (x - mean.clone(), mean, variance)
-            }
-            Statistics::Batch => {
-                let over_batch = |x: Tensor<4>| x.mean_dim(0).mean_dim(2).mean_dim(3);
-                let mean = over_batch(x.clone()); // [1, C, 1, 1]
-                let centred = x - mean.clone();
-                let variance = over_batch(centred.clone().powi_scalar(2));
-                (centred, mean, variance)
-            }
-        };
-        if statistics == Statistics::Batch {
-            // the stored variance is that of the population, estimated from the batch
-            let count = (b * h * w) as f64;
-            let unbiased = count / (count - 1.0).max(1.0);
-            self.moved(&self.running_mean, mean, 1.0);
-            self.moved(&self.running_var, variance.clone(), unbiased);
+        let x = x.permute([0, 2, 3, 1]);
+        let x = self.channels_last(x, statistics, Activation::None);
+        x.permute([0, 3, 1, 2])
+    }
+
+    fn rows(&self, x: Tensor<2>, statistics: Statistics, activation: Activation) -> Tensor<2> {
+        let (gamma, beta) = (self.weight.val(), self.bias.val());
+        if statistics == Statistics::Running {
+            let mean = self.running_mean.value_sync().unsqueeze();
+            let variance = self.running_var.value_sync();
+            let scale: Tensor<1> = gamma / (variance + self.eps).sqrt();
+            let x = (x - mean) * scale.unsqueeze() + beta.unsqueeze();
+            return composed::activate(x, activation);
         }
-        let scale = self.weight.val().reshape([1, c, 1, 1]) / (variance + self.eps).sqrt();
-        x * scale + self.bias.val().reshape([1, c, 1, 1])
+        let relu = activation == Activation::Relu;
+        let rows = x.dims()[0] as f64;
+        let (y, mean, variance) = ops::batch_norm(x, gamma, beta, self.eps as f32, relu);
+        // the stored variance is that of the population, estimated from the batch
+        self.moved(&self.running_mean, mean, 1.0);
+        self.moved(&self.running_var, variance, rows / (rows - 1.0).max(1.0));
+        match relu {
+            true => y,
+            false => composed::activate(y, activation),
+        }
     }
 
     /// What the running statistics make of the norm: a factor and a summand of each channel.
@@ -119,9 +133,8 @@ impl BatchNorm2d {
         self.bias = Param::from_tensor(bias);
     }
 
-    fn moved(&self, state: &RunningState<Tensor<1>>, batch: Tensor<4>, factor: f64) {
-        let channels = batch.dims()[1];
-        let batch = batch.detach().reshape([channels]) * factor;
+    fn moved(&self, state: &RunningState<Tensor<1>>, batch: Tensor<1>, factor: f64) {
+        let batch = batch.detach() * factor;
         let old = state.value_sync().detach();
         state.update(old * (1.0 - self.momentum) + batch * self.momentum);
         // at once, because a module is stored without asking for what is pending

@@ -126,6 +126,87 @@ fn norms_match_the_definition() {
     }
 }
 
+/// Mean and variance of the columns.
+fn statistics(x: &[f32], width: usize) -> [Vec<f32>; 2] {
+    let (mut mean, mut variance) = (vec![9.0; width], vec![9.0; width]);
+    batch_statistics(x, &mut mean, &mut variance);
+    [mean, variance]
+}
+
+#[test]
+fn batch_norms_match_the_definition() {
+    let mut random = Random::new(12);
+    for (rows, width) in [
+        (0, 5),
+        (1, 1),
+        (3, 7),
+        (50, 16),
+        (3000, 50),
+        (9000, 3),
+        (5, 769),
+    ] {
+        for offset in [0.0, 300.0] {
+            let mut x = random.floats(rows * width, 2.0);
+            x.iter_mut().for_each(|x| *x += offset);
+            let (gamma, beta) = (random.floats(width, 1.0), random.floats(width, 1.0));
+            let [mean, variance] = statistics(&x, width);
+            for relu in [false, true] {
+                let mut y = vec![9.0; x.len()];
+                let norm = BatchNorm {
+                    mean: &mean,
+                    variance: &variance,
+                    gamma: &gamma,
+                    beta: &beta,
+                    eps: 1e-5,
+                    relu,
+                };
+                batch_norm(&x, norm, &mut y);
+                let (x, gamma, beta) = (widen(&x), widen(&gamma), widen(&beta));
+                let expected = reference::batch_norm(&x, &gamma, &beta, 1e-5, relu);
+                // a mean of 300 has a rounding error of 1.5e-5
+                let most = if offset > 0.0 { 1e-4 } else { 5e-6 };
+                assert_close("batch_norm", &y, &expected, most);
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_norm_gradients_match_finite_differences() {
+    let mut random = Random::new(13);
+    for (rows, width) in [(2, 3), (7, 9), (40, 17), (2500, 2)] {
+        let x = random.floats(rows * width, 2.0);
+        let dy = random.floats(rows * width, 1.0);
+        let (gamma, beta) = (random.floats(width, 1.0), random.floats(width, 1.0));
+        let [mean, variance] = statistics(&x, width);
+        for relu in [false, true] {
+            let norm = BatchNorm {
+                mean: &mean,
+                variance: &variance,
+                gamma: &gamma,
+                beta: &beta,
+                eps: 1e-2,
+                relu,
+            };
+            let (mut dx, mut dg, mut db) = (vec![9.0; x.len()], vec![9.0; width], vec![9.0; width]);
+            batch_norm_backward(&dy, &x, norm, &mut dx, &mut dg, &mut db);
+            let (wx, wdy, wg, wb) = (widen(&x), widen(&dy), widen(&gamma), widen(&beta));
+            let loss = |x: &[f64], g: &[f64], b: &[f64]| {
+                dot(&reference::batch_norm(x, g, b, 1e-2, relu), &wdy)
+            };
+            let most = if rows > 1000 { 1e-4 } else { 3e-5 };
+            let by_gamma = numeric_gradient(&wg, |g| loss(&wx, g, &wb));
+            assert_close("dgamma", &dg, &by_gamma, most);
+            let by_beta = numeric_gradient(&wb, |b| loss(&wx, &wg, b));
+            assert_close("dbeta", &db, &by_beta, most);
+            if rows < 1000 {
+                let by_x = numeric_gradient(&wx, |x| loss(x, &wg, &wb));
+                assert_close("dx", &dx, &by_x, most);
+            }
+        }
+    }
+}
+
 #[test]
 fn norm_gradients_match_finite_differences() {
     let mut random = Random::new(3);

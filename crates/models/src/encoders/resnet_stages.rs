@@ -164,14 +164,7 @@ fn normed(
     if statistics == Statistics::Running {
         return conv.fused(x, Some(norm), activation, None);
     }
-    let x = conv.channels_last(x);
-    let [b, h, w, c] = x.dims();
-    let x = norm.vectors(x.reshape([b * h * w, c]), statistics);
-    let x = x.reshape([b, h, w, c]);
-    match activation {
-        Activation::None => x,
-        _ => relu(x),
-    }
+    norm.channels_last(conv.channels_last(x), statistics, activation)
 }
 
 /// The bottlenecks of stage `i`, from 0, under the current scope with their numbers.

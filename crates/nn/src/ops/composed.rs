@@ -6,7 +6,7 @@ use super::{
 };
 use burn::tensor::{Int, Tensor, TensorData, activation as act};
 
-fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
+pub(crate) fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
     match activation {
         Activation::None => x,
         Activation::Relu => act::relu(x),
@@ -53,6 +53,30 @@ pub fn layer_norm<const D: usize>(
     let centred = x.clone() - x.mean_dim(D - 1);
     let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
     centred / (variance + eps).sqrt() * gamma.unsqueeze() + beta.unsqueeze()
+}
+
+/// See [`super::batch_norm`].
+pub fn batch_norm(
+    x: Tensor<2>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+    relu: bool,
+) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+    let mean = x.clone().mean_dim(0); // [1, C]
+    let centred = x - mean.clone();
+    let variance = centred.clone().powi_scalar(2).mean_dim(0);
+    let scale = gamma.unsqueeze() / (variance.clone() + eps).sqrt();
+    let y = centred * scale + beta.unsqueeze();
+    let y = match relu {
+        true => burn::tensor::activation::relu(y),
+        false => y,
+    };
+    (
+        y,
+        mean.detach().squeeze_dim(0),
+        variance.detach().squeeze_dim(0),
+    )
 }
 
 /// See [`super::rms_norm`].

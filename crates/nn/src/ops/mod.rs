@@ -18,7 +18,7 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{Device, Int, Tensor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use vision::{ConvOptions, RoiAlignOptions, VisionOps};
+use vision::{BatchNormOptions, ConvOptions, RoiAlignOptions, VisionOps};
 
 pub use backend::{AdamWStep, AttentionOptions, LinearOptions, RopeOptions, Window};
 pub use packed::{PackedWeight, WeightFormat};
@@ -376,6 +376,34 @@ pub fn roi_align(x: Tensor<4>, rois: &[Roi], shape: RoiAlignShape) -> Tensor<4> 
         shape,
     };
     Tensor::from_dispatch(Dispatch::vlm_roi_align(x.into_dispatch(), options))
+}
+
+/// BatchNorm with the statistics of the batch (Ioffe & Szegedy, 2015), channels last, and perhaps ReLU behind it. Gives the
+/// mean and the variance (of the population) of each channel as well, which no gradient reaches.
+///
+/// # Shapes
+/// `x: [R, C]`, `gamma, beta: [C]`; gives `[R, C]` and `[C]` twice.
+pub fn batch_norm(
+    x: Tensor<2>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    eps: f32,
+    relu: bool,
+) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+    if !fused(&x.device()) {
+        return composed::batch_norm(x, gamma, beta, eps, relu);
+    }
+    let (y, mean, variance) = Dispatch::vlm_batch_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        BatchNormOptions { eps, relu },
+    );
+    (
+        Tensor::from_dispatch(y),
+        Tensor::from_dispatch(mean),
+        Tensor::from_dispatch(variance),
+    )
 }
 
 /// Non-overlapping patches in the order of a flattened convolution weight: channel, row, column.

@@ -13,12 +13,12 @@ use burn::backend::autodiff::{
 };
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use std::sync::Arc;
 use vlm_kernels as kernels;
 use vlm_kernels::memory::unfilled;
-use vlm_kernels::{ConvShape, Epilogue, PackedWeights, Roi, RoiAlignShape};
+use vlm_kernels::{BatchNorm, ConvShape, Epilogue, PackedWeights, Roi, RoiAlignShape};
 
 /// What a convolution does besides the product.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,15 @@ pub struct RoiAlignOptions {
     pub shape: RoiAlignShape,
 }
 
+/// What a batch norm does besides.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNormOptions {
+    /// Added to the variance.
+    pub eps: f32,
+    /// Whether what is below 0 becomes 0.
+    pub relu: bool,
+}
+
 /// Operations on pictures, dispatched at run time to the device's backend.
 #[backend_extension(Flex, Autodiff)]
 pub trait VisionOps: Backend {
@@ -56,6 +65,13 @@ pub trait VisionOps: Backend {
     ) -> FloatTensor<Self>;
     /// `x: [B, H, W, C]` sampled in boxes: `[R, PH, PW, C]`.
     fn vlm_roi_align(x: FloatTensor<Self>, options: RoiAlignOptions) -> FloatTensor<Self>;
+    /// The columns of `x: [R, C]`, normalised by their own mean and variance, which come with them and have no gradient.
+    fn vlm_batch_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        options: BatchNormOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// Kernels that the backward passes need; never dispatched.
@@ -82,6 +98,30 @@ pub trait VisionGrad: VisionOps {
         options: RoiAlignOptions,
         input: Shape,
     ) -> FloatTensor<Self>;
+    /// Gradients by `x`, `gamma` and `beta`; mean and variance are those of `x`.
+    fn batch_norm_backward(
+        dy: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        parameters: [FloatTensor<Self>; 2],
+        statistics: [FloatTensor<Self>; 2],
+        options: BatchNormOptions,
+    ) -> [FloatTensor<Self>; 3];
+}
+
+fn batch_norm<'a>(
+    [gamma, beta]: [&'a FlexTensor; 2],
+    mean: &'a [f32],
+    variance: &'a [f32],
+    options: BatchNormOptions,
+) -> BatchNorm<'a> {
+    BatchNorm {
+        mean,
+        variance,
+        gamma: f32s(gamma),
+        beta: f32s(beta),
+        eps: options.eps,
+        relu: options.relu,
+    }
 }
 
 fn over(options: &ConvOptions, x: &FlexTensor) -> ConvShape {
@@ -141,6 +181,26 @@ impl VisionOps for Flex {
         let mut out = unfilled(shape.num_elements());
         kernels::roi_align(f32s(&x), dims(&x), &options.rois, options.shape, &mut out);
         tensor(out, shape)
+    }
+
+    fn vlm_batch_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        options: BatchNormOptions,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let [x, gamma, beta] = [x, gamma, beta].map(|t| t.to_contiguous());
+        let [width] = dims(&gamma);
+        let (mut mean, mut variance) = (unfilled(width), unfilled(width));
+        kernels::batch_statistics(f32s(&x), &mut mean, &mut variance);
+        let mut y = unfilled(x.shape().num_elements());
+        let norm = batch_norm([&gamma, &beta], &mean, &variance, options);
+        kernels::batch_norm(f32s(&x), norm, &mut y);
+        (
+            tensor(y, x.shape()),
+            tensor(mean, [width]),
+            tensor(variance, [width]),
+        )
     }
 }
 
@@ -211,6 +271,27 @@ impl VisionGrad for Flex {
         kernels::roi_align_backward(f32s(&dy), input_dims, &options.rois, options.shape, &mut dx);
         tensor(dx, input)
     }
+
+    fn batch_norm_backward(
+        dy: FlexTensor,
+        x: FlexTensor,
+        parameters: [FlexTensor; 2],
+        [mean, variance]: [FlexTensor; 2],
+        options: BatchNormOptions,
+    ) -> [FlexTensor; 3] {
+        let [dy, x] = [dy, x].map(|t| t.to_contiguous());
+        let [gamma, beta] = parameters.map(|t| t.to_contiguous());
+        let [width] = dims(&gamma);
+        let mut dx = unfilled(x.shape().num_elements());
+        let (mut dgamma, mut dbeta) = (unfilled(width), unfilled(width));
+        let norm = batch_norm([&gamma, &beta], f32s(&mean), f32s(&variance), options);
+        kernels::batch_norm_backward(f32s(&dy), f32s(&x), norm, &mut dx, &mut dgamma, &mut dbeta);
+        [
+            tensor(dx, x.shape()),
+            tensor(dgamma, [width]),
+            tensor(dbeta, [width]),
+        ]
+    }
 }
 
 #[derive(Debug)]
@@ -274,6 +355,33 @@ impl<B: VisionGrad> Backward<B, 1> for RoiAlign {
     }
 }
 
+#[derive(Debug)]
+struct BatchNormed;
+
+/// `x`, `gamma` and `beta`, and mean and variance.
+type BatchNormState<B> = ([NodeId; 3], [FloatTensor<B>; 2], BatchNormOptions);
+
+impl<B: VisionGrad> Backward<B, 3> for BatchNormed {
+    type State = BatchNormState<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (saved, statistics, options) = ops.state;
+        let [x, gamma, beta] = saved.map(|id| checkpointer.retrieve_node_output(id));
+        let found = B::batch_norm_backward(dy, x, [gamma, beta], statistics, options);
+        for (node, grad) in ops.parents.into_iter().zip(found) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
 impl<B: VisionGrad, C: CheckpointStrategy> VisionOps for Autodiff<B, C> {
     fn vlm_conv2d(
         x: FloatTensor<Self>,
@@ -328,5 +436,33 @@ impl<B: VisionGrad, C: CheckpointStrategy> VisionOps for Autodiff<B, C> {
             }
             OpsKind::UnTracked(prep) => prep.finish(B::vlm_roi_align(x.into_primitive(), options)),
         }
+    }
+
+    fn vlm_batch_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        options: BatchNormOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let parents = [x.node(), gamma.node(), beta.node()];
+        let compute = |x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: FloatTensor<Self>| {
+            let (gamma, beta) = (gamma.into_primitive(), beta.into_primitive());
+            B::vlm_batch_norm(x.into_primitive(), gamma, beta, options)
+        };
+        let without_graph = <Self as AutodiffBackend>::from_inner;
+        let (y, mean, variance) = match BatchNormed.prepare::<C>(parents).compute_bound().stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let saved = [&x, &gamma, &beta].map(|t| prep.checkpoint(t));
+                let (y, mean, variance) = compute(x, gamma, beta);
+                let statistics = [mean.clone(), variance.clone()];
+                (prep.finish((saved, statistics, options), y), mean, variance)
+            }
+            OpsKind::UnTracked(prep) => {
+                let (y, mean, variance) = compute(x, gamma, beta);
+                (prep.finish(y), mean, variance)
+            }
+        };
+        (y, without_graph(mean), without_graph(variance))
     }
 }
