@@ -170,6 +170,26 @@ fn layer_norm_equals_composed_with_all_gradients() {
     }
 }
 
+#[test]
+fn batch_norm_equals_composed_with_all_gradients() {
+    for (rows, width) in [(2, 5), (37, 32), (3000, 12)] {
+        let (x, gamma, beta) = (random([rows, width]), random([width]), random([width]));
+        for relu in [false, true] {
+            let what = format!("batch norm {rows} x {width}, {relu}");
+            let [fused, reference] = [ops::batch_norm, composed::batch_norm]
+                .map(|norm| norm(x.clone(), gamma.clone(), beta.clone(), 1e-3, relu));
+            same(&format!("{what}: mean"), fused.1, reference.1);
+            same(&format!("{what}: variance"), fused.2, reference.2);
+            compare!(
+                what,
+                [x, gamma, beta],
+                ops::batch_norm(x, gamma, beta, 1e-3, relu).0,
+                composed::batch_norm(x, gamma, beta, 1e-3, relu).0
+            );
+        }
+    }
+}
+
 fn options(heads: usize, causal: bool, past: usize, lengths: Option<&[u32]>) -> AttentionOptions {
     AttentionOptions {
         heads,
