@@ -340,6 +340,9 @@ unsafe fn multiply_tiles<S: Lanes, const R: usize>(
                     }
                     let codes = a.codes(tile);
                     let (w, codes) = (w.add(first * 256), codes.add(first * 16 * R));
+                    if chunk.end == quads {
+                        expect_panel::<S, R>(s, product.out, weights.n, tile * R, panel);
+                    }
                     s.dot_tile::<8, R>(&mut dots, w, codes, chunk.len());
                     if chunk.end < quads {
                         for (sums, dot) in sums.iter_mut().zip(dots) {
@@ -359,6 +362,21 @@ unsafe fn multiply_tiles<S: Lanes, const R: usize>(
                 }
             }
         }
+    }
+}
+
+/// Asks for the lines that [`write_panel`] will write for `R` rows from `row`. A line of `out` that is in no cache takes
+/// longer to come than its 16 results to be computed, and stores wait for one after the other.
+#[inline(always)]
+pub(super) fn expect_panel<S: Lanes, const R: usize>(
+    s: S,
+    out: SharedMut,
+    n: usize,
+    row: usize,
+    panel: usize,
+) {
+    for row in row..row + R {
+        s.prefetch_write(out.ptr().wrapping_add(row * n + panel * PANEL));
     }
 }
 

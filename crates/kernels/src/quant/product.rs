@@ -5,7 +5,7 @@
 //! in the first-level cache while tiles of `R` rows of activations pass by.
 
 use super::activations::Activations;
-use super::int8::write_panel;
+use super::int8::{expect_panel, write_panel};
 use super::lanes::{Lanes, PANEL, lanes_dispatch, tile_rows};
 use super::layout::{Source, Unpacked};
 use crate::parallel::SharedMut;
@@ -259,6 +259,9 @@ unsafe fn many_rows_kernel<S: Lanes, F: Source, const R: usize>(
                         a.sums(tile).add(first * groups * R),
                     );
                     let sums = sums.as_mut_ptr().add(i * R * PANEL);
+                    if last {
+                        expect_panel::<S, R>(s, product.out, product.n, tile * R, panel);
+                    }
                     let mut acc = [s.splat(0.0); R];
                     if first > 0 {
                         for (r, acc) in acc.iter_mut().enumerate() {

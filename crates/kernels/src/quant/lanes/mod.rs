@@ -133,6 +133,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn load_signed(self, p: *const u8) -> Self::Floats;
     /// Asks for the cache line at `p`, which need not be readable.
     fn prefetch(self, p: *const u8);
+    /// Asks for the cache line at `p`, which need not be writable, in order to write it.
+    fn prefetch_write(self, p: *const f32);
 }
 
 /// Rows of activations in a tile of a large product, on the instruction set in use: what

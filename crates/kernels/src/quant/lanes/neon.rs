@@ -184,4 +184,6 @@ impl Lanes for NeonDot {
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
+    fn prefetch_write(self, _: *const f32) {}
 }

@@ -120,4 +120,6 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
+    fn prefetch_write(self, _: *const f32) {}
 }
