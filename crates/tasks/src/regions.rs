@@ -54,6 +54,18 @@ impl Subject for PictureRegions {
 }
 
 impl PictureRegions {
+    /// What a detector finds in a picture; `name` is for errors.
+    ///
+    /// # Errors
+    /// As [`Vlm::regions`].
+    pub fn detected(detector: &Vlm, name: &str, image: &Image) -> Result<Self, Error> {
+        let (_, regions) = detector.regions(name, image, &DetectOptions::default())?;
+        Ok(Self {
+            regions,
+            tags: None,
+        })
+    }
+
     /// The object tags.
     pub fn tags(&self) -> Vec<&str> {
         match &self.tags {
@@ -276,13 +288,7 @@ impl Vlm {
         })?;
         let found: Vec<PictureRegions> = images
             .iter()
-            .map(|image| {
-                let regions = detector.regions("the picture", image, &DetectOptions::default())?;
-                Ok(PictureRegions {
-                    regions: regions.1,
-                    tags: None,
-                })
-            })
+            .map(|image| PictureRegions::detected(detector, "the picture", image))
             .collect::<Result<_, Error>>()?;
         PictureRegions::pictures(self, &found.iter().collect::<Vec<_>>())
     }

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex};
 use vlm_data::datasets::items::QuestionAnswer;
 use vlm_data::datasets::{BoxedObject, Part, Record, Set, Split};
 use vlm_data::image::{Image, ImageProcessor, Limits};
-use vlm_models::capability::DetectOptions;
 use vlm_nn::random::SplitMix64;
 use vlm_tasks::similarity::PLACEHOLDER;
 use vlm_tasks::{PictureRegions, RegionFiles, Shown, Vlm};
@@ -533,11 +532,9 @@ impl Source {
         let Some(detector) = &self.detector else {
             return Ok(Shown::Pixels(image));
         };
-        let (_, regions) = detector.regions(name, &image, &DetectOptions::default())?;
-        Ok(Shown::Regions(PictureRegions {
-            regions,
-            tags: None,
-        }))
+        Ok(Shown::Regions(PictureRegions::detected(
+            detector, name, &image,
+        )?))
     }
 
     /// A picture, or its regions where the recipe has files of them or a detector.

@@ -50,6 +50,13 @@ fn recipes(place: &Path) -> PathBuf {
     directory
 }
 
+/// The recipe, learning from a data set in place of scenes.
+fn of_set(recipe: &str, set: &str) -> String {
+    let (head, rest) = recipe.split_once("world = \"shapes\"").unwrap();
+    let (_, rest) = rest.split_once("seed = 3").unwrap();
+    format!("{head}sets = [\"{set}\"]\nseed = 3{rest}")
+}
+
 fn compare(place: &Path, more: &[&str]) -> Ended {
     let arguments = [
         "eval",
@@ -188,11 +195,9 @@ fn recipes_of_a_data_set_are_compared_on_what_they_do_not_learn_from() {
     let directory = recipes(place);
     for name in ["first-tree.toml", "second-nic.toml"] {
         let path = directory.join(name);
-        let recipe = fs::read_to_string(&path).unwrap();
-        let (head, rest) = recipe.split_once("world = \"shapes\"").unwrap();
-        let (_, rest) = rest.split_once("seed = 3").unwrap();
-        let data = "sets = [\"pictures\"]\nheld_out = 0.5\nseed = 3";
-        fs::write(path, format!("{head}{data}{rest}")).unwrap();
+        let recipe = of_set(&fs::read_to_string(&path).unwrap(), "pictures");
+        let recipe = recipe.replace("seed = 3", "held_out = 0.5\nseed = 3");
+        fs::write(path, recipe).unwrap();
     }
     let compared = |more: &str| compare(place, &more.split(' ').collect::<Vec<_>>());
     for (wrong, expected) in [
@@ -305,6 +310,34 @@ fn a_detector_is_trained_once_before_what_reads_its_regions() {
     let ended = compare(place, &["--json", "--quiet"]).with(1);
     ended.complains(&["first-oscar", "lost.toml"]);
     assert_eq!(ended.records().remove(0)["failed"], 2);
+}
+
+#[test]
+fn what_a_detector_learns_from_is_not_measured_on() {
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    fs::create_dir(place.join("recipes")).unwrap();
+    let world = "world shapes --split train --count 2 --seed 5 --size 32 --out pictures --quiet";
+    run_in(place, world.split(' ')).with(0);
+    fs::write(
+        place.join("finder.toml"),
+        of_set(&recipe(DETECTOR), "pictures"),
+    )
+    .unwrap();
+    // as a recipe, and as what a run of it has left
+    fs::create_dir_all(place.join("found/model")).unwrap();
+    fs::copy(place.join("finder.toml"), place.join("found/recipe.toml")).unwrap();
+    for (detector, told) in [
+        ("finder.toml", "finder.toml"),
+        ("found/model", "found/recipe.toml"),
+    ] {
+        let detector = format!("seed = 3\ndetector = \"{detector}\"");
+        let reader = of_set(&recipe(OSCAR), "others").replace("seed = 3", &detector);
+        fs::write(place.join("recipes/first-oscar.toml"), reader).unwrap();
+        let ended = compare(place, &["--quiet", "--data", "pictures"]).with(2);
+        ended.complains(&[&format!("as {told} learns from this set")]);
+    }
+    assert!(!place.join("runs").exists());
 }
 
 #[test]

@@ -224,7 +224,8 @@ impl Team {
         let task = unsafe { &*job.task };
         loop {
             let taken = self.next.load(Ordering::Relaxed);
-            let share = job.count.saturating_sub(taken) / (2 * (self.size + 1));
+            let left = job.count.saturating_sub(taken);
+            let share = left * 3 / (4 * (self.size + 1));
             let share = share.max(1);
             let first = self.next.fetch_add(share, Ordering::Relaxed);
             if first >= job.count {

@@ -209,22 +209,40 @@ fn exhibition(args: &TreeArgs, experiments: &[Experiment]) -> anyhow::Result<Exh
             first.name
         ),
         (Learned::Sets(..), Some(data)) => {
-            let Recipe::Set(recipe) = &first.recipe else {
-                unreachable!("only these learn from sets");
-            };
             let chosen = args.set.chosen(data)?;
-            check_apart(args, data, &chosen, &recipe.data)?;
+            for (name, learned) in learned_from(experiments) {
+                check_apart(args, data, &chosen, &name, &learned)?;
+            }
             let source = format!("{}{}", data.display(), args.set.describe());
             Exhibition::of_set(&chosen, source, pictures)
         }
     }
 }
 
-/// Refuses to measure on what was learned from.
+/// The data sets that the models learn from, themselves or through their detectors, each with a recipe that names it. One
+/// that cannot be read is reported when it is to be run.
+fn learned_from(experiments: &[Experiment]) -> Vec<(String, SetData)> {
+    let mut found = Vec::new();
+    for experiment in experiments {
+        let Recipe::Set(recipe) = &experiment.recipe else {
+            continue;
+        };
+        found.push((experiment.name.clone(), recipe.data.clone()));
+        if let Some(path) = runs::detector_recipe(recipe)
+            && let Ok(Recipe::Set(detector)) = Recipe::read(&path)
+        {
+            found.push((path.display().to_string(), detector.data));
+        }
+    }
+    found
+}
+
+/// Refuses to measure on what the recipe `name` learns from.
 fn check_apart(
     args: &TreeArgs,
     data: &Path,
     chosen: &Chosen,
+    name: &str,
     learned: &SetData,
 ) -> anyhow::Result<()> {
     let records = chosen.set().records();
@@ -234,10 +252,10 @@ fn check_apart(
     if same && !args.set.is_apart_from(learned, has_parts) {
         let expected = match learned.held_out {
             Some(share) => format!("--held-out {share} --split-seed {}", learned.split_seed),
-            None => "--part with another part than they learn from".to_owned(),
+            None => "--part with another part than it learns from".to_owned(),
         };
         bail!(
-            "{}: expected {expected}, as the recipes learn from this set, found {}",
+            "{}: expected {expected}, as {name} learns from this set, found {}",
             data.display(),
             match args.set.is_given() {
                 true => args.set.describe().trim_start_matches(", ").to_owned(),

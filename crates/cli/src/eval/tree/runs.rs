@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use vlm_tasks::Vlm;
-use vlm_train::{Ended, Options, Recipe};
+use vlm_train::{Ended, Options, Recipe, SetRecipe};
 
 /// A recipe that is compared with others.
 pub struct Experiment {
@@ -188,6 +188,21 @@ impl Run {
     }
 }
 
+/// The recipe or the run of the detector that a recipe reads regions of: what says from which data it learned. None where
+/// neither is there.
+pub fn detector_recipe(recipe: &SetRecipe) -> Option<PathBuf> {
+    let detector = recipe.data.detector.as_ref()?;
+    if is_recipe(detector) {
+        return Some(detector.clone());
+    }
+    let of_run = detector.parent()?.join("recipe.toml");
+    of_run.is_file().then_some(of_run)
+}
+
+fn is_recipe(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "toml")
+}
+
 /// Trains the detector of an experiment, where it names a recipe in place of a directory, and lets it take the model; false
 /// if `stop` came before the end. It lies in `runs` by the name of its recipe, and experiments share it.
 pub fn prepare(
@@ -201,7 +216,7 @@ pub fn prepare(
         return Ok(true);
     };
     let detector = set.data.detector.as_mut();
-    let Some(path) = detector.filter(|path| path.extension().is_some_and(|e| e == "toml")) else {
+    let Some(path) = detector.filter(|path| is_recipe(path)) else {
         return Ok(true);
     };
     let run = Run {
