@@ -90,7 +90,11 @@ const fn low_at(format: BlockFormat, quad: usize) -> usize {
 
 /// Bytes of the same block of 16 rows.
 pub(super) const fn panel_block_bytes(format: BlockFormat) -> usize {
-    low_at(format, format.block_len() / 16)
+    let quads = format.block_len() / 16;
+    match quads_per_high(format) {
+        0 => low_at(format, quads),
+        _ => high_at(format, quads),
+    }
 }
 
 /// A byte of a packed block and a shift in it.

@@ -97,6 +97,19 @@ fn packed_rows_dequantize_to_the_same_bits() {
 }
 
 #[test]
+fn packed_weights_take_the_memory_of_the_file_and_3_percent_at_most() {
+    let mut random = Random::new(49);
+    for format in quantized() {
+        let matrix = random_matrix(&mut random, format, 32, 2 * format.block_len());
+        let (file, packed) = (matrix.data().len(), matrix.pack().expect("blocks").bytes());
+        assert!(
+            packed >= file && 100 * packed <= 103 * file,
+            "{format:?}: {packed} bytes of {file}"
+        );
+    }
+}
+
+#[test]
 fn products_with_blocks_match_the_reference() {
     let mut random = Random::new(51);
     for format in quantized() {
