@@ -3,7 +3,7 @@
 //! Decoding is limited by reading the weights: its lines give the bytes of weights read per second
 //! and their fraction of what a plain sum over as much memory reaches. Prompts and the 8-bit linear
 //! layer give operations per second. Each line is the best and the median of many runs; an argument
-//! (`read`, `decode`, `prompt`, `int8`, `f32`, `model`) picks one part. `VLM_CPU` bounds the instruction
+//! (`read`, `decode`, `prompt`, `round`, `int8`, `f32`, `model`) picks one part. `VLM_CPU` bounds the instruction
 //! set, `RAYON_NUM_THREADS` the threads.
 #![allow(clippy::print_stdout)]
 
@@ -97,6 +97,23 @@ fn bench_prompt() {
             let seconds = time(|| matrix.matmul(&x, m, &mut out));
             report(&format!("prompt {:<5}", format.name()), seconds, m, k, n);
         }
+    }
+}
+
+/// Products with so few columns that rounding the activations is most of the work.
+fn bench_round() {
+    let (m, k, n) = (512, 4096, 16);
+    for format in quantized() {
+        let matrix = packed(format, n, k);
+        let (x, mut out) = (numbers(m * k), vec![0.0; m * n]);
+        let [best, median] = time(|| matrix.matmul(&x, m, &mut out));
+        let each = |seconds: f64| seconds / (m * k) as f64 * 1e9;
+        println!(
+            "round {:<5} {m}x{k}x{n}: {:.2} ns for an activation at best, {:.2} median",
+            format.name(),
+            each(best),
+            each(median)
+        );
     }
 }
 
@@ -201,6 +218,9 @@ fn main() {
     }
     if "prompt".contains(&only) {
         bench_prompt();
+    }
+    if "round".contains(&only) {
+        bench_round();
     }
     if "int8".contains(&only) {
         bench_int8();

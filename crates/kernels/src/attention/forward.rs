@@ -8,6 +8,7 @@ use super::softmax::{self, Block};
 use super::{AttentionShape, HeadsMut, HeadsRef, Input, Mask, Output, Scores};
 use crate::cpu_features::Precision;
 use crate::gemm::Operand;
+use crate::gemm::linear::dot_products;
 use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 use crate::simd::{Simd, simd_dispatch};
@@ -298,15 +299,13 @@ fn few_queries_kernel<S: Simd>(
     {
         // SAFETY: the caller's checked views hold `block.rows` queries and `block.keys` keys.
         let query = unsafe { std::slice::from_raw_parts(q.ptr.add(i * q.row_stride), head_dim) };
-        for (j, score) in row[..block.keys].iter_mut().enumerate() {
-            // SAFETY: as above.
-            let key = unsafe { std::slice::from_raw_parts(k.add(j * k_stride), head_dim) };
-            let mut sum = s.zero();
-            for (q, k) in query.chunks(S::LANES).zip(key.chunks(S::LANES)) {
-                sum = s.mul_add(s.load(q), s.load(k), sum);
-            }
-            *score = s.sum(sum);
-        }
+        let extent = match block.keys {
+            0 => 0,
+            keys => (keys - 1) * k_stride + head_dim,
+        };
+        // SAFETY: as above.
+        let keys = unsafe { std::slice::from_raw_parts(k, extent) };
+        dot_products::<S, 1>(s, query, (keys, k_stride), head_dim, &mut row[..block.keys]);
     }
 }
 

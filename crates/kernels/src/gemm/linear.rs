@@ -277,34 +277,36 @@ fn rows_times_weight_kernel<S: Simd>(
         let (these, rest) = x.split_at(step * k);
         let (out, rest_out) = products.split_at_mut(step * count);
         match step {
-            4 => dot_products::<S, 4>(s, these, weight, k, out),
-            2 => dot_products::<S, 2>(s, these, weight, k, out),
-            _ => dot_products::<S, 1>(s, these, weight, k, out),
+            4 => dot_products::<S, 4>(s, these, (weight, k), k, out),
+            2 => dot_products::<S, 2>(s, these, (weight, k), k, out),
+            _ => dot_products::<S, 1>(s, these, (weight, k), k, out),
         }
         (x, products) = (rest, rest_out);
         rows -= step;
     }
 }
 
+/// `products[r, j] = x[r] . weight[j]` for `R` rows of `x`, `[R, k]`, and those of a weight that are `stride` apart.
 #[inline(always)]
-fn dot_products<S: Simd, const R: usize>(
+pub(crate) fn dot_products<S: Simd, const R: usize>(
     s: S,
     x: &[f32],
-    weight: &[f32],
+    (weight, stride): (&[f32], usize),
     k: usize,
     products: &mut [f32],
 ) {
     const COLUMNS: usize = 4;
-    let count = weight.len() / k;
+    let count = products.len() / R;
+    let row = |j: usize| &weight[j * stride..][..k];
     let mut j = 0;
     while j + COLUMNS <= count {
-        let weight = &weight[j * k..][..COLUMNS * k];
+        let weights: [&[f32]; COLUMNS] = std::array::from_fn(|c| row(j + c));
         let mut sums = [[s.zero(); COLUMNS]; R];
         for at in (0..k).step_by(S::LANES) {
             let len = S::LANES.min(k - at);
             let mut w = [s.zero(); COLUMNS];
             for (c, w) in w.iter_mut().enumerate() {
-                *w = s.load(&weight[c * k + at..][..len]);
+                *w = s.load(&weights[c][at..][..len]);
             }
             for r in 0..R {
                 let v = s.load(&x[r * k + at..][..len]);
@@ -324,7 +326,7 @@ fn dot_products<S: Simd, const R: usize>(
         for r in 0..R {
             let mut sum = s.zero();
             let rows = x[r * k..][..k].chunks(S::LANES);
-            for (x, w) in rows.zip(weight[j * k..][..k].chunks(S::LANES)) {
+            for (x, w) in rows.zip(row(j).chunks(S::LANES)) {
                 sum = s.mul_add(s.load(x), s.load(w), sum);
             }
             products[r * count + j] = s.sum(sum);

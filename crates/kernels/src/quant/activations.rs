@@ -13,7 +13,7 @@ const LARGEST: f32 = 127.0;
 /// Blocks whose largest magnitude is below this are taken as 0: its reciprocal might overflow.
 const NEGLIGIBLE: f32 = 1e-30;
 
-/// Numbers that are rounded together.
+/// Lanes of the widest vector.
 const LANES: usize = 16;
 
 /// What the kernels need of the sum of the codes of a group.
@@ -103,7 +103,10 @@ pub(super) fn with_rounded<T>(
             };
             let first = panel * tile;
             let rows = &x[first.min(m) * k..(first + tile).min(m) * k];
-            round_panel(rows, k, rounding, tile, packed);
+            let unturned = if tile > 1 { packed.codes.len() } else { 0 };
+            with_scratch(unturned, |unturned| {
+                round_panel(rows, k, rounding, tile, packed, unturned);
+            });
         });
         task(Activations {
             codes,
@@ -126,49 +129,96 @@ struct Packed<'a> {
 }
 
 simd_dispatch! {
-    /// Rounds up to `tile` rows; those that `x` does not have become zeros.
-    fn round_panel(x: &[f32], k: usize, rounding: Rounding, tile: usize, packed: Packed)
-        = round_panel_kernel;
+    /// Rounds up to `tile` rows; those that `x` does not have become zeros. `unturned` has as many floats as the codes,
+    /// unless there is only one row.
+    fn round_panel(
+        x: &[f32], k: usize, rounding: Rounding, tile: usize, packed: Packed, unturned: &mut [f32],
+    ) = round_panel_kernel;
 }
 
 #[inline(always)]
 fn round_panel_kernel<S: Simd>(
-    _: S,
+    s: S,
     x: &[f32],
     k: usize,
     rounding: Rounding,
     tile: usize,
     packed: Packed,
+    unturned: &mut [f32],
 ) {
     let rows = x.len() / k;
+    let units = packed.codes.len() / tile;
     if rows < tile {
         packed.codes.fill(0.0);
         packed.scales.fill(0.0);
         packed.sums.fill(0.0);
     }
-    for (row, x) in x.chunks_exact(k).enumerate() {
-        // Padding along k.
-        for quad in packed.codes[k / 4 * tile..].chunks_exact_mut(tile) {
-            quad[row] = 0.0;
+    if tile == 1 {
+        if rows == 1 {
+            round_row(
+                s,
+                x,
+                rounding,
+                packed.codes,
+                packed.scales,
+                packed.sums,
+                0,
+                1,
+            );
         }
-        for (b, x) in x.chunks(rounding.block).enumerate() {
-            let scale = scale_of(x);
-            packed.scales[b * tile + row] = scale.scale;
-            let first_group = b * (rounding.block / rounding.group);
-            for (g, x) in x.chunks(rounding.group).enumerate() {
-                let at = b * rounding.block + g * rounding.group;
-                let sum = round_group(
-                    x,
-                    scale.inverse,
-                    &mut packed.codes[at / 4 * tile..],
-                    row,
-                    tile,
-                );
-                packed.sums[(first_group + g) * tile + row] = match rounding.sums {
-                    Sums::Start { zero } => f32::from_bits(sum.wrapping_mul(-zero).cast_unsigned()),
-                    Sums::Plain => sum as f32,
-                };
-            }
+        return;
+    }
+    // Row by row first: units of neighbouring rows lie too far apart to be written as vectors.
+    let unturned = &mut unturned[..rows * units];
+    for (row, (x, codes)) in x
+        .chunks_exact(k)
+        .zip(unturned.chunks_exact_mut(units))
+        .enumerate()
+    {
+        round_row(s, x, rounding, codes, packed.scales, packed.sums, row, tile);
+    }
+    // SAFETY: `rows` rows of `units` each, and as many in units of `tile` rows.
+    unsafe {
+        s.transpose(
+            unturned.as_ptr(),
+            units,
+            rows,
+            units,
+            packed.codes.as_mut_ptr(),
+            tile,
+        );
+    }
+}
+
+/// Rounds row `row` of `tile` to `codes`, units of four, zeros behind the last.
+#[inline(always)]
+fn round_row<S: Simd>(
+    s: S,
+    x: &[f32],
+    rounding: Rounding,
+    codes: &mut [f32],
+    scales: &mut [f32],
+    sums: &mut [f32],
+    row: usize,
+    tile: usize,
+) {
+    codes[x.len() / 4..].fill(0.0);
+    let groups_per_block = rounding.block / rounding.group;
+    let blocks = x
+        .chunks(rounding.block)
+        .zip(codes.chunks_mut(rounding.block.div_ceil(4)));
+    for (b, (x, codes)) in blocks.enumerate() {
+        let scale = scale_kernel(s, x);
+        scales[b * tile + row] = scale.scale;
+        let groups = x
+            .chunks(rounding.group)
+            .zip(codes.chunks_mut(rounding.group.div_ceil(4)));
+        for (g, (x, codes)) in groups.enumerate() {
+            let sum = round_group(s, x, scale.inverse, codes);
+            sums[(b * groups_per_block + g) * tile + row] = match rounding.sums {
+                Sums::Start { zero } => f32::from_bits(sum.wrapping_mul(-zero).cast_unsigned()),
+                Sums::Plain => sum as f32,
+            };
         }
     }
 }
@@ -181,22 +231,16 @@ pub(super) struct Scale {
 
 /// `max |x| / 127`, or NaN if an element is not finite: then every product must be.
 #[inline(always)]
-pub(super) fn scale_of(x: &[f32]) -> Scale {
-    // Magnitudes compare like their bits, infinity and NaN above all numbers.
-    let magnitude = |x: f32| x.to_bits() & 0x7fff_ffff;
-    let (vectors, rest) = x.as_chunks::<LANES>();
-    let mut lanes = [0; LANES];
-    for x in vectors {
-        for (most, &x) in lanes.iter_mut().zip(x) {
-            *most = magnitude(x).max(*most);
-        }
+fn scale_kernel<S: Simd>(s: S, x: &[f32]) -> Scale {
+    let (mut largest, mut zero) = (s.zero(), s.zero());
+    for x in x.chunks(S::LANES) {
+        let x = s.load(x);
+        largest = s.max(s.abs(x), largest);
+        // Infinity or NaN times 0 is NaN, which the maximum may have passed over.
+        zero = s.mul_add(x, s.zero(), zero);
     }
-    let largest = lanes
-        .into_iter()
-        .chain(rest.iter().map(|&x| magnitude(x)))
-        .fold(0, u32::max);
-    let largest = f32::from_bits(largest);
-    if !largest.is_finite() {
+    let largest = s.maximum(largest);
+    if s.sum(zero).is_nan() {
         Scale {
             scale: f32::NAN,
             inverse: 0.0,
@@ -214,6 +258,11 @@ pub(super) fn scale_of(x: &[f32]) -> Scale {
     }
 }
 
+simd_dispatch! {
+    /// The scale of a row of weights.
+    pub(super) fn scale_of(x: &[f32]) -> Scale = scale_kernel;
+}
+
 /// The nearest integer to `x * inverse`, ties to even, for results of less than 2^22: adding
 /// 1.5 * 2^23 leaves it in the lowest bits, without a conversion that would check its range.
 #[inline(always)]
@@ -222,42 +271,33 @@ pub(super) fn round(x: f32, inverse: f32) -> i8 {
     (x * inverse + SHIFT).to_bits() as i8
 }
 
-/// Rounds one group of one row into units of four codes, `tile` units apart; the sum of its codes.
+/// Rounds one group into units of four codes, zeros behind the last; the sum of its codes.
 #[inline(always)]
-fn round_group(x: &[f32], inverse: f32, codes: &mut [f32], row: usize, tile: usize) -> i32 {
-    let mut sums = [0; LANES];
-    let (vectors, rest) = x.as_chunks::<LANES>();
-    let mut units = codes.chunks_exact_mut(LANES / 4 * tile);
-    for (x, units) in vectors.iter().zip(&mut units) {
-        round_vector(x, inverse, units, row, tile, &mut sums);
+fn round_group<S: Simd>(s: S, x: &[f32], inverse: f32, codes: &mut [f32]) -> i32 {
+    assert!(4 * codes.len() >= x.len());
+    let bytes = codes.as_mut_ptr().cast::<i8>();
+    let inverse = s.splat(inverse);
+    // Of integers below 2^24, and so exact.
+    let mut sums = s.zero();
+    let whole = x.len() / S::LANES * S::LANES;
+    for at in (0..whole).step_by(S::LANES) {
+        // SAFETY: there are as many bytes of codes as elements.
+        unsafe {
+            let rounded = s.round(s.mul(s.load_ptr(x.as_ptr().add(at)), inverse));
+            sums = s.add(sums, rounded);
+            s.store_bytes(bytes.add(at), rounded);
+        }
     }
-    // Rows are padded to whole vectors.
-    if let Some(units) = units.next()
-        && !rest.is_empty()
-    {
-        let mut padded = [0.0; LANES];
-        padded[..rest.len()].copy_from_slice(rest);
-        round_vector(&padded, inverse, units, row, tile, &mut sums);
+    if whole < x.len() {
+        let rounded = s.round(s.mul(s.load(&x[whole..]), inverse));
+        sums = s.add(sums, rounded);
+        let mut last = [0; LANES];
+        let room = (4 * codes.len() - whole).min(S::LANES);
+        // SAFETY: `last` has room for a vector, and the codes for as much as is copied.
+        unsafe {
+            s.store_bytes(last.as_mut_ptr(), rounded);
+            std::ptr::copy_nonoverlapping(last.as_ptr(), bytes.add(whole), room);
+        }
     }
-    sums.into_iter().fold(0, i32::wrapping_add)
-}
-
-#[inline(always)]
-fn round_vector(
-    x: &[f32; LANES],
-    inverse: f32,
-    units: &mut [f32],
-    row: usize,
-    tile: usize,
-    sums: &mut [i32; LANES],
-) {
-    let mut codes = [0; LANES];
-    for ((code, sum), &x) in codes.iter_mut().zip(sums).zip(x) {
-        let rounded = round(x, inverse);
-        *code = rounded.cast_unsigned();
-        *sum = sum.wrapping_add(i32::from(rounded));
-    }
-    for (unit, code) in units.chunks_exact_mut(tile).zip(codes.as_chunks::<4>().0) {
-        unit[row] = f32::from_bits(u32::from_ne_bytes(*code));
-    }
+    s.sum(sums) as i32
 }

@@ -128,6 +128,16 @@ impl Simd for Avx2 {
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut i8, v: __m256) {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe {
+            let words = _mm256_cvtps_epi32(v);
+            let low = _mm256_castsi256_si128(words);
+            let words = _mm_packs_epi32(low, _mm256_extracti128_si256::<1>(words));
+            _mm_storel_epi64(p.cast(), _mm_packs_epi16(words, words));
+        }
+    }
+    #[inline(always)]
     fn scale_by_power_of_two(self, a: __m256, n: __m256) -> __m256 {
         // SAFETY: the token proves the feature.
         unsafe {

@@ -130,6 +130,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut i8, v: __m512) {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+    #[inline(always)]
     fn scale_by_power_of_two(self, a: __m512, n: __m512) -> __m512 {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_scalef_ps(a, n) }

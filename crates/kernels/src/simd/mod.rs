@@ -59,6 +59,11 @@ pub(crate) trait Simd: Copy {
     fn abs(self, a: Self::V) -> Self::V;
     /// To the nearest integer.
     fn round(self, a: Self::V) -> Self::V;
+    /// Writes integral lanes of -128 to 127 as signed bytes.
+    ///
+    /// # Safety
+    /// `LANES` bytes are writable at `p`.
+    unsafe fn store_bytes(self, p: *mut i8, v: Self::V);
     /// `a * 2^n` for integral `n` in -126..=127.
     fn scale_by_power_of_two(self, a: Self::V, n: Self::V) -> Self::V;
     /// `if a < b { x } else { y }` in each lane.

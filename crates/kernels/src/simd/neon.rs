@@ -125,6 +125,16 @@ impl Simd for Neon {
         unsafe { vrndnq_f32(a) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut i8, v: float32x4_t) {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe {
+            let words = vmovn_s32(vcvtnq_s32_f32(v));
+            let bytes = vmovn_s16(vcombine_s16(words, words));
+            p.cast::<i32>()
+                .write_unaligned(vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)));
+        }
+    }
+    #[inline(always)]
     fn scale_by_power_of_two(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
         // SAFETY: the token proves the feature.
         unsafe {

@@ -100,6 +100,13 @@ impl Simd for Portable {
         a.map(|a| (a + SHIFT) - SHIFT)
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut i8, v: V) {
+        for (i, v) in v.into_iter().enumerate() {
+            // SAFETY: promised by the caller.
+            unsafe { *p.add(i) = v as i8 };
+        }
+    }
+    #[inline(always)]
     fn scale_by_power_of_two(self, a: V, n: V) -> V {
         zip(a, n, |a, n| {
             a * f32::from_bits(((n as i32 + 127) as u32) << 23)
