@@ -153,66 +153,45 @@ fn round_panel_kernel<S: Simd>(
         packed.scales.fill(0.0);
         packed.sums.fill(0.0);
     }
-    if tile == 1 {
-        if rows == 1 {
-            round_row(
-                s,
-                x,
-                rounding,
-                packed.codes,
-                packed.scales,
-                packed.sums,
-                0,
-                1,
-            );
-        }
-        return;
-    }
     // Row by row first: units of neighbouring rows lie too far apart to be written as vectors.
-    let unturned = &mut unturned[..rows * units];
-    for (row, (x, codes)) in x
-        .chunks_exact(k)
-        .zip(unturned.chunks_exact_mut(units))
-        .enumerate()
-    {
-        round_row(s, x, rounding, codes, packed.scales, packed.sums, row, tile);
+    let turned = tile > 1;
+    let by_row = match turned {
+        true => &mut *unturned,
+        false => &mut *packed.codes,
+    };
+    let by_row = x.chunks_exact(k).zip(by_row.chunks_exact_mut(units));
+    for (row, (x, codes)) in by_row.enumerate() {
+        let statistics = (&mut *packed.scales, &mut *packed.sums);
+        round_row(s, x, rounding, codes, statistics, (row, tile));
     }
-    // SAFETY: `rows` rows of `units` each, and as many in units of `tile` rows.
-    unsafe {
-        s.transpose(
-            unturned.as_ptr(),
-            units,
-            rows,
-            units,
-            packed.codes.as_mut_ptr(),
-            tile,
-        );
+    if turned {
+        assert!(unturned.len() >= rows * units);
+        let (from, to) = (unturned.as_ptr(), packed.codes.as_mut_ptr());
+        // SAFETY: `rows` rows of `units` each, and as many in units of `tile` rows.
+        unsafe { s.transpose(from, units, rows, units, to, tile) };
     }
 }
 
-/// Rounds row `row` of `tile` to `codes`, units of four, zeros behind the last.
+/// Rounds row `row` of `tile` to `codes`, units of four, zeros behind the last; the scales of blocks and the sums of groups
+/// of all rows stand beside each other.
 #[inline(always)]
 fn round_row<S: Simd>(
     s: S,
     x: &[f32],
     rounding: Rounding,
     codes: &mut [f32],
-    scales: &mut [f32],
-    sums: &mut [f32],
-    row: usize,
-    tile: usize,
+    (scales, sums): (&mut [f32], &mut [f32]),
+    (row, tile): (usize, usize),
 ) {
     codes[x.len() / 4..].fill(0.0);
     let groups_per_block = rounding.block / rounding.group;
-    let blocks = x
-        .chunks(rounding.block)
-        .zip(codes.chunks_mut(rounding.block.div_ceil(4)));
+    let blocks = x.chunks(rounding.block);
+    let blocks = blocks.zip(codes.chunks_mut(rounding.block.div_ceil(4)));
     for (b, (x, codes)) in blocks.enumerate() {
         let scale = scale_kernel(s, x);
         scales[b * tile + row] = scale.scale;
-        let groups = x
-            .chunks(rounding.group)
-            .zip(codes.chunks_mut(rounding.group.div_ceil(4)));
+        let groups = x.chunks(rounding.group);
+        let groups = groups.zip(codes.chunks_mut(rounding.group.div_ceil(4)));
         for (g, (x, codes)) in groups.enumerate() {
             let sum = round_group(s, x, scale.inverse, codes);
             sums[(b * groups_per_block + g) * tile + row] = match rounding.sums {

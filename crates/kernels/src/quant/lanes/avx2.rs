@@ -330,6 +330,11 @@ macro_rules! lanes_256 {
                 }
             }
             #[inline(always)]
+            fn prefetch(self, p: *const u8) {
+                // SAFETY: a prefetch of any address is harmless.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+            }
+            #[inline(always)]
             fn prefetch_write(self, p: *const f32) {
                 // SAFETY: a prefetch of any address is harmless.
                 unsafe { _mm_prefetch::<_MM_HINT_ET0>(p.cast()) }

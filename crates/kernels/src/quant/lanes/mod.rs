@@ -131,6 +131,8 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// 16 bytes are readable at `p`.
     unsafe fn load_signed(self, p: *const u8) -> Self::Floats;
+    /// Asks for the cache line at `p`, which need not be readable, in the second-level cache.
+    fn prefetch(self, p: *const u8);
     /// Asks for the cache line at `p`, which need not be writable, in order to write it.
     fn prefetch_write(self, p: *const f32);
 }

@@ -183,5 +183,7 @@ impl Lanes for NeonDot {
         unsafe { self.load_floats(Portable.load_signed(p).as_ptr()) }
     }
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
     fn prefetch_write(self, _: *const f32) {}
 }

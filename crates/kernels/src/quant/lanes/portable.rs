@@ -119,5 +119,7 @@ impl Lanes for Portable {
         unsafe { p.cast::<[i8; PANEL]>().read_unaligned() }.map(f32::from)
     }
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
     fn prefetch_write(self, _: *const f32) {}
 }
