@@ -1,20 +1,9 @@
 //! Batch normalisation (Ioffe and Szegedy 2015) with the statistics of the batch, channels last: rows have the width of
 //! `gamma`, and every column is normalised by itself.
 
+use crate::gemm::linear::add_rows;
 use crate::parallel;
 use crate::simd::{Simd, simd_dispatch};
-
-/// Adds the rows of `x`.
-#[inline(always)]
-fn sum_kernel<S: Simd>(s: S, x: &[f32], sums: &mut [f32]) {
-    let width = sums.len();
-    for x in x.chunks_exact(width) {
-        for at in (0..width).step_by(S::LANES) {
-            let sums = &mut sums[at..];
-            s.store(sums, s.add(s.load(sums), s.load(&x[at..])));
-        }
-    }
-}
 
 /// Adds the squared distances of the rows of `x` from `mean`.
 #[inline(always)]
@@ -117,9 +106,6 @@ fn spread_kernel<S: Simd, const RELU: bool>(
 }
 
 simd_dispatch! {
-    fn sum(x: &[f32], sums: &mut [f32]) = sum_kernel;
-}
-simd_dispatch! {
     fn squares(x: &[f32], mean: &[f32], sums: &mut [f32]) = square_kernel;
 }
 simd_dispatch! {
@@ -219,7 +205,7 @@ pub fn batch_statistics(x: &[f32], mean: &mut [f32], variance: &mut [f32]) {
     parallel::for_each_chunk(&mut parts, 2 * width, |i, part| {
         let x = &x[i * chunk..x.len().min((i + 1) * chunk)];
         let (mean, distances) = part.split_at_mut(width);
-        sum(x, mean);
+        add_rows(x, mean);
         let count = (x.len() / width) as f32;
         mean.iter_mut().for_each(|m| *m /= count);
         squares(x, mean, distances);

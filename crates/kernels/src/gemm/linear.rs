@@ -341,7 +341,7 @@ simd_dispatch! {
 }
 
 #[inline(always)]
-fn column_sum_kernel<S: Simd>(s: S, x: &[f32], sums: &mut [f32]) {
+fn add_rows_kernel<S: Simd>(s: S, x: &[f32], sums: &mut [f32]) {
     for row in x.chunks_exact(sums.len()) {
         for (sum, x) in sums.chunks_mut(S::LANES).zip(row.chunks(S::LANES)) {
             s.store(sum, s.add(s.load(sum), s.load(x)));
@@ -350,7 +350,8 @@ fn column_sum_kernel<S: Simd>(s: S, x: &[f32], sums: &mut [f32]) {
 }
 
 simd_dispatch! {
-    fn column_sum_chunk(x: &[f32], sums: &mut [f32]) = column_sum_kernel;
+    /// Adds the rows of `x` to `sums`.
+    pub(crate) fn add_rows(x: &[f32], sums: &mut [f32]) = add_rows_kernel;
 }
 
 /// `out[j] = sum of x[i, j] over the rows i` of `x` `[m, n]`: the gradient of a bias.
@@ -366,12 +367,12 @@ pub fn column_sum(x: &[f32], n: usize, out: &mut [f32]) {
     );
     let chunk = parallel::rows_per_task(n).max(16) * n;
     if x.len() <= chunk {
-        return column_sum_chunk(x, out);
+        return add_rows(x, out);
     }
     let mut partial = vec![0.0; x.len().div_ceil(chunk) * n];
     partial
         .par_chunks_mut(n)
         .zip(x.par_chunks(chunk))
-        .for_each(|(sums, x)| column_sum_chunk(x, sums));
-    column_sum_chunk(&partial, out);
+        .for_each(|(sums, x)| add_rows(x, sums));
+    add_rows(&partial, out);
 }

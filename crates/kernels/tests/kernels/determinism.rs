@@ -75,6 +75,29 @@ fn reductions_do_not_depend_on_threads() {
         dx.extend(sums);
         dx
     });
+    let beta = random.floats(width, 1.0);
+    assert_repeats(|| {
+        let mut statistics = vec![0.0; 2 * width];
+        let (mean, variance) = statistics.split_at_mut(width);
+        batch_statistics(&x, mean, variance);
+        let norm = BatchNorm {
+            mean,
+            variance,
+            gamma: &gamma,
+            beta: &beta,
+            eps: 1e-5,
+            relu: true,
+        };
+        let (mut y, mut dx, mut sums) =
+            (vec![0.0; x.len()], vec![0.0; x.len()], vec![0.0; 2 * width]);
+        batch_norm(&x, norm, &mut y);
+        let (dgamma, dbeta) = sums.split_at_mut(width);
+        batch_norm_backward(&dy, &x, norm, &mut dx, dgamma, dbeta);
+        y.extend(dx);
+        y.extend(sums);
+        y.extend(statistics);
+        y
+    });
     assert_repeats(|| {
         let mut sums = vec![0.0; width];
         column_sum(&x, width, &mut sums);
