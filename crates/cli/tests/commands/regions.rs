@@ -77,6 +77,9 @@ fn on_rows(command: &[&str], model: &Path, [regions, tags]: &[String; 2]) -> ser
         regions,
         "--tags",
         tags,
+        // as the reference, also where bfloat16 is what `auto` takes
+        "--precision",
+        "f32",
         "--json",
     ];
     let ended = run(command.iter().chain(&more)).with(0);
