@@ -28,14 +28,18 @@ fn uniform() -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Of a normal distribution (Box and Muller 1958).
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    random_on(&device(), shape)
+}
+
+/// Of a normal distribution (Box and Muller 1958).
+fn random_on<const D: usize>(device: &Device, shape: [usize; D]) -> Tensor<D> {
     let normal = |_| {
         let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
         (radius * (2.0 * PI * uniform()).cos()) as f32
     };
     let values: Vec<f32> = (0..shape.iter().product()).map(normal).collect();
-    Tensor::from_data(TensorData::new(values, shape), &device())
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 fn leaf<const D: usize>(t: &Tensor<D>) -> Tensor<D> {
@@ -127,8 +131,7 @@ fn linear_without_bias_and_residual_equals_composed() {
 #[test]
 fn a_kept_packed_weight_follows_every_change_of_the_weight() {
     let device = Device::flex();
-    let random =
-        |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+    let random = |shape: [usize; 2]| random_on(&device, shape);
     let (kept, x) = (PackedWeight::default(), random([20, 33]));
     let mut w = random([33, 33]);
     let check = |what: &str, w: &Tensor<2>| {
@@ -515,7 +518,7 @@ fn samples_of_boxes_equal_composed_with_their_gradient() {
 #[test]
 fn adamw_equals_composed_over_several_steps() {
     let device = Device::flex();
-    let random = || Tensor::<1>::random([301], Distribution::Normal(0.0, 1.0), &device);
+    let random = || random_on(&device, [301]);
     let start = random();
     let zeros = start.zeros_like();
     let mut fused = (start.clone(), zeros.clone(), zeros.clone());
