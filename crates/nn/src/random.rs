@@ -25,6 +25,12 @@ impl SplitMix64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// Of the normal distribution with mean 0 and deviation 1 (Box and Muller, 1958).
+    pub fn normal(&mut self) -> f64 {
+        let r = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        r * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
     /// Uniform in `[0, 1)`, on a grid of 2^-24, exact in `f32`.
     pub fn uniform_f32(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u32 << 24) as f32

@@ -1,43 +1,29 @@
 //! Every fused operation against the same one composed of Burn's operations: values and all gradients.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use std::cell::Cell;
-use std::f64::consts::PI;
+use std::cell::RefCell;
 use std::sync::Arc;
 use vlm_nn::ops::{
     self, Activation, AttentionOptions, PackedWeight, Roi, RoiAlignShape, RopeLayout, RopeOptions,
     Rotation, Window, composed, inverse_frequencies,
 };
+use vlm_nn::random::SplitMix64;
 
 fn device() -> Device {
     Device::flex().autodiff()
 }
 
 thread_local! {
-    /// Numbers that this test has drawn: the same in every run.
-    static DRAWN: Cell<u64> = const { Cell::new(0) };
-}
-
-/// From 0 to 1 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
-fn uniform() -> f64 {
-    let drawn = DRAWN.get() + 1;
-    DRAWN.set(drawn);
-    let z = drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    /// The same numbers in every run: each test has a thread of its own.
+    static RANDOM: RefCell<SplitMix64> = RefCell::new(SplitMix64::new(0));
 }
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     random_on(&device(), shape)
 }
 
-/// Of a normal distribution (Box and Muller 1958).
 fn random_on<const D: usize>(device: &Device, shape: [usize; D]) -> Tensor<D> {
-    let normal = |_| {
-        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
-        (radius * (2.0 * PI * uniform()).cos()) as f32
-    };
+    let normal = |_| RANDOM.with_borrow_mut(SplitMix64::normal) as f32;
     let values: Vec<f32> = (0..shape.iter().product()).map(normal).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
 }

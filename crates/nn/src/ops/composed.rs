@@ -69,7 +69,7 @@ pub fn batch_norm(
     let scale = gamma.unsqueeze() / (variance.clone() + eps).sqrt();
     let y = centred * scale + beta.unsqueeze();
     let y = match relu {
-        true => burn::tensor::activation::relu(y),
+        true => act::relu(y),
         false => y,
     };
     (

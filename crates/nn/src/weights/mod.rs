@@ -204,8 +204,7 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
         .map(|_| {
             loop {
                 // Box-Muller; 1 - u is never 0
-                let r = (-2.0 * (1.0 - rng.uniform()).ln()).sqrt();
-                let z = r * (std::f64::consts::TAU * rng.uniform()).cos();
+                let z = rng.normal();
                 if z.abs() <= 2.0 {
                     break z as f32 * deviation;
                 }
