@@ -27,6 +27,7 @@ impl SplitMix64 {
 
     /// Of the normal distribution with mean 0 and deviation 1 (Box and Muller, 1958).
     pub fn normal(&mut self) -> f64 {
+        // 1 - u is never 0
         let r = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         r * (std::f64::consts::TAU * self.uniform()).cos()
     }

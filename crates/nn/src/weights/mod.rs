@@ -203,7 +203,6 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
     (0..count)
         .map(|_| {
             loop {
-                // Box-Muller; 1 - u is never 0
                 let z = rng.normal();
                 if z.abs() <= 2.0 {
                     break z as f32 * deviation;
