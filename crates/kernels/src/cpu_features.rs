@@ -143,7 +143,7 @@ fn detect_integer_isa() -> IntegerIsa {
 
 /// CPUID leaf 7 names AMX-INT8 (Intel SDM volume 2, CPUID).
 #[cfg(target_arch = "x86_64")]
-fn detect_amx_int8() -> bool {
+pub(crate) fn detect_amx_int8() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const AMX_INT8: u32 = 1 << 25;
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & AMX_INT8 != 0
@@ -225,7 +225,7 @@ fn detect() -> Level {
 /// CPUID leaf 7 names AMX-TILE and AMX-BF16; Linux hands out the 8 KiB tile state on request only
 /// (`arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`, Documentation/arch/x86/xstate.rst).
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-fn amx_granted() -> bool {
+pub(crate) fn amx_granted() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;

@@ -17,6 +17,8 @@
 #![allow(clippy::too_many_arguments)]
 
 pub mod activation;
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
+mod amx_emulator;
 pub mod attention;
 pub mod batch_norm;
 pub mod boxes;

@@ -229,3 +229,63 @@ pub(super) fn with_product(precision: Precision, shape: &AttentionShape, task: &
         _ => task.run(VectorProduct),
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
+mod tests {
+    use super::*;
+    use crate::gemm::amx::AmxKernel;
+
+    /// Products of small integers, with as many rows of the right operand as a causal mask leaves.
+    #[test]
+    fn products_on_tiles_are_exact() {
+        let Some(kernel) = AmxKernel::for_tests() else {
+            return;
+        };
+        let product = PanelProduct(kernel);
+        let integers = |len: usize, seed: usize| -> Vec<f32> {
+            let value = |i: usize| i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7;
+            (0..len).map(|i| (value(i) % 17) as f32 - 8.0).collect()
+        };
+        for [m, n, k, all_k] in [
+            [1, 1, 1, 1],
+            [5, 33, 7, 50],
+            [32, 64, 80, 80],
+            [33, 17, 65, 129],
+        ] {
+            for (turned, accumulate) in [(false, true), (true, false)] {
+                let (a, b) = (integers(m * k, 1), integers(all_k * n, 2));
+                let (row_stride, col_stride) = if turned { (1, all_k) } else { (n, 1) };
+                let right = Operand {
+                    ptr: b.as_ptr(),
+                    row_stride,
+                    col_stride,
+                };
+                let left = Operand {
+                    ptr: a.as_ptr(),
+                    row_stride: k,
+                    col_stride: 1,
+                };
+                let mut right_room = vec![f32::NAN; product.right_len(all_k, n, turned)];
+                let mut left_room = vec![f32::NAN; product.left_len(m, k)];
+                let stride = n.next_multiple_of(16);
+                let start = integers(m * stride, 3);
+                let mut found = start.clone();
+                // SAFETY: operands, rooms and result have these sizes.
+                unsafe {
+                    let right = product.right(right, [all_k, n], &mut right_room);
+                    let c = (found.as_mut_ptr(), stride);
+                    product.multiply([m, n, k], left, right, c, accumulate, &mut left_room);
+                }
+                for i in 0..m {
+                    for j in 0..n {
+                        let b = |l: usize| b[l * row_stride + j * col_stride];
+                        let dot: f32 = (0..k).map(|l| a[i * k + l] * b(l)).sum();
+                        let at = i * stride + j;
+                        let expected = dot + if accumulate { start[at] } else { 0.0 };
+                        assert_eq!(found[at], expected, "{m}x{k}x{n} [{i}, {j}] {turned}");
+                    }
+                }
+            }
+        }
+    }
+}

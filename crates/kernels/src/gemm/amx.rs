@@ -33,6 +33,14 @@ impl AmxKernel {
             .get_or_init(|| multiplies_exactly(kernel))
             .then_some(kernel)
     }
+
+    /// The kernel, on processors that can pack for it; without AMX its instructions are emulated.
+    #[cfg(all(test, target_os = "linux", not(miri)))]
+    pub(crate) fn for_tests() -> Option<Self> {
+        crate::amx_emulator::install();
+        // SAFETY: AVX-512 BF16 was detected.
+        crate::cpu_features::has_avx512_bf16().then(|| Self(unsafe { Avx512::assume_detected() }))
+    }
 }
 
 /// Compares a product of small integers, exact in any order, with its definition: whole and partial
@@ -273,7 +281,7 @@ mod tests {
     use crate::cpu_features::has_avx512_bf16;
 
     /// The kernel above with its tile instructions spelt out in scalar code: what can be tested of
-    /// it on a processor without AMX. Packing is the real one where the processor can run it.
+    /// it on a processor that cannot pack for it. Packing is the real one where it can.
     #[derive(Clone, Copy)]
     struct EmulatedTiles;
 
@@ -369,37 +377,153 @@ mod tests {
         assert!(multiplies_exactly(EmulatedTiles));
     }
 
-    /// [`EmulatedTiles`] with one wrong sum in every block.
-    #[derive(Clone, Copy)]
-    struct WrongTiles;
+    #[cfg(all(target_os = "linux", not(miri)))]
+    mod on_tiles {
+        use super::*;
+        use crate::amx_emulator;
+        use crate::gemm::avx512::Bf16Kernel;
 
-    impl BlockKernel for WrongTiles {
-        const DEPTH: usize = AmxKernel::DEPTH;
-        const UNIT_STEP: usize = AmxKernel::UNIT_STEP;
-        const PANEL_STEP: usize = AmxKernel::PANEL_STEP;
-
-        unsafe fn pack_a(self, src: Source, dst: *mut f32, units: usize) {
-            // SAFETY: as promised by the caller.
-            unsafe { EmulatedTiles.pack_a(src, dst, units) }
-        }
-
-        unsafe fn pack_b(self, src: Source, dst: *mut f32, units: usize) {
-            // SAFETY: as promised by the caller.
-            unsafe { EmulatedTiles.pack_b(src, dst, units) }
-        }
-
-        unsafe fn multiply(self, block: Block) {
-            // SAFETY: as promised by the caller; a block has a first element.
-            unsafe {
-                EmulatedTiles.multiply(block);
-                *block.c += 1.0;
+        #[test]
+        fn the_self_check_accepts_right_products_and_rejects_wrong_ones() {
+            let Some(kernel) = AmxKernel::for_tests() else {
+                return;
+            };
+            assert!(multiplies_exactly(kernel));
+            if amx_emulator::is_used() {
+                let found = amx_emulator::with_wrong_products(|| multiplies_exactly(kernel));
+                assert!(!found);
+                assert!(!amx_emulator::is_configured(), "tiles are released");
             }
         }
-    }
 
-    #[test]
-    fn the_self_check_rejects_a_wrong_kernel() {
-        assert!(!multiplies_exactly(WrongTiles));
+        /// A matrix of small integers, as it lies or as the transpose of one, in rows that are longer.
+        struct Integers {
+            data: Vec<f32>,
+            rows: usize,
+            cols: usize,
+            turned: bool,
+        }
+
+        impl Integers {
+            fn new(rows: usize, cols: usize, turned: bool, seed: usize) -> Self {
+                let value = |i: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed)) >> 7;
+                let len = if turned {
+                    cols * (rows + 3)
+                } else {
+                    rows * (cols + 3)
+                };
+                Self {
+                    data: (0..len).map(|i| (value(i) % 17) as f32 - 8.0).collect(),
+                    rows,
+                    cols,
+                    turned,
+                }
+            }
+
+            fn matrix(&self) -> MatRef<'_> {
+                let (rows, cols) = (self.rows, self.cols);
+                let longer = |rows, cols| MatRef {
+                    data: &self.data,
+                    rows,
+                    cols,
+                    row_stride: cols + 3,
+                    col_stride: 1,
+                };
+                if self.turned {
+                    longer(cols, rows).t()
+                } else {
+                    longer(rows, cols)
+                }
+            }
+        }
+
+        /// Exact in any order: sums stay below 2^24.
+        #[test]
+        fn products_of_integers_are_exact() {
+            let Some(kernel) = AmxKernel::for_tests() else {
+                return;
+            };
+            let sizes = [
+                [1, 1, 1],
+                [1, 500, 1],
+                [1, 33, 70],
+                [70, 31, 1],
+                [2, 2, 2],
+                [16, 32, 16],
+                [17, 64, 31],
+                [32, 384, 32],
+                [32, 385, 64],
+                [33, 770, 33],
+                [64, 96, 64],
+                [65, 100, 97],
+                [130, 450, 50],
+                // Shared out along rows and columns, whole `a` packed first.
+                [131, 400, 210],
+                [40, 131, 900],
+            ];
+            for (at, [m, k, n]) in sizes.into_iter().enumerate() {
+                for variant in 0..8 {
+                    // All variants of small products, one of a large one.
+                    if m * k * n > 1 << 16 && variant != at % 8 {
+                        continue;
+                    }
+                    let [a_turned, b_turned, accumulate] =
+                        [0, 1, 2].map(|bit| variant >> bit & 1 == 1);
+                    let a = Integers::new(m, k, a_turned, 1);
+                    let b = Integers::new(k, n, b_turned, 2);
+                    let (a, b) = (a.matrix(), b.matrix());
+                    let start = Integers::new(m, n, false, 3);
+                    let start: Vec<f32> = start.data[..m * n].to_vec();
+                    let mut found = if accumulate {
+                        start.clone()
+                    } else {
+                        vec![f32::NAN; m * n]
+                    };
+                    blocked::multiply(kernel, a, b, &mut found, accumulate, |_, _, _| {});
+                    for (at, &found) in found.iter().enumerate() {
+                        let (i, j) = (at / n, at % n);
+                        let dot: f32 = (0..k)
+                            .map(|l| {
+                                a.data[i * a.row_stride + l * a.col_stride]
+                                    * b.data[l * b.row_stride + j * b.col_stride]
+                            })
+                            .sum();
+                        let expected = dot + if accumulate { start[at] } else { 0.0 };
+                        let what = format!("{m}x{k}x{n} [{i}, {j}]");
+                        assert_eq!(found, expected, "{what} {a_turned} {b_turned} {accumulate}");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn products_of_floats_are_those_on_vectors() {
+            let Some(kernel) = AmxKernel::for_tests() else {
+                return;
+            };
+            // SAFETY: the kernel on tiles needs AVX-512 BF16 as well.
+            let vectors = unsafe { Bf16Kernel::assume_detected() };
+            let [m, k, n] = [45, 500, 70];
+            let numbers = |len: usize, seed: usize| -> Vec<f32> {
+                let value = |i: usize| i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7;
+                (0..len)
+                    .map(|i| (value(i) % 1000) as f32 / 500.0 - 1.0)
+                    .collect()
+            };
+            let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+            let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
+            let mut expected = vec![f32::NAN; m * n];
+            blocked::multiply(vectors, a, b, &mut expected, false, |_, _, _| {});
+            let mut found = vec![f32::NAN; m * n];
+            blocked::multiply(kernel, a, b, &mut found, false, |_, _, _| {});
+            // Both round the operands alike and differ in the order of their sums.
+            for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert!(
+                    (found - expected).abs() < 1e-4,
+                    "[{at}]: {found} for {expected}"
+                );
+            }
+        }
     }
 
     #[test]
