@@ -32,109 +32,77 @@ pub(super) fn rounding(k: usize) -> Rounding {
 /// Whether the processor has AMX and a first product came out right.
 pub(super) fn available() -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
-    has_amx_int8() && *WORKS.get_or_init(|| multiplies_exactly(AmxTiles))
-}
-
-/// Computes the columns of `panels` for `rows`, on AMX.
-///
-/// # Safety
-/// AMX is [`available`]; the ranges exist, start at whole blocks, and no one else touches this part
-/// of `out`.
-pub(super) unsafe fn multiply(product: &Int8Product, panels: Range<usize>, rows: Range<usize>) {
-    // SAFETY: promised by the caller.
-    unsafe {
-        let _tiles = Tiles::configure();
-        multiply_blocks(AmxTiles, product, panels, rows);
-    }
-}
-
-/// The instructions, so that tests can stand in for them.
-trait TileProducts: Copy {
-    /// `sums[32][32] = a b` over `steps` steps of 64 along `k`: `a` is 32 rows, `a_stride` bytes
-    /// apart, `b0` and `b1` are panels of packed weights.
-    ///
-    /// # Safety
-    /// The operands are readable, tiles are configured on this thread, `steps` is not 0.
-    unsafe fn multiply(
-        self,
-        a: *const u8,
-        a_stride: usize,
-        b: [*const u8; 2],
-        steps: usize,
-        sums: &mut BlockSums,
-    );
+    has_amx_int8() && *WORKS.get_or_init(multiplies_exactly)
 }
 
 /// A block of sums.
 #[repr(C, align(64))]
 struct BlockSums([[i32; SIDE]; SIDE]);
 
-#[derive(Clone, Copy)]
-struct AmxTiles;
-
-impl TileProducts for AmxTiles {
-    #[inline(always)]
-    unsafe fn multiply(
-        self,
-        a: *const u8,
-        a_stride: usize,
-        b: [*const u8; 2],
-        steps: usize,
-        sums: &mut BlockSums,
-    ) {
-        let c = sums.0.as_mut_ptr().cast::<u8>();
-        // SAFETY: promised by the caller; `sums` is written over 32 rows of 128 bytes. Tile
-        // registers are ours alone: compiled code never uses them.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{a0}+{a_stride}*1]",
-                "tileloadd tmm6, [{b0}+{b_stride}*1]",
-                "tdpbsud tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b1}+{b_stride}*1]",
-                "tdpbsud tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1}+{a_stride}*1]",
-                "tdpbsud tmm2, tmm5, tmm6",
-                "tdpbsud tmm3, tmm5, tmm7",
-                "add {a0}, 64",
-                "add {a1}, 64",
-                "add {b0}, 1024",
-                "add {b1}, 1024",
-                "dec {n}",
-                "jnz 2b",
-                "tilestored [{c0}+{c_stride}*1], tmm0",
-                "tilestored [{c0}+{c_stride}*1+64], tmm1",
-                "tilestored [{c1}+{c_stride}*1], tmm2",
-                "tilestored [{c1}+{c_stride}*1+64], tmm3",
-                a0 = inout(reg) a => _,
-                a1 = inout(reg) a.wrapping_add(PANEL * a_stride) => _,
-                a_stride = in(reg) a_stride,
-                b0 = inout(reg) b[0] => _,
-                b1 = inout(reg) b[1] => _,
-                b_stride = in(reg) 64usize,
-                n = inout(reg) steps => _,
-                c0 = in(reg) c,
-                c1 = in(reg) c.wrapping_add(PANEL * 4 * SIDE),
-                c_stride = in(reg) 4 * SIDE,
-                options(nostack)
-            );
-        }
+/// `sums[32][32] = a b` over `steps` steps of 64 along `k`: `a` is 32 rows, `a_stride` bytes apart,
+/// `b` are panels of packed weights.
+///
+/// # Safety
+/// The operands are readable, whole tiles are configured on this thread, `steps` is not 0.
+#[inline(always)]
+unsafe fn multiply_side(
+    a: *const u8,
+    a_stride: usize,
+    b: [*const u8; 2],
+    steps: usize,
+    sums: &mut BlockSums,
+) {
+    let c = sums.0.as_mut_ptr().cast::<u8>();
+    // SAFETY: promised by the caller; `sums` is written over 32 rows of 128 bytes. Tile registers
+    // are ours alone: compiled code never uses them.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{a0}+{a_stride}*1]",
+            "tileloadd tmm6, [{b0}+{b_stride}*1]",
+            "tdpbsud tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b1}+{b_stride}*1]",
+            "tdpbsud tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a1}+{a_stride}*1]",
+            "tdpbsud tmm2, tmm5, tmm6",
+            "tdpbsud tmm3, tmm5, tmm7",
+            "add {a0}, 64",
+            "add {a1}, 64",
+            "add {b0}, 1024",
+            "add {b1}, 1024",
+            "dec {n}",
+            "jnz 2b",
+            "tilestored [{c0}+{c_stride}*1], tmm0",
+            "tilestored [{c0}+{c_stride}*1+64], tmm1",
+            "tilestored [{c1}+{c_stride}*1], tmm2",
+            "tilestored [{c1}+{c_stride}*1+64], tmm3",
+            a0 = inout(reg) a => _,
+            a1 = inout(reg) a.wrapping_add(PANEL * a_stride) => _,
+            a_stride = in(reg) a_stride,
+            b0 = inout(reg) b[0] => _,
+            b1 = inout(reg) b[1] => _,
+            b_stride = in(reg) 64usize,
+            n = inout(reg) steps => _,
+            c0 = in(reg) c,
+            c1 = in(reg) c.wrapping_add(PANEL * 4 * SIDE),
+            c_stride = in(reg) 4 * SIDE,
+            options(nostack)
+        );
     }
 }
 
+/// Computes the columns of `panels` for `rows`, on AMX.
+///
 /// # Safety
-/// As for [`multiply`], with tiles configured on this thread if `T` needs them.
-#[inline(always)]
-unsafe fn multiply_blocks<T: TileProducts>(
-    tiles: T,
-    product: &Int8Product,
-    panels: Range<usize>,
-    rows: Range<usize>,
-) {
+/// The processor has AMX and the process may use it; the ranges exist, `rows` are those of
+/// activations in whole blocks, and no one else touches this part of `out`.
+pub(super) unsafe fn multiply(product: &Int8Product, panels: Range<usize>, rows: Range<usize>) {
+    // SAFETY: promised by the caller.
+    let _tiles = unsafe { Tiles::configure() };
     let (weights, a) = (product.weights, &product.activations);
     let row_bytes = weights.k().next_multiple_of(K_STEP);
     let mut sums = BlockSums([[0; SIDE]; SIDE]);
@@ -147,9 +115,8 @@ unsafe fn multiply_blocks<T: TileProducts>(
             // SAFETY: weights come in pairs of panels and activations in blocks of rows; `out` has
             // these columns of rows below `m`.
             unsafe {
-                let steps = row_bytes / K_STEP;
-                tiles.multiply(a.codes(row), row_bytes, b, steps, &mut sums);
-                for i in 0..SIDE.min(rows.end - row) {
+                multiply_side(a.codes(row), row_bytes, b, row_bytes / K_STEP, &mut sums);
+                for i in 0..SIDE.min(product.m.saturating_sub(row)) {
                     let at = (row + i) * weights.n() + first;
                     let out = std::slice::from_raw_parts_mut(product.out.ptr().add(at), columns);
                     let scale = *a.scales(row + i);
@@ -164,8 +131,8 @@ unsafe fn multiply_blocks<T: TileProducts>(
 }
 
 /// Compares a product of small integers with its definition: whole and partial blocks, and the
-/// extremes of both operands. Small enough to stay on this thread.
-fn multiplies_exactly<T: TileProducts>(tiles: T) -> bool {
+/// extremes of both operands. Small enough to stay on this thread. Called where AMX is.
+fn multiplies_exactly() -> bool {
     let [m, k, n] = [33, 150, 35];
     let integers = |len: usize, seed: usize| -> Vec<f32> {
         let value = |i: usize| (i * 2_654_435_761 + seed) >> 7;
@@ -184,11 +151,9 @@ fn multiplies_exactly<T: TileProducts>(tiles: T) -> bool {
             activations,
             out: SharedMut::new(&mut out),
         };
-        // SAFETY: all of `out` is ours; called where AMX is, or with a stand-in for it.
-        unsafe {
-            let _tiles = has_amx_int8().then(|| Tiles::configure());
-            multiply_blocks(tiles, &product, 0..n.div_ceil(PANEL), 0..m);
-        }
+        let rows = 0..m.next_multiple_of(SIDE);
+        // SAFETY: AMX is there, and all of `out` is ours.
+        unsafe { multiply(&product, 0..n.div_ceil(PANEL), rows) };
     });
     out.iter().enumerate().all(|(at, &found)| {
         let (x, w) = (&x[at / n * k..][..k], &w[at % n * k..][..k]);
@@ -196,50 +161,54 @@ fn multiplies_exactly<T: TileProducts>(tiles: T) -> bool {
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
+    use super::super::int8::linear_int8_on;
     use super::*;
+    use crate::amx_emulator;
+    use crate::gemm::Epilogue;
 
-    /// The tile instructions spelt out, off by `error` in one sum: what can be tested of the kernel
-    /// on a processor without AMX.
-    #[derive(Clone, Copy)]
-    struct EmulatedTiles {
-        error: i32,
-    }
-
-    impl TileProducts for EmulatedTiles {
-        unsafe fn multiply(
-            self,
-            a: *const u8,
-            a_stride: usize,
-            b: [*const u8; 2],
-            steps: usize,
-            sums: &mut BlockSums,
-        ) {
-            for (i, sums) in sums.0.iter_mut().enumerate() {
-                for (j, sum) in sums.iter_mut().enumerate() {
-                    *sum = (0..steps * K_STEP)
-                        .map(|k| {
-                            let unit = k / 4 * PANEL + j % PANEL;
-                            // SAFETY: promised by the caller.
-                            let (a, b) = unsafe {
-                                (
-                                    *a.add(i * a_stride + k),
-                                    *b[j / PANEL].add(unit * 4 + k % 4),
-                                )
-                            };
-                            i32::from(a.cast_signed()) * i32::from(b)
-                        })
-                        .sum();
-                }
-            }
-            sums.0[0][1] += self.error;
+    #[test]
+    fn the_self_check_accepts_right_products_and_rejects_wrong_ones() {
+        amx_emulator::install();
+        assert!(multiplies_exactly());
+        if amx_emulator::is_used() {
+            assert!(!amx_emulator::with_wrong_products(multiplies_exactly));
         }
     }
 
     #[test]
-    fn the_self_check_accepts_a_right_kernel_and_rejects_a_wrong_one() {
-        assert!(multiplies_exactly(EmulatedTiles { error: 0 }));
-        assert!(!multiplies_exactly(EmulatedTiles { error: 1 }));
+    fn products_on_tiles_are_those_on_vectors() {
+        amx_emulator::install();
+        let numbers = |len: usize, seed: usize| -> Vec<f32> {
+            let value = |i: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) % 1000;
+            (0..len).map(|i| value(i) as f32 / 500.0 - 1.0).collect()
+        };
+        for [m, k, n] in [
+            [1, 1, 1],
+            [2, 64, 33],
+            [9, 63, 16],
+            [16, 65, 48],
+            [31, 130, 31],
+            [33, 200, 1],
+            [64, 128, 64],
+            [65, 7, 100],
+            [150, 300, 70],
+            [200, 1100, 300],
+        ] {
+            let weights = Int8Weights::quantize(&numbers(n * k, 1), n, k);
+            let (x, bias) = (numbers(m * k, 2), numbers(n, 3));
+            // More memory than the result's, which must stay as it is.
+            let [expected, found] = [false, true].map(|on_amx| {
+                let mut memory = vec![7.0; (m + SIDE) * n];
+                let epilogue = Epilogue {
+                    bias: Some(&bias),
+                    ..Epilogue::NONE
+                };
+                linear_int8_on(&x, &weights, m, epilogue, &mut memory[..m * n], on_amx);
+                memory
+            });
+            assert_eq!(found, expected, "{m}x{k}x{n}");
+        }
     }
 }

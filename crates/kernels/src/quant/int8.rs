@@ -135,8 +135,21 @@ pub fn linear_int8(
     x: &[f32],
     weights: &Int8Weights,
     m: usize,
+    epilogue: Epilogue,
+    out: &mut [f32],
+) {
+    let on_amx = m > MOST_ROWS_WITHOUT_AMX && amx_available();
+    linear_int8_on(x, weights, m, epilogue, out, on_amx);
+}
+
+/// [`linear_int8`] with AMX, which must be there then, or without.
+pub(super) fn linear_int8_on(
+    x: &[f32],
+    weights: &Int8Weights,
+    m: usize,
     mut epilogue: Epilogue,
     out: &mut [f32],
+    on_amx: bool,
 ) {
     let (n, k) = (weights.n, weights.k);
     assert_eq!(x.len(), m * k, "linear_int8: x is not [{m}, {k}]");
@@ -167,7 +180,6 @@ pub fn linear_int8(
         row_step: 1,
     };
     let mut tile = tile_for(m);
-    let on_amx = m > MOST_ROWS_WITHOUT_AMX && amx_available();
     if on_amx {
         (rounding, tile) = (amx_rounding(k), 1);
     }
