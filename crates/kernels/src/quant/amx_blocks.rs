@@ -42,14 +42,7 @@ pub(super) fn rounding(format: BlockFormat) -> Rounding {
 /// Whether the processor has AMX and first products of both lengths of groups came out right.
 pub(super) fn available() -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
-    has_amx_int8()
-        && *WORKS.get_or_init(|| {
-            [16, 32].into_iter().all(|group| {
-                // SAFETY: AMX is there.
-                let _tiles = unsafe { configured(group) };
-                multiplies_exactly(AmxGroups, group)
-            })
-        })
+    has_amx_int8() && *WORKS.get_or_init(|| multiplies_exactly(16) && multiplies_exactly(32))
 }
 
 /// Tiles for groups of `group` weights: sums in 0 and 1, activations in 4 and 5, weights in 6.
@@ -70,57 +63,33 @@ unsafe fn configured(group: usize) -> Tiles {
     unsafe { Tiles::configure_as(if group == 16 { &SIXTEEN } else { &THIRTY_TWO }) }
 }
 
-/// The instructions, so that tests can stand in for them.
-trait GroupProducts: Copy {
-    /// `dots[32][16] = a b` over one group: `a` is 32 rows, `a_stride` bytes apart, `b` units of 64 bytes.
-    ///
-    /// # Safety
-    /// The operands are readable over `group` along `k`, for which tiles are configured on this thread.
-    unsafe fn multiply(
-        self,
-        a: *const u8,
-        a_stride: usize,
-        b: *const u8,
-        group: usize,
-        dots: &mut Dots,
-    );
-}
-
-#[derive(Clone, Copy)]
-struct AmxGroups;
-
-impl GroupProducts for AmxGroups {
-    #[inline(always)]
-    unsafe fn multiply(
-        self,
-        a: *const u8,
-        a_stride: usize,
-        b: *const u8,
-        _: usize,
-        dots: &mut Dots,
-    ) {
-        // SAFETY: promised by the caller; `dots` is written over 32 rows of 64 bytes. Tile registers are ours alone:
-        // compiled code never uses them.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tileloadd tmm6, [{b}+{line}*1]",
-                "tileloadd tmm4, [{a0}+{a_stride}*1]",
-                "tdpbsud tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a1}+{a_stride}*1]",
-                "tdpbsud tmm1, tmm5, tmm6",
-                "tilestored [{c}+{line}*1], tmm0",
-                "tilestored [{c}+{line}*1+1024], tmm1",
-                a0 = in(reg) a,
-                a1 = in(reg) a.wrapping_add(PANEL * a_stride),
-                a_stride = in(reg) a_stride,
-                b = in(reg) b,
-                line = in(reg) 64usize,
-                c = in(reg) dots.0.as_mut_ptr(),
-                options(nostack)
-            );
-        }
+/// `dots[32][16] = a b` over one group: `a` is 32 rows, `a_stride` bytes apart, `b` units of 64 bytes.
+///
+/// # Safety
+/// The operands are readable over the group along `k` for which tiles are [`configured`] on this thread.
+#[inline(always)]
+unsafe fn multiply_group(a: *const u8, a_stride: usize, b: *const u8, dots: &mut Dots) {
+    // SAFETY: promised by the caller; `dots` is written over 32 rows of 64 bytes. Tile registers are ours alone: compiled
+    // code never uses them.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tileloadd tmm6, [{b}+{line}*1]",
+            "tileloadd tmm4, [{a0}+{a_stride}*1]",
+            "tdpbsud tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{a1}+{a_stride}*1]",
+            "tdpbsud tmm1, tmm5, tmm6",
+            "tilestored [{c}+{line}*1], tmm0",
+            "tilestored [{c}+{line}*1+1024], tmm1",
+            a0 = in(reg) a,
+            a1 = in(reg) a.wrapping_add(PANEL * a_stride),
+            a_stride = in(reg) a_stride,
+            b = in(reg) b,
+            line = in(reg) 64usize,
+            c = in(reg) dots.0.as_mut_ptr(),
+            options(nostack)
+        );
     }
 }
 
@@ -150,21 +119,17 @@ pub(super) unsafe fn many_rows<F: Source>(
         // SAFETY: integer tiles are only reported together with these features.
         unsafe {
             let lanes = Avx512Vnni::assume_detected();
-            many_rows_kernel::<_, _, F>(AmxGroups, lanes, product, panels, rows, scratch);
+            many_rows_kernel::<_, F>(lanes, product, panels, rows, scratch);
         }
     }
     // SAFETY: promised by the caller.
-    unsafe {
-        let _tiles = configured(F::FORMAT.group_len());
-        run::<F>(product, panels, rows, scratch);
-    }
+    unsafe { run::<F>(product, panels, rows, scratch) }
 }
 
 /// # Safety
-/// As for [`many_rows`], with tiles configured on this thread if `T` needs them.
+/// As for [`many_rows`].
 #[inline(always)]
-unsafe fn many_rows_kernel<T: GroupProducts, S: Lanes, F: Source>(
-    tiles: T,
+unsafe fn many_rows_kernel<S: Lanes, F: Source>(
     s: S,
     product: &Product,
     panels: Range<usize>,
@@ -172,6 +137,8 @@ unsafe fn many_rows_kernel<T: GroupProducts, S: Lanes, F: Source>(
     scratch: &mut [f32],
 ) {
     assert!(scratch.len() >= scratch_len::<F>(rows.len()) && product.activations.tile == 1);
+    // SAFETY: promised by the caller.
+    let _tiles = unsafe { configured(F::FORMAT.group_len()) };
     let block_len = F::FORMAT.block_len();
     let chunk = CHUNK / block_len;
     let k = product.blocks * block_len;
@@ -194,15 +161,8 @@ unsafe fn many_rows_kernel<T: GroupProducts, S: Lanes, F: Source>(
                     for b in 0..blocks {
                         let block = unpacked.add(b * <Unpacked<F> as Source>::BYTES);
                         let codes = a.codes(row).add((first + b) * block_len);
-                        add_block::<T, S, F>(
-                            tiles,
-                            s,
-                            product,
-                            block,
-                            (codes, k),
-                            (row, first + b),
-                            acc,
-                        );
+                        let at = (row, first + b);
+                        add_block::<S, F>(s, product, block, (codes, k), at, acc);
                     }
                     if last {
                         for i in 0..ROWS.min(product.m.saturating_sub(row)) {
@@ -219,10 +179,9 @@ unsafe fn many_rows_kernel<T: GroupProducts, S: Lanes, F: Source>(
 /// Adds the products of an unpacked block with 32 rows of activations to `acc` `[32][16]`.
 ///
 /// # Safety
-/// As for [`many_rows_kernel`]; `codes` (of the first row, distance between rows) are those of the block.
+/// As for [`many_rows`], with tiles [`configured`] on this thread; `codes` (of the first row, distance between rows) are those of the block.
 #[inline(always)]
-unsafe fn add_block<T: GroupProducts, S: Lanes, F: Source>(
-    tiles: T,
+unsafe fn add_block<S: Lanes, F: Source>(
     s: S,
     product: &Product,
     block: *const u8,
@@ -239,7 +198,7 @@ unsafe fn add_block<T: GroupProducts, S: Lanes, F: Source>(
     unsafe {
         for g in 0..groups {
             let w = block.add(g * group * PANEL);
-            tiles.multiply(codes.add(g * group), k, w, group, &mut dots);
+            multiply_group(codes.add(g * group), k, w, &mut dots);
             let scale = <Unpacked<F> as Source>::scale(s, block, g);
             for (i, (dots, partial)) in dots.0.iter_mut().zip(&mut partial).enumerate() {
                 let sum = *a.sums(row + i).add(b * groups + g);
@@ -266,8 +225,8 @@ unsafe fn add_block<T: GroupProducts, S: Lanes, F: Source>(
     }
 }
 
-/// Compares one product of a group with its definition, the extremes of both operands among its numbers.
-fn multiplies_exactly<T: GroupProducts>(tiles: T, group: usize) -> bool {
+/// Compares one product of a group with its definition, the extremes of both operands among its numbers. Called where AMX is.
+fn multiplies_exactly(group: usize) -> bool {
     const STRIDE: usize = 40;
     let value =
         |i: usize, seed: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) as u8;
@@ -277,8 +236,11 @@ fn multiplies_exactly<T: GroupProducts>(tiles: T, group: usize) -> bool {
     a[STRIDE..][..group].fill(0x81);
     b.iter_mut().skip(4).step_by(64).for_each(|b| *b = 255);
     let mut dots = Dots([[i32::MIN; PANEL]; ROWS]);
-    // SAFETY: 32 rows of `STRIDE` bytes and eight units; tiles are configured where they are real.
-    unsafe { tiles.multiply(a.as_ptr(), STRIDE, b.as_ptr(), group, &mut dots) };
+    // SAFETY: AMX is there; 32 rows of `STRIDE` bytes and eight units.
+    unsafe {
+        let _tiles = configured(group);
+        multiply_group(a.as_ptr(), STRIDE, b.as_ptr(), &mut dots);
+    }
     (0..ROWS * PANEL).all(|at| {
         let (i, j) = (at / PANEL, at % PANEL);
         let product = |k: usize| {
@@ -289,108 +251,99 @@ fn multiplies_exactly<T: GroupProducts>(tiles: T, group: usize) -> bool {
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
     use super::super::activations::with_rounded;
     use super::super::lanes::Portable;
-    use super::super::matrix::QuantizedMatrix;
+    use super::super::matrix::{PackedMatrix, QuantizedMatrix, matmul_shared_on};
     use super::super::{layout, quantize};
     use super::*;
+    use crate::amx_emulator;
+    use crate::cpu_features::{IntegerIsa, integer_isa};
     use crate::parallel::SharedMut;
     use crate::scratch::with_scratch;
 
-    /// The tile instructions spelt out, off by `error` in one sum: what can be tested of the kernel on a processor
-    /// without AMX.
-    #[derive(Clone, Copy)]
-    struct EmulatedGroups {
-        error: i32,
-    }
-
-    impl GroupProducts for EmulatedGroups {
-        unsafe fn multiply(
-            self,
-            a: *const u8,
-            a_stride: usize,
-            b: *const u8,
-            group: usize,
-            dots: &mut Dots,
-        ) {
-            for (i, dots) in dots.0.iter_mut().enumerate() {
-                for (j, dot) in dots.iter_mut().enumerate() {
-                    *dot = (0..group)
-                        .map(|k| {
-                            // SAFETY: promised by the caller.
-                            let (a, b) = unsafe {
-                                (*a.add(i * a_stride + k), *b.add(k / 4 * 64 + j * 4 + k % 4))
-                            };
-                            i32::from(a.cast_signed()) * i32::from(b)
-                        })
-                        .sum();
-                }
-            }
-            dots.0[17][1] += self.error;
-        }
-    }
-
     #[test]
-    fn the_self_check_accepts_a_right_kernel_and_rejects_a_wrong_one() {
+    fn the_self_check_accepts_right_products_and_rejects_wrong_ones() {
+        amx_emulator::install();
         for group in [16, 32] {
-            assert!(multiplies_exactly(EmulatedGroups { error: 0 }, group));
-            assert!(!multiplies_exactly(EmulatedGroups { error: 1 }, group));
+            let works = || multiplies_exactly(group);
+            assert!(works());
+            if amx_emulator::is_used() {
+                assert!(!amx_emulator::with_wrong_products(works));
+            }
         }
     }
 
-    fn compare<F: Source>(m: usize, n: usize, blocks: usize) {
-        let format = F::FORMAT;
-        let k = blocks * format.block_len();
-        let numbers = |len: usize, seed: usize| -> Vec<f32> {
-            let value = |i: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) % 1000;
-            (0..len).map(|i| value(i) as f32 / 500.0 - 1.0).collect()
-        };
+    fn numbers(len: usize, seed: usize) -> Vec<f32> {
+        let value = |i: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) % 1000;
+        (0..len).map(|i| value(i) as f32 / 500.0 - 1.0).collect()
+    }
+
+    fn packed(format: BlockFormat, n: usize, k: usize) -> PackedMatrix {
         let stored = quantize(format, &numbers(n * k, 3)).expect("whole blocks");
         let matrix = QuantizedMatrix::new(format, n, k, stored).expect("whole blocks");
-        let packed = matrix.pack().expect("a quantized format");
-        let x = numbers(m * k, 5);
-        let mut expected = vec![f32::NAN; m * n];
-        packed.matmul(&x, m, &mut expected);
-        let mut found = vec![f32::NAN; m * n];
-        with_rounded(&x, m, k, rounding(format), 1, |activations| {
+        matrix.pack().expect("a quantized format")
+    }
+
+    /// The whole product, as it is shared out. More memory than the result's must stay as it is.
+    fn product(weights: &PackedMatrix, x: &[f32], m: usize, on_amx: bool) -> Vec<f32> {
+        let mut memory = vec![7.0; (m + ROWS) * weights.rows()];
+        let out = &mut memory[..m * weights.rows()];
+        matmul_shared_on(x, m, &mut [(weights, out)], on_amx);
+        memory
+    }
+
+    /// The kernel alone, on lanes that every processor has.
+    fn product_on_portable_lanes<F: Source>(
+        weights: &PackedMatrix,
+        x: &[f32],
+        m: usize,
+    ) -> Vec<f32> {
+        let (n, k) = (weights.rows(), weights.cols());
+        let mut out = vec![f32::NAN; m * n];
+        with_rounded(x, m, k, rounding(F::FORMAT), 1, |activations| {
             let product = Product {
-                weights: packed.data(),
-                blocks,
+                weights: weights.data(),
+                blocks: k / F::FORMAT.block_len(),
                 n,
                 m,
                 activations,
-                out: SharedMut::new(&mut found),
+                out: SharedMut::new(&mut out),
             };
             let rows = 0..m.next_multiple_of(ROWS);
             with_scratch(scratch_len::<F>(rows.len()), |scratch| {
-                let tiles = EmulatedGroups { error: 0 };
-                // SAFETY: all panels and rows exist, and `found` is ours.
-                unsafe {
-                    let panels = 0..n.div_ceil(PANEL);
-                    many_rows_kernel::<_, _, F>(tiles, Portable, &product, panels, rows, scratch);
-                }
+                let panels = 0..n.div_ceil(PANEL);
+                // SAFETY: AMX is there or emulated, all panels and rows exist, and `out` is ours.
+                unsafe { many_rows_kernel::<_, F>(Portable, &product, panels, rows, scratch) };
             });
         });
-        let largest = expected.iter().fold(0.0, |most: f32, y| most.max(y.abs()));
+        out
+    }
+
+    fn compare<F: Source>(m: usize, n: usize, blocks: usize) {
+        let k = blocks * F::FORMAT.block_len();
+        let (weights, x) = (packed(F::FORMAT, n, k), numbers(m * k, 5));
+        let what = format!("{:?} {m}x{k}x{n}", F::FORMAT);
+        let expected = product(&weights, &x, m, false);
+        if integer_isa() == IntegerIsa::Avx512Vnni {
+            assert_eq!(product(&weights, &x, m, true), expected, "{what}");
+        }
+        let found = product_on_portable_lanes::<F>(&weights, &x, m);
+        let largest = found.iter().fold(0.0, |most: f32, y| most.max(y.abs()));
         for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let difference = (found - expected).abs();
             assert!(
                 difference <= 1e-5 * largest,
-                "{format:?} {m}x{k}x{n} [{at}]: {found} for {expected}"
+                "{what} [{at}]: {found} for {expected}"
             );
         }
     }
 
     #[test]
     fn products_on_tiles_are_those_on_vectors() {
-        let sizes: &[[usize; 3]] = if cfg!(miri) {
-            &[[9, 5, 1]]
-        } else {
-            &[[9, 5, 1], [32, 16, 2], [33, 37, 3], [70, 20, 9]]
-        };
-        for &[m, n, blocks] in sizes {
+        amx_emulator::install();
+        for [m, n, blocks] in [[5, 3, 1], [9, 5, 1], [32, 16, 2], [33, 37, 3], [70, 20, 9]] {
             compare::<layout::Q4_0>(m, n, blocks);
             compare::<layout::Q5_0>(m, n, blocks);
             compare::<layout::Q8_0>(m, n, blocks);
@@ -398,5 +351,25 @@ mod tests {
             compare::<layout::Q5K>(m, n, blocks);
             compare::<layout::Q6K>(m, n, blocks);
         }
+    }
+
+    /// Several tasks along rows and columns, and blocks of two lengths of groups one after the other on the same threads.
+    #[test]
+    fn shared_products_on_tiles_are_those_on_vectors() {
+        if integer_isa() != IntegerIsa::Avx512Vnni {
+            return;
+        }
+        amx_emulator::install();
+        let (m, k) = (270, 512);
+        let [first, second] = [(BlockFormat::Q4K, 70), (BlockFormat::Q6K, 45)]
+            .map(|(format, n)| packed(format, n, k));
+        let x = numbers(m * k, 6);
+        let [expected, found] = [false, true].map(|on_amx| {
+            let mut out = [&first, &second].map(|weights| vec![f32::NAN; m * weights.rows()]);
+            let [a, b] = &mut out;
+            matmul_shared_on(&x, m, &mut [(&first, a), (&second, b)], on_amx);
+            out
+        });
+        assert_eq!(found, expected);
     }
 }

@@ -215,7 +215,7 @@ impl PackedMatrix {
         self.matmul(x, 1, out);
     }
 
-    #[cfg(all(test, target_arch = "x86_64"))]
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
     pub(super) fn data(&self) -> &[u8] {
         &self.data
     }
@@ -254,6 +254,17 @@ impl PackedMatrix {
 /// `x` `[m, cols]`: activations are rounded once per kind of block, and all products are one
 /// parallel job, which for a single row matters.
 pub fn matmul_shared(x: &[f32], m: usize, products: &mut [(&PackedMatrix, &mut [f32])]) {
+    let on_amx = m > MOST_ROWS_WITHOUT_AMX && super::blocks_run_on_amx();
+    matmul_shared_on(x, m, products, on_amx);
+}
+
+/// [`matmul_shared`] with AMX, which must be there then, or without.
+pub(super) fn matmul_shared_on(
+    x: &[f32],
+    m: usize,
+    products: &mut [(&PackedMatrix, &mut [f32])],
+    on_amx: bool,
+) {
     for (matrix, out) in products.iter_mut() {
         assert_eq!(
             x.len(),
@@ -271,7 +282,6 @@ pub fn matmul_shared(x: &[f32], m: usize, products: &mut [(&PackedMatrix, &mut [
             out.fill(0.0);
         }
     }
-    let on_amx = m > MOST_ROWS_WITHOUT_AMX && super::blocks_run_on_amx();
     let mut jobs: Vec<Job> = products
         .iter_mut()
         .filter(|(matrix, out)| !out.is_empty() && matrix.cols > 0)
