@@ -33,7 +33,14 @@ pub(crate) fn for_each_task(count: usize, task: impl Fn(usize) + Sync + Send) {
 /// small ones do not pay for being shared out.
 pub(crate) fn for_each_task_of(work: usize, count: usize, task: impl Fn(usize) + Sync + Send) {
     const JOB_WORK: usize = 256 * 1024;
-    let per_job = (JOB_WORK / work.max(1)).max(1);
+    /// Where no thread needs to be woken.
+    const TEAM_JOB_WORK: usize = 32 * 1024;
+    let job_work = if team::is_giver() {
+        TEAM_JOB_WORK
+    } else {
+        JOB_WORK
+    };
+    let per_job = (job_work / work.max(1)).max(1);
     for_each_task(count.div_ceil(per_job), |job| {
         (job * per_job..((job + 1) * per_job).min(count)).for_each(&task);
     });

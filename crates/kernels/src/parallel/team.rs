@@ -3,12 +3,12 @@
 //! A token of a small language model is a chain of more than a hundred products of 20 to 200
 //! microseconds each. Sending every one of them to sleeping threads of the pool and waiting to be
 //! woken again costs a good part of that. Inside [`in_team`] the pool's threads are called once and
-//! then watch a word of memory for the next job.
+//! then watch a word of memory for the next job, from one token to the next.
 
 use std::any::Any;
-use std::cell::{RefCell, UnsafeCell};
+use std::cell::{OnceCell, RefCell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,10 @@ const JOB: u64 = OPEN << 1;
 
 /// Looks at the next job before a thread lets others run in between (some tens of microseconds).
 const LOOKS: u32 = 1000;
-/// After this long without a job a thread goes back to the pool; the next job calls it again.
-const PATIENCE: Duration = Duration::from_micros(500);
+/// After this long without a job a thread goes back to the pool; the next job calls it again. It is longer than choosing a
+/// token takes: a thread that has gone to sleep may be woken on the processor of the one that gives the jobs, and waits
+/// there for milliseconds.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// A job: `task(0..count)`.
 #[derive(Clone, Copy)]
@@ -40,7 +42,6 @@ struct Team {
     next: AtomicUsize,
     /// Threads that were called and have not left.
     called: AtomicUsize,
-    over: AtomicBool,
     /// What the first member that panicked panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -61,6 +62,8 @@ enum Role {
 
 thread_local! {
     static ROLE: RefCell<Role> = const { RefCell::new(Role::None) };
+    /// The team of this thread, which is always one of the same pool.
+    static TEAM: OnceCell<Arc<Team>> = const { OnceCell::new() };
 }
 
 fn replace_role(role: Role) -> Role {
@@ -86,33 +89,21 @@ impl Drop for Restore {
 
 /// Runs `work` with the threads of the pool standing by for the parallel jobs that this thread
 /// gives meanwhile: for chains of jobs so short that waking threads for each would cost more than
-/// they gain. Results are the same as without. Threads that have no job for half a millisecond do
-/// other work of the pool.
+/// they gain. Results are the same as without. Threads that have no job for a millisecond do other
+/// work of the pool, also when `work` has ended.
 pub fn in_team<R>(work: impl FnOnce() -> R) -> R {
-    let size = rayon::current_num_threads() - 1;
     let alone = ROLE.with_borrow(|role| matches!(role, Role::None));
     if !alone {
         return work();
     }
-    let team = Arc::new(Team {
-        size,
-        job: UnsafeCell::new(None),
-        state: AtomicU64::new(0),
-        next: AtomicUsize::new(0),
-        called: AtomicUsize::new(0),
-        over: AtomicBool::new(false),
-        panic: Mutex::new(None),
-    });
-    /// Lets the threads go.
-    struct Dismiss(Arc<Team>);
-    impl Drop for Dismiss {
-        fn drop(&mut self) {
-            self.0.over.store(true, Ordering::Release);
-        }
-    }
-    let _dismiss = Dismiss(Arc::clone(&team));
+    let team = TEAM.with(|team| Arc::clone(team.get_or_init(|| Arc::new(Team::new()))));
     let _restore = Restore::after(Role::Giver(team));
     work()
+}
+
+/// Whether this thread gives its jobs to a team.
+pub(super) fn is_giver() -> bool {
+    ROLE.with_borrow(|role| matches!(role, Role::Giver(_)))
 }
 
 /// Runs `task(0..count)` with this thread's team, or on this thread inside a task of one; false if
@@ -132,6 +123,17 @@ pub(super) fn run(count: usize, task: &(dyn Fn(usize) + Sync)) -> bool {
 }
 
 impl Team {
+    fn new() -> Self {
+        Self {
+            size: rayon::current_num_threads() - 1,
+            job: UnsafeCell::new(None),
+            state: AtomicU64::new(0),
+            next: AtomicUsize::new(0),
+            called: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+        }
+    }
+
     fn give(self: &Arc<Self>, count: usize, task: &(dyn Fn(usize) + Sync)) {
         /// Waits until no member is at the job, however the scope is left.
         struct Close<'a>(&'a Team);
@@ -188,7 +190,7 @@ impl Team {
         let mut done = 0;
         let mut looks = 0;
         let mut since = None;
-        while !self.over.load(Ordering::Acquire) {
+        loop {
             let state = self.state.load(Ordering::Relaxed);
             if state & OPEN == 0 || state / JOB == done {
                 pause(&mut looks);

@@ -560,6 +560,9 @@ impl Autoregressive for Decoding<'_> {
             }
             self.model.head(&last, tokens.len())
         });
+        if tokens.len() == 1 {
+            return vec![logits];
+        }
         logits
             .chunks_exact(self.vocab_size())
             .map(<[f32]>::to_vec)
