@@ -1,7 +1,7 @@
 //! The CoCa family as a whole: what it computes is consistent, and all of it learns.
 
 use burn::module::Module;
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use vlm_models::Error;
 use vlm_models::capability::{EmbedImage, EmbedText, Generate, Pictures, Tokens};
 use vlm_models::encoders::Stem;
@@ -44,7 +44,7 @@ fn model(config: &CocaConfig, device: &Device) -> Coca {
 }
 
 fn pictures(count: usize, device: &Device) -> Tensor<4> {
-    Tensor::random([count, 3, 16, 16], Distribution::Normal(0.0, 1.0), device)
+    SplitMix64::new(9).normal_tensor([count, 3, 16, 16], device)
 }
 
 fn ids<const D: usize>(values: &[i64], shape: [usize; D], device: &Device) -> Tensor<D, Int> {

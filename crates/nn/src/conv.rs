@@ -105,7 +105,8 @@ impl Conv2d {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution};
+    use crate::random::SplitMix64;
+    use burn::tensor::{Device, TensorData};
 
     #[test]
     fn windows_of_every_kind_are_convolved_as_burn_does() {
@@ -114,7 +115,7 @@ mod tests {
             let mut weights = Weights::random(1, &device);
             let mut conv = Conv2d::new(&mut weights, [3, 4], [kernel, stride, padding], true);
             conv.bias = Some(Param::from_data([0.5, -1.0, 2.0, 0.0], &device));
-            let x = Tensor::random([2, 3, 7, 6], Distribution::Default, &device);
+            let x = SplitMix64::new(1).normal_tensor([2, 3, 7, 6], &device);
             let options = burn::tensor::ops::ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
             let bias = conv.bias.as_ref().map(|b| b.val());
             let expected =
@@ -131,16 +132,19 @@ mod tests {
         let device = Device::flex();
         let mut weights = Weights::random(2, &device);
         let conv = Conv2d::grouped(&mut weights, [4, 6], [3, 2, 1], 2, true);
-        let random =
-            |from: f64, to: f64| Tensor::<1>::random([6], Distribution::Uniform(from, to), &device);
+        let mut rng = SplitMix64::new(2);
+        let mut uniform = |from: f32, to: f32| {
+            let values = [0; 6].map(|_| from + (to - from) * rng.uniform_f32());
+            Tensor::<1>::from_data(TensorData::from(values), &device)
+        };
         let mut norm = BatchNorm2d::with_eps(&mut weights, 6, 1e-3);
         norm.set(
-            random(-1.0, 1.0),
-            random(0.1, 2.0),
-            random(-1.0, 1.0),
-            random(-2.0, 2.0),
+            uniform(-1.0, 1.0),
+            uniform(0.1, 2.0),
+            uniform(-1.0, 1.0),
+            uniform(-2.0, 2.0),
         );
-        let x = Tensor::random([2, 4, 7, 6], Distribution::Default, &device);
+        let x = rng.normal_tensor([2, 4, 7, 6], &device);
         let expected = norm.forward(conv.forward(x.clone()), crate::Statistics::Running);
         let expected = burn::tensor::activation::relu(expected);
         let x = x.permute([0, 2, 3, 1]);

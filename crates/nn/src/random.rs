@@ -1,6 +1,8 @@
 //! Random numbers that are the same everywhere: a function of a seed and a counter, so that nothing but the seed
 //! and a position needs to be stored to go on.
 
+use burn::tensor::{Device, Tensor, TensorData};
+
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Clone, Debug)]
 pub struct SplitMix64(u64);
@@ -30,6 +32,17 @@ impl SplitMix64 {
         // 1 - u is never 0
         let r = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         r * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
+    /// A tensor of numbers as [`Self::normal`] draws them, in the order of its elements.
+    pub fn normal_tensor<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        device: &Device,
+    ) -> Tensor<D> {
+        let count = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|_| self.normal() as f32).collect();
+        Tensor::from_data(TensorData::new(values, shape), device)
     }
 
     /// Uniform in `[0, 1)`, on a grid of 2^-24, exact in `f32`.

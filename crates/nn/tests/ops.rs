@@ -23,9 +23,7 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 }
 
 fn random_on<const D: usize>(device: &Device, shape: [usize; D]) -> Tensor<D> {
-    let normal = |_| RANDOM.with_borrow_mut(SplitMix64::normal) as f32;
-    let values: Vec<f32> = (0..shape.iter().product()).map(normal).collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
+    RANDOM.with_borrow_mut(|random| random.normal_tensor(shape, device))
 }
 
 fn leaf<const D: usize>(t: &Tensor<D>) -> Tensor<D> {

@@ -102,6 +102,7 @@ unsafe fn pack_f32(token: Avx512, src: Source, dst: *mut f32, units: usize) {
                 transpose16(token, &mut rows);
                 rows
             } else if src.outer_stride == 1 {
+                ask_for_rows_beside(at, k, src.k_stride);
                 load_rows(at, k, src.k_stride, src.outer)
             } else {
                 gather_rows(at, k, src.k_stride, src.outer, src.outer_stride)
@@ -145,6 +146,7 @@ pub(super) unsafe fn pack_bf16(
                 let next = at.wrapping_add(src.k_stride);
                 let stride = 2 * src.k_stride;
                 if src.outer_stride == 1 {
+                    ask_for_rows_beside(at, k, src.k_stride);
                     even = load_rows(at, k.div_ceil(2), stride, src.outer);
                     odd = load_rows(next, k / 2, stride, src.outer);
                 } else {
@@ -200,6 +202,18 @@ fn interleave(v: __m512bh) -> __m512 {
             index,
             std::mem::transmute::<__m512bh, __m512i>(v),
         ))
+    }
+}
+
+/// Asks for the lines of `count` rows that panels to come are packed from: too many rows pass by at once for the processor
+/// to see that each goes on.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn ask_for_rows_beside(ptr: *const f32, count: usize, stride: usize) {
+    const PANELS_AHEAD: usize = 8;
+    for i in 0..count {
+        let line = ptr.wrapping_add(PANELS_AHEAD * PANEL + i * stride);
+        _mm_prefetch::<_MM_HINT_T1>(line.cast());
     }
 }
 

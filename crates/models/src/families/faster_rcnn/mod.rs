@@ -429,7 +429,8 @@ impl FasterRcnn {
 mod tests {
     use super::*;
     use burn::module::{ModuleVisitor, Param};
-    use burn::tensor::{Distribution, Gradients};
+    use burn::tensor::Gradients;
+    use vlm_nn::random::SplitMix64;
 
     struct Reached<'a> {
         path: Vec<String>,
@@ -464,7 +465,7 @@ mod tests {
         let config = FasterRcnnConfig::parse(json, &none).unwrap();
         let device = Device::flex().autodiff();
         let model = FasterRcnn::new(&mut Weights::random(3, &device), &config);
-        let picture = Tensor::random([3, 80, 100], Distribution::Uniform(0.0, 1.0), &device);
+        let picture = SplitMix64::new(4).normal_tensor([3, 80, 100], &device);
         let pass = model.pass(picture);
         assert!(pass.proposals.len() > 5);
         let levels = pass.features.levels.into_iter();
