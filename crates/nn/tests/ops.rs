@@ -1,6 +1,6 @@
 //! Every fused operation against the same one composed of Burn's operations: values and all gradients.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use std::cell::RefCell;
 use std::sync::Arc;
 use vlm_nn::ops::{
