@@ -278,6 +278,23 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_keeps_its_team_whose_members_leave_when_nothing_comes() {
+        pool(3).install(|| {
+            let own = || TEAM.with(|team| team.get().cloned());
+            assert!(own().is_none());
+            in_team(|| for_each_task(9, |_| {}));
+            let team = own().expect("made with the first job");
+            in_team(|| for_each_task(9, |_| {}));
+            assert!(own().is_some_and(|again| Arc::ptr_eq(&again, &team)));
+            let start = Instant::now();
+            while team.called.load(Ordering::Relaxed) > 0 {
+                assert!(start.elapsed() < Duration::from_secs(60), "they stay");
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    #[test]
     fn jobs_within_tasks_and_teams_within_teams_run() {
         let sum = AtomicUsize::new(0);
         pool(3).install(|| {
