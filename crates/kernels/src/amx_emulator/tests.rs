@@ -278,13 +278,20 @@ fn executed_instructions_do_what_the_emulator_computes() {
             .flat_map(|i| (0x3f00 + (number(i, seed) % 0x180) as u16).to_le_bytes())
             .collect()
     };
+    // As `f32`, with as few digits: sums are exact, in whatever order a processor adds.
+    let floats: Vec<u8> = halves(1)
+        .as_chunks()
+        .0
+        .iter()
+        .flat_map(|&[a, b]| [0, 0, a, b])
+        .collect();
     let bytes = |seed: usize| (0..1024).map(|i| number(i, seed) as u8).collect();
     let load = |tile, memory: &[u8], stride| {
         let start = memory.as_ptr() as usize;
         Instruction::Load(tile, Address { start, stride })
     };
     for (pairs, operands) in [
-        (true, [halves(1), halves(2), halves(3)]),
+        (true, [floats, halves(2), halves(3)]),
         (false, [bytes(4), bytes(5), bytes(6)]),
     ] {
         let [c, a, b] = &operands;
