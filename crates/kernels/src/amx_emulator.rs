@@ -100,6 +100,12 @@ pub(crate) fn is_configured() -> bool {
     STATE.with(|state| unsafe { (*state.get()).config[0] != 0 })
 }
 
+/// Numbers from -1 to 1 for products on tiles.
+pub(crate) fn numbers(len: usize, seed: usize) -> Vec<f32> {
+    let value = |i: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) % 1000;
+    (0..len).map(|i| value(i) as f32 / 500.0 - 1.0).collect()
+}
+
 fn set_handler(handler: usize, flags: c_int) {
     // SAFETY: all zero bits are an action without flags and with an empty mask; the call only reads it.
     let failed = unsafe {

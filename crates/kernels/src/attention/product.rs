@@ -233,7 +233,7 @@ pub(super) fn with_product(precision: Precision, shape: &AttentionShape, task: &
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
-    use crate::gemm::amx::AmxKernel;
+    use crate::gemm::amx::{AmxKernel, integers};
 
     /// Products of small integers, with as many rows of the right operand as a causal mask leaves.
     #[test]
@@ -242,10 +242,6 @@ mod tests {
             return;
         };
         let product = PanelProduct(kernel);
-        let integers = |len: usize, seed: usize| -> Vec<f32> {
-            let value = |i: usize| i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7;
-            (0..len).map(|i| (value(i) % 17) as f32 - 8.0).collect()
-        };
         for [m, n, k, all_k] in [
             [1, 1, 1, 1],
             [5, 33, 7, 50],

@@ -43,14 +43,16 @@ impl AmxKernel {
     }
 }
 
+/// Integers of at most 8 as `f32`, whose products are exact in any order: sums stay below 2^24.
+pub(crate) fn integers(len: usize, seed: usize) -> Vec<f32> {
+    let value = |i: usize| i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7;
+    (0..len).map(|i| (value(i) % 17) as f32 - 8.0).collect()
+}
+
 /// Compares a product of small integers, exact in any order, with its definition: whole and partial
 /// blocks, several chunks of `k`. Small enough to stay on this thread.
 fn multiplies_exactly<K: BlockKernel>(kernel: K) -> bool {
     let [m, k, n] = [33, 450, 33];
-    let integers = |len: usize, seed: usize| -> Vec<f32> {
-        let value = |i: usize| (i * 2_654_435_761 + seed) >> 7;
-        (0..len).map(|i| (value(i) % 17) as f32 - 8.0).collect()
-    };
     let (a, b) = (integers(m * k, 1), integers(n * k, 2));
     let mut out = vec![f32::NAN; m * n];
     let columns = MatRef::row_major(&b, n, k);
@@ -380,7 +382,7 @@ mod tests {
     #[cfg(all(target_os = "linux", not(miri)))]
     mod on_tiles {
         use super::*;
-        use crate::amx_emulator;
+        use crate::amx_emulator::{self, numbers};
         use crate::gemm::avx512::Bf16Kernel;
 
         #[test]
@@ -406,14 +408,13 @@ mod tests {
 
         impl Integers {
             fn new(rows: usize, cols: usize, turned: bool, seed: usize) -> Self {
-                let value = |i: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed)) >> 7;
                 let len = if turned {
                     cols * (rows + 3)
                 } else {
                     rows * (cols + 3)
                 };
                 Self {
-                    data: (0..len).map(|i| (value(i) % 17) as f32 - 8.0).collect(),
+                    data: integers(len, seed),
                     rows,
                     cols,
                     turned,
@@ -437,7 +438,6 @@ mod tests {
             }
         }
 
-        /// Exact in any order: sums stay below 2^24.
         #[test]
         fn products_of_integers_are_exact() {
             let Some(kernel) = AmxKernel::for_tests() else {
@@ -472,8 +472,7 @@ mod tests {
                     let a = Integers::new(m, k, a_turned, 1);
                     let b = Integers::new(k, n, b_turned, 2);
                     let (a, b) = (a.matrix(), b.matrix());
-                    let start = Integers::new(m, n, false, 3);
-                    let start: Vec<f32> = start.data[..m * n].to_vec();
+                    let start = integers(m * n, 3);
                     let mut found = if accumulate {
                         start.clone()
                     } else {
@@ -504,12 +503,6 @@ mod tests {
             // SAFETY: the kernel on tiles needs AVX-512 BF16 as well.
             let vectors = unsafe { Bf16Kernel::assume_detected() };
             let [m, k, n] = [45, 500, 70];
-            let numbers = |len: usize, seed: usize| -> Vec<f32> {
-                let value = |i: usize| i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7;
-                (0..len)
-                    .map(|i| (value(i) % 1000) as f32 / 500.0 - 1.0)
-                    .collect()
-            };
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
             let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
             let mut expected = vec![f32::NAN; m * n];

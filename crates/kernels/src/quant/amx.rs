@@ -165,7 +165,7 @@ fn multiplies_exactly() -> bool {
 mod tests {
     use super::super::int8::linear_int8_on;
     use super::*;
-    use crate::amx_emulator;
+    use crate::amx_emulator::{self, numbers};
     use crate::gemm::Epilogue;
 
     #[test]
@@ -180,10 +180,6 @@ mod tests {
     #[test]
     fn products_on_tiles_are_those_on_vectors() {
         amx_emulator::install();
-        let numbers = |len: usize, seed: usize| -> Vec<f32> {
-            let value = |i: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) % 1000;
-            (0..len).map(|i| value(i) as f32 / 500.0 - 1.0).collect()
-        };
         for [m, k, n] in [
             [1, 1, 1],
             [2, 64, 33],

@@ -179,7 +179,8 @@ unsafe fn many_rows_kernel<S: Lanes, F: Source>(
 /// Adds the products of an unpacked block with 32 rows of activations to `acc` `[32][16]`.
 ///
 /// # Safety
-/// As for [`many_rows`], with tiles [`configured`] on this thread; `codes` (of the first row, distance between rows) are those of the block.
+/// As for [`many_rows`], with tiles [`configured`] on this thread; `codes` (of the first row, distance between rows) are
+/// those of the block.
 #[inline(always)]
 unsafe fn add_block<S: Lanes, F: Source>(
     s: S,
@@ -258,7 +259,7 @@ mod tests {
     use super::super::matrix::{PackedMatrix, QuantizedMatrix, matmul_shared_on};
     use super::super::{layout, quantize};
     use super::*;
-    use crate::amx_emulator;
+    use crate::amx_emulator::{self, numbers};
     use crate::cpu_features::{IntegerIsa, integer_isa};
     use crate::parallel::SharedMut;
     use crate::scratch::with_scratch;
@@ -273,11 +274,6 @@ mod tests {
                 assert!(!amx_emulator::with_wrong_products(works));
             }
         }
-    }
-
-    fn numbers(len: usize, seed: usize) -> Vec<f32> {
-        let value = |i: usize| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 7) % 1000;
-        (0..len).map(|i| value(i) as f32 / 500.0 - 1.0).collect()
     }
 
     fn packed(format: BlockFormat, n: usize, k: usize) -> PackedMatrix {

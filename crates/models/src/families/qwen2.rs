@@ -561,6 +561,7 @@ impl Autoregressive for Decoding<'_> {
             self.model.head(&last, tokens.len())
         });
         if tokens.len() == 1 {
+            // as they are: a large vocabulary is worth not copying
             return vec![logits];
         }
         logits
