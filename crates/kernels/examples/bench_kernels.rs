@@ -1,7 +1,7 @@
 //! Speed of the hot kernels on this machine: `cargo run --release -p vlm-kernels --example bench_kernels`.
 //!
 //! Each line gives the median and, in brackets, the best of many runs. `VLM_CPU` bounds the instruction set, `RAYON_NUM_THREADS`
-//! the threads. An argument (`linear`, `encoder`, `attention`, `elementwise`) picks a part.
+//! the threads. An argument (`linear`, `encoder`, `mlp`, `attention`, `elementwise`) picks a part.
 //!
 //! The first lines give the peak of one core: a loop of independent multiply-adds that touches no memory.
 #![allow(clippy::print_stdout)]
@@ -140,6 +140,45 @@ fn bench_encoder(precision: Precision) {
             if n == 768 {
                 bench(" residual", Activation::None, Some(&residual));
             }
+        }
+    }
+}
+
+/// An MLP of ViT-B/16 and of ViT-S/16 at batch 16: layer after layer, and with what is between them in the cache.
+fn bench_mlp(precision: Precision) {
+    for width in [768, 384] {
+        let (m, hidden) = (16 * 197, 4 * width);
+        let (x, residual) = (numbers(m * width), numbers(m * width));
+        let biases = [numbers(hidden), numbers(width)];
+        let first = PackedWeights::new(precision, &numbers(hidden * width), hidden, width);
+        let second = PackedWeights::new(precision, &numbers(width * hidden), width, hidden);
+        let epilogues = || {
+            [
+                Epilogue {
+                    bias: Some(&biases[0]),
+                    activation: Activation::Gelu,
+                    ..Epilogue::NONE
+                },
+                Epilogue {
+                    bias: Some(&biases[1]),
+                    residual: Some(&residual),
+                    ..Epilogue::NONE
+                },
+            ]
+        };
+        let (mut between, mut out) = (vec![0.0; m * hidden], vec![0.0; m * width]);
+        let flops = 4.0 * (m * width * hidden) as f64;
+        for _ in 0..3 {
+            let seconds = time(|| {
+                let [e1, e2] = epilogues();
+                linear_packed(&x, &first, m, e1, &mut between);
+                linear_packed(&between, &second, m, e2, &mut out);
+            });
+            let name = format!("{precision:?} {m}x{width} mlp, two layers");
+            print(&name, seconds, flops, "GFLOP/s");
+            let seconds = time(|| mlp_packed(&x, [&first, &second], m, epilogues(), &mut out));
+            let name = format!("{precision:?} {m}x{width} mlp at once");
+            print(&name, seconds, flops, "GFLOP/s");
         }
     }
 }
@@ -331,6 +370,10 @@ fn main() {
     if "encoder".contains(&only) {
         bench_encoder(Precision::F32);
         bench_encoder(Precision::Bf16);
+    }
+    if "mlp".contains(&only) {
+        bench_mlp(Precision::F32);
+        bench_mlp(Precision::Bf16);
     }
     if "attention".contains(&only) {
         for precision in [Precision::F32, Precision::Bf16] {

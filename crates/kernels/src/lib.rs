@@ -65,7 +65,7 @@ pub use embedding::{gather_rows, scatter_add_rows};
 pub use gated::{gate_in_place, gated, gated_backward};
 pub use gemm::{
     MatRef, PackedWeights, linear, linear::Epilogue, linear::column_sum, linear_packed, matmul,
-    matmul_add,
+    matmul_add, mlp_packed, mlp_pays,
 };
 pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_rows};
 pub use mapped::MappedFile;

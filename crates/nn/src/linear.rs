@@ -1,4 +1,4 @@
-use crate::ops::{self, Activation, PackedWeight};
+use crate::ops::{self, Activation, MlpLayer, PackedWeight};
 use crate::weights::{Init, Weights};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -28,6 +28,16 @@ impl Linear {
     /// `x: [.., in]`; gives `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         self.fused(x, Activation::None, None)
+    }
+
+    /// This layer and what follows it, for [`ops::mlp`].
+    pub(crate) fn layer(&self, activation: Activation) -> MlpLayer<'_> {
+        MlpLayer {
+            weight: self.weight.val(),
+            packed: &self.packed,
+            bias: self.bias.as_ref().map(|b| b.val()),
+            activation,
+        }
     }
 
     /// `activation(x w^T + b) + residual` in one pass.

@@ -1,5 +1,5 @@
 use crate::linear::Linear;
-use crate::ops::Activation;
+use crate::ops::{self, Activation};
 use crate::weights::{Init, Weights};
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -34,7 +34,10 @@ impl Mlp {
     /// # Shapes
     /// `x, residual: [B, T, D]`; gives `residual + mlp(x)`, `[B, T, D]`.
     pub fn forward(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        let hidden = self.fc1.fused(x, self.activation, None); // [B, T, hidden]
-        self.fc2.fused(hidden, Activation::None, Some(residual))
+        let layers = [
+            self.fc1.layer(self.activation),
+            self.fc2.layer(Activation::None),
+        ];
+        ops::mlp(x, layers, Some(residual))
     }
 }

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Int, Tensor};
 use std::cell::RefCell;
 use std::sync::Arc;
 use vlm_nn::ops::{
-    self, Activation, AttentionOptions, PackedWeight, Roi, RoiAlignShape, RopeLayout, RopeOptions,
-    Rotation, Window, composed, inverse_frequencies,
+    self, Activation, AttentionOptions, MlpLayer, PackedWeight, Roi, RoiAlignShape, RopeLayout,
+    RopeOptions, Rotation, Window, composed, inverse_frequencies,
 };
 use vlm_nn::random::SplitMix64;
 
@@ -164,6 +164,113 @@ fn a_kept_weight_has_the_gradients_of_any_other() {
             ops::linear_kept(x, w, &kept, None, None, Activation::Gelu),
             composed::linear(x, w, None, None, Activation::Gelu)
         );
+    }
+}
+
+/// An MLP of 20 inputs, 33 between and 12 outputs.
+struct MlpWeights {
+    w: [Tensor<2>; 2],
+    bias: [Tensor<1>; 2],
+    packed: [PackedWeight; 2],
+}
+
+impl MlpWeights {
+    fn random() -> Self {
+        Self {
+            w: [random([33, 20]), random([12, 33])],
+            bias: [random([33]), random([12])],
+            packed: Default::default(),
+        }
+    }
+
+    fn mlp(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let layer = |i: usize, activation| MlpLayer {
+            weight: self.w[i].clone(),
+            packed: &self.packed[i],
+            bias: Some(self.bias[i].clone()),
+            activation,
+        };
+        let layers = [layer(0, Activation::Gelu), layer(1, Activation::None)];
+        ops::mlp(x, layers, Some(residual))
+    }
+
+    fn composed(&self, x: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let ([w1, w2], [b1, b2]) = (self.w.clone(), self.bias.clone());
+        let hidden = composed::linear(x, w1, Some(b1), None, Activation::Gelu);
+        composed::linear(hidden, w2, Some(b2), Some(residual), Activation::None)
+    }
+}
+
+#[test]
+fn an_mlp_equals_composed_with_all_gradients() {
+    let MlpWeights { w, bias, .. } = MlpWeights::random();
+    let ([w1, w2], [b1, b2]) = (w, bias);
+    let with = |w1, w2, b1, b2| MlpWeights {
+        w: [w1, w2],
+        bias: [b1, b2],
+        packed: Default::default(),
+    };
+    // So many rows that what is between the layers would stay in the caches, and few.
+    for (b, t) in [(9, 131), (2, 5)] {
+        let (x, residual) = (random([b, t, 20]), random([b, t, 12]));
+        compare!(
+            format!("mlp {b}x{t}"),
+            [x, w1, b1, w2, b2, residual],
+            with(w1, w2, b1, b2).mlp(x, residual),
+            with(w1, w2, b1, b2).composed(x, residual)
+        );
+    }
+}
+
+/// Each operand alone makes the operation one that is recorded.
+#[test]
+fn an_mlp_has_each_gradient_by_itself() {
+    let (b, t) = (9, 131);
+    let (x, residual) = (random([b, t, 20]), random([b, t, 12]));
+    let MlpWeights { w, bias, .. } = MlpWeights::random();
+    let cotangent = random([b, t, 12]);
+    for asked in 0..6 {
+        let gradient = |fused: bool| {
+            fn own<const D: usize>(t: &Tensor<D>, asked: bool) -> Tensor<D> {
+                if asked { leaf(t) } else { t.clone() }
+            }
+            let (x, residual) = (own(&x, asked == 0), own(&residual, asked == 5));
+            let weights = MlpWeights {
+                w: [own(&w[0], asked == 1), own(&w[1], asked == 2)],
+                bias: [own(&bias[0], asked == 3), own(&bias[1], asked == 4)],
+                packed: Default::default(),
+            };
+            let y = match fused {
+                true => weights.mlp(x.clone(), residual.clone()),
+                false => weights.composed(x.clone(), residual.clone()),
+            };
+            let grads = (y * cotangent.clone()).sum().backward();
+            let flat = match asked {
+                0 => x.grad(&grads).map(|g| g.flatten::<1>(0, 2)),
+                5 => residual.grad(&grads).map(|g| g.flatten::<1>(0, 2)),
+                1 | 2 => weights.w[asked - 1].grad(&grads).map(|g| g.flatten(0, 1)),
+                _ => weights.bias[asked - 3].grad(&grads),
+            };
+            flat.unwrap_or_else(|| panic!("no gradient of operand {asked}"))
+        };
+        same(&format!("operand {asked}"), gradient(true), gradient(false));
+    }
+}
+
+#[test]
+fn inference_of_an_mlp_equals_its_layers() {
+    let weights = MlpWeights::random();
+    let (packed, activations) = (&weights.packed, [Activation::Gelu, Activation::None]);
+    for (b, t) in [(9, 131), (2, 5), (1, 1), (0, 4)] {
+        let (x, residual) = (random([b, t, 20]), random([b, t, 12]));
+        let layer = |i: usize, x: Tensor<3>, residual| {
+            let (w, bias) = (weights.w[i].clone(), Some(weights.bias[i].clone()));
+            ops::linear_kept(x, w, &packed[i], bias, residual, activations[i])
+        };
+        let expected = layer(1, layer(0, x.clone(), None), Some(residual.clone()));
+        let found = weights.mlp(x, residual);
+        let numbers = |t: Tensor<3>| t.into_data().try_into_vec::<f32>().expect("floats");
+        assert_eq!(numbers(found), numbers(expected), "{b}x{t}");
     }
 }
 

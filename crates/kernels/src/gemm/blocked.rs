@@ -65,6 +65,8 @@ pub(crate) trait BlockKernel: Copy + Send + Sync {
     /// Rows of the result per task, at most: while a chunk of them stays in the second-level cache, each panel of `b`
     /// is fetched once for all of them.
     const TASK_ROWS: usize = 64;
+    /// Bytes of a second-level cache.
+    const SECOND_LEVEL: usize = 1 << 20;
 
     /// Packs a panel of `units` units of `a`; what `src` does not fill is zero.
     ///
@@ -108,9 +110,10 @@ fn share(extent: usize, step: usize, i: usize, parts: usize) -> Range<usize> {
 impl Plan {
     fn new<K: BlockKernel>(m: usize, k: usize, n: usize) -> Self {
         let units = k.div_ceil(K::DEPTH);
+        // Whole panels, so that the columns of a result can be the next product's chunks ([`multiply_twice`]).
         let chunk = units
             .div_ceil(units.div_ceil(K::CHUNK))
-            .next_multiple_of(K::UNIT_STEP);
+            .next_multiple_of(PANEL);
         let row_tasks = m.div_ceil(K::TASK_ROWS);
         let wanted = if row_tasks < FEW_TASKS {
             ENOUGH_TASKS.div_ceil(row_tasks)
@@ -358,6 +361,123 @@ pub(super) fn multiply_packed<K: BlockKernel>(
                 finish(row, first, segment);
             }
         });
+    });
+}
+
+/// A weight that [`pack_b`] has packed, the columns of its product, and what follows that: `finish(row, first column,
+/// segment)` for every segment of a row.
+pub(super) struct Layer<'a, F> {
+    pub(super) packed: &'a [f32],
+    pub(super) n: usize,
+    pub(super) finish: F,
+}
+
+/// Whether [`multiply_twice`] is the faster way: it has rows enough to share out, as it computes all columns of a row in
+/// one task, and what such a task uses again and again fits the second-level cache beside the weights that pass by.
+pub(super) fn pays_twice<K: BlockKernel>(m: usize, k: usize, between: usize, n: usize) -> bool {
+    let (plan, next) = (Plan::new::<K>(m, k, between), Plan::new::<K>(m, between, n));
+    let rows = K::TASK_ROWS;
+    let width = next.chunk * K::DEPTH;
+    let units = rows * (plan.units + width + next.chunk + n) + plan.units * width + next.chunk * n;
+    plan.row_tasks >= FEW_TASKS && 4 * units <= K::SECOND_LEVEL
+}
+
+/// The second layer of the first layer of `a`, with the same sums in the same order as two products one after the other.
+/// What is between them, a chunk of the second's `k` at a time, stays in the cache of the task that computes it.
+///
+/// No extent is 0.
+pub(super) fn multiply_twice<K: BlockKernel>(
+    kernel: K,
+    a: MatRef,
+    first: Layer<impl Fn(usize, usize, &mut [f32]) + Sync + Send>,
+    second: Layer<impl Fn(usize, usize, &mut [f32]) + Sync + Send>,
+    out: &mut [f32],
+) {
+    let (m, k, n) = (a.rows, a.cols, second.n);
+    assert_eq!(out.len(), m * n);
+    assert_eq!(first.packed.len(), packed_len::<K>(k, first.n));
+    assert_eq!(second.packed.len(), packed_len::<K>(first.n, n));
+    let (plan, next) = (Plan::new::<K>(m, k, first.n), Plan::new::<K>(m, first.n, n));
+    // Columns between the layers that are computed at a time.
+    let width = next.chunk * K::DEPTH;
+    assert!(width.is_multiple_of(PANEL * K::PANEL_STEP));
+    let out = SharedMut::new(out);
+    run_tasks(false, plan.row_tasks, |task| {
+        let rows = plan.rows::<K>(task);
+        let panels = rows.len().div_ceil(PANEL).next_multiple_of(K::PANEL_STEP);
+        let lens = [
+            plan.packed_len::<K>(panels),
+            rows.len() * width,
+            panels * next.chunk * PANEL,
+        ];
+        with_scratch(lens.iter().sum(), |scratch| {
+            let (packed_a, rest) = scratch.split_at_mut(lens[0]);
+            let (between, packed) = rest.split_at_mut(lens[1]);
+            // SAFETY: `pack` passes sources and places that were checked.
+            let pack_panel = |src, dst, units| unsafe { kernel.pack_a(src, dst, units) };
+            let pack = |x: MatRef<'_>, panel: usize, range: (usize, usize), dst: &mut [f32]| {
+                let dst = (dst.as_mut_ptr(), range.1 * PANEL);
+                // SAFETY: callers checked `a`, and `between` is as large as its matrix; `dst` holds `panels` panels of these
+                // units.
+                unsafe { pack::<K>(x, (panel, panels), range, dst, &pack_panel) };
+            };
+            for chunk in 0..plan.chunks {
+                let range = (chunk * plan.chunk, plan.chunk_units::<K>(chunk));
+                let at = plan.offset::<K>(panels, chunk, 0);
+                pack(a, rows.start / PANEL, range, &mut packed_a[at..]);
+            }
+            for part in 0..next.chunks {
+                let column = part * width;
+                let columns = width.min(first.n - column);
+                for chunk in 0..plan.chunks {
+                    let units = plan.chunk_units::<K>(chunk);
+                    let b = plan.offset::<K>(plan.b_panels, chunk, column / PANEL);
+                    let block = Block {
+                        a: packed_a[plan.offset::<K>(panels, chunk, 0)..].as_ptr(),
+                        b: first.packed[b..].as_ptr(),
+                        units,
+                        b_panel: units * PANEL,
+                        rows: rows.len(),
+                        columns,
+                        c: between.as_mut_ptr(),
+                        c_stride: width,
+                        accumulate: chunk > 0,
+                    };
+                    // SAFETY: operands are packed, and `between` holds this many rows of `width`.
+                    unsafe { kernel.multiply(block) };
+                }
+                for (row, segment) in rows.clone().zip(between.chunks_exact_mut(width)) {
+                    (first.finish)(row, column, &mut segment[..columns]);
+                }
+                let x = MatRef {
+                    data: between,
+                    rows: rows.len(),
+                    cols: columns,
+                    row_stride: width,
+                    col_stride: 1,
+                };
+                let units = next.chunk_units::<K>(part);
+                pack(x, 0, (0, units), packed);
+                let block = Block {
+                    a: packed.as_ptr(),
+                    b: second.packed[next.offset::<K>(next.b_panels, part, 0)..].as_ptr(),
+                    units,
+                    b_panel: units * PANEL,
+                    rows: rows.len(),
+                    columns: n,
+                    c: out.ptr().wrapping_add(rows.start * n),
+                    c_stride: n,
+                    accumulate: part > 0,
+                };
+                // SAFETY: operands are packed; these rows of `out` belong to this task alone.
+                unsafe { kernel.multiply(block) };
+            }
+        });
+        for row in rows {
+            // SAFETY: the row belongs to this task alone and is now initialised.
+            let y = unsafe { std::slice::from_raw_parts_mut(out.ptr().add(row * n), n) };
+            (second.finish)(row, 0, y);
+        }
     });
 }
 

@@ -150,6 +150,51 @@ pub fn linear_packed(
     weight.product(x, out, |row, first, y| finish.segment(row, first, y));
 }
 
+/// Whether [`mlp_packed`] on `m` rows is faster than [`linear_packed`] twice.
+pub fn mlp_pays(m: usize, first: &PackedWeights, second: &PackedWeights) -> bool {
+    first.pays_twice(m, second)
+}
+
+/// Two packed layers one after the other, an MLP: `second(first(x))`, `first` of `[hidden, k]` and `second` of
+/// `[n, hidden]`, packed for the same precision. The bits are those of [`linear_packed`] twice; what is between the layers
+/// stays in the caches.
+///
+/// # Panics
+/// `hidden` has a residual or asks for the input of its activation, which would be as large as what is not kept.
+pub fn mlp_packed(
+    x: &[f32],
+    [first, second]: [&PackedWeights; 2],
+    m: usize,
+    [hidden, last]: [Epilogue; 2],
+    out: &mut [f32],
+) {
+    let (k, n) = (first.inputs(), second.outputs());
+    assert_eq!(x.len(), m * k, "mlp: x is not [{m}, {k}]");
+    assert_eq!(out.len(), m * n, "mlp: out is not [{m}, {n}]");
+    assert!(
+        hidden.residual.is_none() && hidden.pre_activation.is_none(),
+        "mlp: only a bias and an activation follow the first layer"
+    );
+    hidden.check(m, first.outputs());
+    last.check(m, n);
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 || first.outputs() == 0 {
+        let mut between = vec![0.0; m * first.outputs()];
+        linear_packed(x, first, m, hidden, &mut between);
+        return linear_packed(&between, second, m, last, out);
+    }
+    let (hidden, last) = (Finish::new(hidden, first.outputs()), Finish::new(last, n));
+    first.product_twice(
+        MatRef::row_major(x, m, k),
+        |row, at, y| hidden.segment(row, at, y),
+        second,
+        |row, at, y| last.segment(row, at, y),
+        out,
+    );
+}
+
 /// Applies what follows the product of a linear layer to `out` `[m, n]`, which holds the product.
 pub fn finish_rows(epilogue: Epilogue, n: usize, out: &mut [f32]) {
     if epilogue.is_none() || out.is_empty() {

@@ -10,7 +10,7 @@ mod packed;
 mod small;
 mod vector;
 
-pub use linear::{Epilogue, column_sum, linear, linear_packed};
+pub use linear::{Epilogue, column_sum, linear, linear_packed, mlp_packed, mlp_pays};
 pub use packed::PackedWeights;
 pub(crate) use small::{Operand, SmallGemm};
 

@@ -76,6 +76,48 @@ impl PackedWeights {
     }
 }
 
+impl PackedWeights {
+    /// What [`blocked::multiply_twice`] takes of a weight and what follows its product.
+    fn layer<F>(&self, finish: F) -> blocked::Layer<'_, F> {
+        blocked::Layer {
+            packed: self.data.as_slice(),
+            n: self.outputs,
+            finish,
+        }
+    }
+
+    /// Whether [`Self::product_twice`] on `rows` rows is faster than two products.
+    pub(super) fn pays_twice(&self, rows: usize, second: &Self) -> bool {
+        let sizes = [rows, self.inputs, self.outputs, second.outputs];
+        !sizes.contains(&0) && with_kernel!(self.kernel, kernel => pays_twice(kernel, sizes))
+    }
+
+    /// The product of `x` with this weight and of that with `second`, packed for the same precision, and what follows
+    /// each; no extent is 0.
+    pub(super) fn product_twice(
+        &self,
+        x: MatRef,
+        finish: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+        second: &Self,
+        finish_second: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+        out: &mut [f32],
+    ) {
+        let kernel = |w: &Self| std::mem::discriminant(&w.kernel);
+        assert!(
+            self.outputs == second.inputs && kernel(self) == kernel(second),
+            "{self:?} and {second:?} do not follow each other"
+        );
+        with_kernel!(self.kernel, kernel => {
+            let (first, second) = (self.layer(finish), second.layer(finish_second));
+            blocked::multiply_twice(kernel, x, first, second, out);
+        });
+    }
+}
+
+fn pays_twice<K: blocked::BlockKernel>(_: K, [m, k, between, n]: [usize; 4]) -> bool {
+    blocked::pays_twice::<K>(m, k, between, n)
+}
+
 fn packed_len<K: blocked::BlockKernel>(_: K, k: usize, n: usize) -> usize {
     blocked::packed_len::<K>(k, n)
 }

@@ -206,6 +206,58 @@ fn a_packed_product_has_the_bits_of_the_unpacked_one() {
 }
 
 #[test]
+fn an_mlp_has_the_bits_of_its_two_layers() {
+    let mut random = Random::new(17);
+    // Few rows, and so many that they are shared out, whole blocks or not; several chunks of either product.
+    for [m, k, hidden, n] in [
+        [0, 5, 7, 3],
+        [1, 5, 7, 3],
+        [4, 0, 7, 3],
+        [4, 3, 0, 5],
+        [65, 40, 50, 30],
+        [1024, 33, 129, 20],
+        [1153, 20, 403, 37],
+        [2500, 401, 18, 1],
+        [2305, 7, 800, 50],
+    ] {
+        let x = random.floats(m * k, 1.0);
+        let (w1, w2) = (
+            random.floats(hidden * k, 1.0),
+            random.floats(n * hidden, 0.1),
+        );
+        let biases = [random.floats(hidden, 1.0), random.floats(n, 1.0)];
+        let residual = random.floats(m * n, 1.0);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let first = PackedWeights::new(precision, &w1, hidden, k);
+            let second = PackedWeights::new(precision, &w2, n, hidden);
+            let epilogues = || {
+                let [b1, b2] = biases.each_ref().map(|b| Some(&b[..]));
+                [
+                    Epilogue {
+                        bias: b1,
+                        activation: Activation::Gelu,
+                        ..Epilogue::NONE
+                    },
+                    Epilogue {
+                        bias: b2,
+                        residual: Some(&residual),
+                        ..Epilogue::NONE
+                    },
+                ]
+            };
+            let [e1, e2] = epilogues();
+            let mut between = vec![f32::NAN; m * hidden];
+            linear_packed(&x, &first, m, e1, &mut between);
+            let mut expected = vec![f32::NAN; m * n];
+            linear_packed(&between, &second, m, e2, &mut expected);
+            let mut found = vec![f32::NAN; m * n];
+            mlp_packed(&x, [&first, &second], m, epilogues(), &mut found);
+            assert_eq!(found, expected, "{precision:?} {m}x{k}x{hidden}x{n}");
+        }
+    }
+}
+
+#[test]
 fn column_sums_match_the_reference() {
     let mut random = Random::new(14);
     for (m, n) in [(0, 3), (1, 1), (5, 17), (3000, 33), (100, 1000)] {

@@ -1,7 +1,8 @@
 //! Hand-written backward passes: each fused operation as one node of Burn's autodiff graph.
 
 use super::backend::{
-    AdamWStep, AttentionOptions, LinearOptions, Maybe, RopeOptions, VlmGrad, VlmOps, Window,
+    AdamWStep, AttentionOptions, LinearOptions, Maybe, MlpOptions, RopeOptions, VlmGrad, VlmOps,
+    Window,
 };
 use burn::backend::autodiff::{
     NodeId,
@@ -10,7 +11,7 @@ use burn::backend::autodiff::{
     ops::{Backward, Ops, OpsKind},
 };
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, TensorMetadata};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::Shape;
 use vlm_kernels::Activation;
 
@@ -270,6 +271,42 @@ impl<B: VlmGrad> Backward<B, 1> for Patchify {
 }
 
 impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
+    /// Gradients need what is between the layers, so that these are two operations where any is asked for.
+    fn vlm_mlp(
+        x: FloatTensor<Self>,
+        w1: FloatTensor<Self>,
+        bias1: Maybe<Self>,
+        w2: FloatTensor<Self>,
+        bias2: Maybe<Self>,
+        residual: Maybe<Self>,
+        options: MlpOptions,
+    ) -> FloatTensor<Self> {
+        let node_or_x = |t: &Maybe<Self>| match t {
+            Maybe::Some(t) => t.node(),
+            Maybe::None => x.node(),
+        };
+        let of_layers = [(&w1, &bias1), (&w2, &bias2)];
+        let recorded = of_layers.into_iter().any(|(w, bias)| {
+            let parents = [x.node(), w.node(), node_or_x(bias), node_or_x(&residual)];
+            let prepared = Backward::<B, 4>::prepare::<C>(Linear, parents).compute_bound();
+            matches!(prepared.stateful(), OpsKind::Tracked(_))
+        });
+        if recorded {
+            let MlpOptions([first, second]) = options;
+            let hidden = Self::vlm_linear(x, w1, bias1, Maybe::None, first);
+            return Self::vlm_linear(hidden, w2, bias2, residual, second);
+        }
+        Self::from_inner(B::vlm_mlp(
+            x.into_primitive(),
+            w1.into_primitive(),
+            bias1.inner(),
+            w2.into_primitive(),
+            bias2.inner(),
+            residual.inner(),
+            options,
+        ))
+    }
+
     fn vlm_linear(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,

@@ -30,6 +30,10 @@ pub struct LinearOptions {
     pub weights: WeightFormat,
 }
 
+/// What [`mlp`](super::mlp) does besides the products: the options of either layer.
+#[derive(Clone, Debug)]
+pub struct MlpOptions(pub [LinearOptions; 2]);
+
 /// The shape-independent part of an attention call.
 #[derive(Clone, Debug)]
 pub struct AttentionOptions {
@@ -72,6 +76,16 @@ pub trait VlmOps: Backend {
         #[extension_type] bias: Maybe<Self>,
         #[extension_type] residual: Maybe<Self>,
         options: LinearOptions,
+    ) -> FloatTensor<Self>;
+    /// Two linear layers, the second on what the first gives; only the second has a `residual`.
+    fn vlm_mlp(
+        x: FloatTensor<Self>,
+        w1: FloatTensor<Self>,
+        #[extension_type] bias1: Maybe<Self>,
+        w2: FloatTensor<Self>,
+        #[extension_type] bias2: Maybe<Self>,
+        #[extension_type] residual: Maybe<Self>,
+        options: MlpOptions,
     ) -> FloatTensor<Self>;
     /// LayerNorm over the last dimension.
     fn vlm_layer_norm(

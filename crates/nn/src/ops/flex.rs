@@ -1,8 +1,8 @@
 //! The fused operations on Burn's Flex (CPU) backend, by `vlm-kernels`.
 
 use super::backend::{
-    AdamWStep, AttentionOptions, LinearGrads, LinearOptions, Maybe, RopeOptions, VlmGrad, VlmOps,
-    Window,
+    AdamWStep, AttentionOptions, LinearGrads, LinearOptions, Maybe, MlpOptions, RopeOptions,
+    VlmGrad, VlmOps, Window,
 };
 use super::packed::{Kept, WeightFormat};
 use super::precision;
@@ -266,7 +266,62 @@ fn turned(
     tensor(y, [b, t, d])
 }
 
+/// [`VlmOps::vlm_mlp`] where both weights are kept as floats.
+fn mlp_flex(
+    x: &FlexTensor,
+    [w1, w2]: [&PackedWeights; 2],
+    [bias1, bias2, residual]: [Maybe<Flex>; 3],
+    MlpOptions([first, second]): &MlpOptions,
+) -> FlexTensor {
+    let x = x.to_contiguous();
+    let m = x.shape().num_elements() / w1.inputs().max(1);
+    let [bias1, bias2, residual] = [bias1, bias2, residual].map(contiguous);
+    let hidden = Epilogue {
+        bias: bias1.as_ref().map(f32s),
+        activation: first.activation,
+        ..Epilogue::NONE
+    };
+    let last = Epilogue {
+        bias: bias2.as_ref().map(f32s),
+        activation: second.activation,
+        residual: residual.as_ref().map(f32s),
+        pre_activation: None,
+    };
+    let mut y = unfilled(m * w2.outputs());
+    kernels::mlp_packed(f32s(&x), [w1, w2], m, [hidden, last], &mut y);
+    tensor(y, with_last(&x.shape(), w2.outputs()))
+}
+
 impl VlmOps for Flex {
+    fn vlm_mlp(
+        x: FlexTensor,
+        w1: FlexTensor,
+        bias1: Maybe<Self>,
+        w2: FlexTensor,
+        bias2: Maybe<Self>,
+        residual: Maybe<Self>,
+        options: MlpOptions,
+    ) -> FlexTensor {
+        let rows = x.shape().num_elements() / dims::<2>(&w1)[1].max(1);
+        let kept = |w: &FlexTensor, options: &LinearOptions| {
+            let pays = PackedWeights::pay_off(options.precision, rows);
+            let packed = options.packed.as_ref().filter(|_| pays)?;
+            let floats = options.weights == WeightFormat::Float;
+            floats.then(|| packed.get(w, options.precision, options.weights))
+        };
+        let weights = kept(&w1, &options.0[0]).zip(kept(&w2, &options.0[1]));
+        match weights.as_ref().map(|(w1, w2)| (&**w1, &**w2)) {
+            Some((Kept::Float(w1), Kept::Float(w2))) if kernels::mlp_pays(rows, w1, w2) => {
+                mlp_flex(&x, [w1, w2], [bias1, bias2, residual], &options)
+            }
+            _ => {
+                let MlpOptions([first, second]) = options;
+                let hidden = Self::vlm_linear(x, w1, bias1, Maybe::None, first);
+                Self::vlm_linear(hidden, w2, bias2, residual, second)
+            }
+        }
+    }
+
     fn vlm_linear(
         x: FlexTensor,
         w: FlexTensor,

@@ -13,7 +13,7 @@ mod flex;
 mod packed;
 mod vision;
 
-use backend::{Maybe, VlmOps};
+use backend::{Maybe, MlpOptions, VlmOps};
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{Device, Int, Tensor};
 use std::sync::Arc;
@@ -120,37 +120,85 @@ fn linear_with<const D: usize>(
     residual: Option<Tensor<D>>,
     activation: Activation,
 ) -> Tensor<D> {
-    let [n, k] = weight.dims();
-    let mut expected = x.dims();
-    assert_eq!(
-        expected[D - 1],
-        k,
-        "linear: expected input width {k}, found {}",
-        expected[D - 1]
-    );
-    expected[D - 1] = n;
-    if let Some(r) = &residual {
-        assert_eq!(
-            r.dims(),
-            expected,
-            "linear: residual and output differ in shape"
-        );
-    }
+    check_linear(x.dims(), &weight, residual.as_ref());
     if !fused(&x.device()) {
         return composed::linear(x, weight, bias, residual, activation);
     }
-    let options = LinearOptions {
-        activation,
-        precision: precision(),
-        packed: packed.cloned(),
-        weights: weight_format(),
-    };
     Tensor::from_dispatch(Dispatch::vlm_linear(
         x.into_dispatch(),
         weight.into_dispatch(),
         maybe(bias),
         maybe(residual),
-        options,
+        linear_options(activation, packed),
+    ))
+}
+
+fn linear_options(activation: Activation, packed: Option<&PackedWeight>) -> LinearOptions {
+    LinearOptions {
+        activation,
+        precision: precision(),
+        packed: packed.cloned(),
+        weights: weight_format(),
+    }
+}
+
+/// The shape of what a linear layer makes of `x`; panics where operands do not fit.
+fn check_linear<const D: usize>(
+    x: [usize; D],
+    weight: &Tensor<2>,
+    residual: Option<&Tensor<D>>,
+) -> [usize; D] {
+    let [n, k] = weight.dims();
+    let found = x[D - 1];
+    assert_eq!(found, k, "linear: expected input width {k}, found {found}");
+    let mut y = x;
+    y[D - 1] = n;
+    if let Some(r) = residual {
+        let found = r.dims();
+        assert_eq!(found, y, "linear: residual and output differ in shape");
+    }
+    y
+}
+
+/// A linear layer of an [`mlp`]: `activation(x w^T + bias)`.
+#[derive(Debug)]
+pub struct MlpLayer<'a> {
+    /// `[N, K]`
+    pub weight: Tensor<2>,
+    /// Keeps what inference prepares of the weight.
+    pub packed: &'a PackedWeight,
+    /// `[N]`
+    pub bias: Option<Tensor<1>>,
+    /// What follows.
+    pub activation: Activation,
+}
+
+/// Two linear layers one after the other, and `residual` added: the same numbers as [`linear_kept`] twice. Inference on the
+/// CPU keeps what is between them in the caches where that is faster.
+///
+/// # Shapes
+/// `x: [.., K]`, weights `[H, K]` and `[N, H]`, `residual: [.., N]`; gives `[.., N]`.
+pub fn mlp<const D: usize>(
+    x: Tensor<D>,
+    [first, second]: [MlpLayer; 2],
+    residual: Option<Tensor<D>>,
+) -> Tensor<D> {
+    let hidden = check_linear(x.dims(), &first.weight, None);
+    check_linear(hidden, &second.weight, residual.as_ref());
+    if !fused(&x.device()) {
+        let hidden = composed::linear(x, first.weight, first.bias, None, first.activation);
+        let (weight, bias) = (second.weight, second.bias);
+        return composed::linear(hidden, weight, bias, residual, second.activation);
+    }
+    let options = [&first, &second].map(|l| linear_options(l.activation, Some(l.packed)));
+    Tensor::from_dispatch(Dispatch::vlm_mlp(
+        x.into_dispatch(),
+        first.weight.into_dispatch(),
+        maybe(first.bias),
+        second.weight.into_dispatch(),
+        maybe(second.bias),
+        maybe(residual),
+        MlpOptions(options),
     ))
 }
 
