@@ -142,6 +142,7 @@ impl BlockKernel for AmxKernel {
     // tasks of 64 rows: register blocks read 45 to 52 bytes a cycle of the tile unit from the second level instead of 63 to
     // 65, when nothing stayed in the first, and 11 to 13 instead of 19 to 21 from the third where weights exceed the second.
     const CHUNK: usize = 96;
+    const PART: usize = Self::CHUNK;
     const TASK_ROWS: usize = 2 * STAY;
     const SECOND_LEVEL: usize = 2 << 20;
 

@@ -60,11 +60,15 @@ pub(crate) trait BlockKernel: Copy + Send + Sync {
     /// Units per chunk and panels per operand are multiples of these; padding is zero.
     const UNIT_STEP: usize;
     const PANEL_STEP: usize;
-    /// Units of a chunk, at most: two panels of `b` (24 KiB) stay in a 32 KiB first-level cache.
-    const CHUNK: usize = 192;
+    /// Units of a chunk, at most. Panels of `b` pass by from the second-level cache; with longer chunks the result is
+    /// loaded and stored less often.
+    const CHUNK: usize = 512;
     /// Rows of the result per task, at most: while a chunk of them stays in the second-level cache, each panel of `b`
     /// is fetched once for all of them.
     const TASK_ROWS: usize = 64;
+    /// Units of the second product that [`multiply_twice`] computes at a time, a multiple of [`PANEL`]. A kernel that adds to
+    /// the result behind its sums needs whole chunks, or the bits would depend on it.
+    const PART: usize = 128;
     /// Bytes of a second-level cache.
     const SECOND_LEVEL: usize = 1 << 20;
 
@@ -110,7 +114,7 @@ fn share(extent: usize, step: usize, i: usize, parts: usize) -> Range<usize> {
 impl Plan {
     fn new<K: BlockKernel>(m: usize, k: usize, n: usize) -> Self {
         let units = k.div_ceil(K::DEPTH);
-        // Whole panels, so that the columns of a result can be the next product's chunks ([`multiply_twice`]).
+        // Whole panels of columns, where these are a result of the product before ([`multiply_twice`]).
         let chunk = units
             .div_ceil(units.div_ceil(K::CHUNK))
             .next_multiple_of(PANEL);
@@ -161,6 +165,14 @@ impl Plan {
         self.chunk
             .min(self.units - chunk * self.chunk)
             .next_multiple_of(K::UNIT_STEP)
+    }
+
+    /// The chunks in parts of `part` units: each part's chunk and where in it it starts.
+    fn parts<K: BlockKernel>(&self, part: usize) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.chunks).flat_map(move |chunk| {
+            let units = self.chunk_units::<K>(chunk);
+            (0..units).step_by(part).map(move |at| (chunk, at))
+        })
     }
 
     /// Where a panel of a chunk starts in an operand of `panels` panels that is packed as a whole.
@@ -375,15 +387,15 @@ pub(super) struct Layer<'a, F> {
 /// Whether [`multiply_twice`] is the faster way: it has rows enough to share out, as it computes all columns of a row in
 /// one task, and what such a task uses again and again fits the second-level cache beside the weights that pass by.
 pub(super) fn pays_twice<K: BlockKernel>(m: usize, k: usize, between: usize, n: usize) -> bool {
-    let (plan, next) = (Plan::new::<K>(m, k, between), Plan::new::<K>(m, between, n));
-    let rows = K::TASK_ROWS;
-    let width = next.chunk * K::DEPTH;
-    let units = rows * (plan.units + width + next.chunk + n) + plan.units * width + next.chunk * n;
+    let plan = Plan::new::<K>(m, k, between);
+    let part = K::PART.min(between.div_ceil(K::DEPTH));
+    let width = part * K::DEPTH;
+    let units = K::TASK_ROWS * (plan.units + width + part + n) + plan.units * width + part * n;
     plan.row_tasks >= FEW_TASKS && 4 * units <= K::SECOND_LEVEL
 }
 
 /// The second layer of the first layer of `a`, with the same sums in the same order as two products one after the other.
-/// What is between them, a chunk of the second's `k` at a time, stays in the cache of the task that computes it.
+/// What is between them, a part of the second's `k` at a time, stays in the cache of the task that computes it.
 ///
 /// No extent is 0.
 pub(super) fn multiply_twice<K: BlockKernel>(
@@ -398,8 +410,9 @@ pub(super) fn multiply_twice<K: BlockKernel>(
     assert_eq!(first.packed.len(), packed_len::<K>(k, first.n));
     assert_eq!(second.packed.len(), packed_len::<K>(first.n, n));
     let (plan, next) = (Plan::new::<K>(m, k, first.n), Plan::new::<K>(m, first.n, n));
-    // Columns between the layers that are computed at a time.
-    let width = next.chunk * K::DEPTH;
+    // Columns between the layers that are computed at a time: whole panels of `b`.
+    let part = K::PART.min(next.chunk);
+    let width = part * K::DEPTH;
     assert!(width.is_multiple_of(PANEL * K::PANEL_STEP));
     let out = SharedMut::new(out);
     run_tasks(false, plan.row_tasks, |task| {
@@ -408,7 +421,7 @@ pub(super) fn multiply_twice<K: BlockKernel>(
         let lens = [
             plan.packed_len::<K>(panels),
             rows.len() * width,
-            panels * next.chunk * PANEL,
+            panels * part * PANEL,
         ];
         with_scratch(lens.iter().sum(), |scratch| {
             let (packed_a, rest) = scratch.split_at_mut(lens[0]);
@@ -426,8 +439,8 @@ pub(super) fn multiply_twice<K: BlockKernel>(
                 let at = plan.offset::<K>(panels, chunk, 0);
                 pack(a, rows.start / PANEL, range, &mut packed_a[at..]);
             }
-            for part in 0..next.chunks {
-                let column = part * width;
+            for (chunk, at) in next.parts::<K>(part) {
+                let column = (chunk * next.chunk + at) * K::DEPTH;
                 let columns = width.min(first.n - column);
                 for chunk in 0..plan.chunks {
                     let units = plan.chunk_units::<K>(chunk);
@@ -456,18 +469,20 @@ pub(super) fn multiply_twice<K: BlockKernel>(
                     row_stride: width,
                     col_stride: 1,
                 };
-                let units = next.chunk_units::<K>(part);
+                let whole = next.chunk_units::<K>(chunk);
+                let units = part.min(whole - at);
                 pack(x, 0, (0, units), packed);
+                let b = next.offset::<K>(next.b_panels, chunk, 0) + at * PANEL;
                 let block = Block {
                     a: packed.as_ptr(),
-                    b: second.packed[next.offset::<K>(next.b_panels, part, 0)..].as_ptr(),
+                    b: second.packed[b..].as_ptr(),
                     units,
-                    b_panel: units * PANEL,
+                    b_panel: whole * PANEL,
                     rows: rows.len(),
                     columns: n,
                     c: out.ptr().wrapping_add(rows.start * n),
                     c_stride: n,
-                    accumulate: part > 0,
+                    accumulate: column > 0,
                 };
                 // SAFETY: operands are packed; these rows of `out` belong to this task alone.
                 unsafe { kernel.multiply(block) };

@@ -12,6 +12,7 @@ impl BlockKernel for VectorKernel {
     const UNIT_STEP: usize = 1;
     const PANEL_STEP: usize = 1;
     const CHUNK: usize = 256;
+    const PART: usize = Self::CHUNK;
     const TASK_ROWS: usize = 144;
 
     unsafe fn pack_a(self, src: Source, dst: *mut f32, units: usize) {
