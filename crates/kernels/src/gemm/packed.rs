@@ -74,9 +74,7 @@ impl PackedWeights {
             blocked::multiply_packed(kernel, x, packed, n, out, false, finish);
         });
     }
-}
 
-impl PackedWeights {
     /// What [`blocked::multiply_twice`] takes of a weight and what follows its product.
     fn layer<F>(&self, finish: F) -> blocked::Layer<'_, F> {
         blocked::Layer {
