@@ -161,7 +161,14 @@ impl BlockKernel for AmxKernel {
         // SAFETY: the kernel exists only where AMX does; the caller promises the extents.
         unsafe {
             let _tiles = Tiles::configure();
-            multiply_tiles(block);
+            for first in (0..block.rows).step_by(STAY) {
+                multiply_tiles(Block {
+                    a: block.a.add(first * block.units),
+                    rows: STAY.min(block.rows - first),
+                    c: block.c.add(first * block.c_stride),
+                    ..block
+                });
+            }
         }
     }
 }
@@ -176,12 +183,8 @@ unsafe fn multiply_tiles(block: Block) {
     let lengths = [length, block.b_panel];
     let tiles = block.units / PANEL;
     let mut sums = Sums([0.0; SIDE * SIDE]);
-    let columns = || (0..block.columns).step_by(SIDE);
-    for first in (0..block.rows).step_by(STAY) {
-        let last = (first + STAY).min(block.rows);
-        let rows = move || (first..last).step_by(SIDE);
-        let blocks = columns().flat_map(|column| rows().map(move |row| (row, column)));
-        for (row, column) in blocks {
+    for column in (0..block.columns).step_by(SIDE) {
+        for row in (0..block.rows).step_by(SIDE) {
             let rows = SIDE.min(block.rows - row);
             let columns = SIDE.min(block.columns - column);
             // SAFETY: packed operands hold whole pairs of panels; `c` is accessed within the

@@ -385,8 +385,9 @@ pub(super) struct Layer<'a, F> {
 }
 
 /// Whether [`multiply_twice`] is the faster way: it has rows enough to share out, as it computes all columns of a row in
-/// one task, and what such a task uses again and again fits the second-level cache beside the weights that pass by.
-pub(super) fn pays_twice<K: BlockKernel>(m: usize, k: usize, between: usize, n: usize) -> bool {
+/// one task, and what such a task uses again and again fits the second-level cache beside the weights that pass by. No
+/// extent is 0.
+pub(super) fn pays_twice<K: BlockKernel>(_: K, [m, k, between, n]: [usize; 4]) -> bool {
     let plan = Plan::new::<K>(m, k, between);
     let part = K::PART.min(between.div_ceil(K::DEPTH));
     let width = part * K::DEPTH;

@@ -1,6 +1,7 @@
 //! The linear layer: a product with a transposed weight and what follows it.
 
-use super::{MatRef, PackedWeights, product};
+use super::blocked::pays_twice;
+use super::{Kernel, MatRef, PackedWeights, product, with_kernel};
 use crate::activation::{Activation, Function, with_function};
 use crate::cpu_features::Precision;
 use crate::parallel::{self, SharedMut};
@@ -150,9 +151,12 @@ pub fn linear_packed(
     weight.product(x, out, |row, first, y| finish.segment(row, first, y));
 }
 
-/// Whether [`mlp_packed`] on `m` rows is faster than [`linear_packed`] twice.
-pub fn mlp_pays(m: usize, first: &PackedWeights, second: &PackedWeights) -> bool {
-    first.pays_twice(m, second)
+/// Whether [`mlp_packed`] is faster than [`linear_packed`] twice, from `x` `[m, k]` through `[m, hidden]` to `[m, n]`.
+pub fn mlp_pays(precision: Precision, [m, k, hidden, n]: [usize; 4]) -> bool {
+    if [m, k, hidden, n].contains(&0) {
+        return false;
+    }
+    with_kernel!(Kernel::choose(precision), kernel => pays_twice(kernel, [m, k, hidden, n]))
 }
 
 /// Two packed layers one after the other, an MLP: `second(first(x))`, `first` of `[hidden, k]` and `second` of

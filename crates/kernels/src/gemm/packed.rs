@@ -84,12 +84,6 @@ impl PackedWeights {
         }
     }
 
-    /// Whether [`Self::product_twice`] on `rows` rows is faster than two products.
-    pub(super) fn pays_twice(&self, rows: usize, second: &Self) -> bool {
-        let sizes = [rows, self.inputs, self.outputs, second.outputs];
-        !sizes.contains(&0) && with_kernel!(self.kernel, kernel => pays_twice(kernel, sizes))
-    }
-
     /// The product of `x` with this weight and of that with `second`, packed for the same precision, and what follows
     /// each; no extent is 0.
     pub(super) fn product_twice(
@@ -110,10 +104,6 @@ impl PackedWeights {
             blocked::multiply_twice(kernel, x, first, second, out);
         });
     }
-}
-
-fn pays_twice<K: blocked::BlockKernel>(_: K, [m, k, between, n]: [usize; 4]) -> bool {
-    blocked::pays_twice::<K>(m, k, between, n)
 }
 
 fn packed_len<K: blocked::BlockKernel>(_: K, k: usize, n: usize) -> usize {

@@ -171,7 +171,15 @@ fn linear_with_every_epilogue_matches_the_reference() {
 fn packed_weights_serve_any_number_of_rows() {
     let mut random = Random::new(15);
     // Remainders of register blocks: one to nine panels of columns, several chunks of `k`.
-    for (k, n) in [(5, 3), (31, 17), (400, 70), (193, 96), (450, 97), (64, 143)] {
+    for (k, n) in [
+        (5, 3),
+        (31, 17),
+        (400, 70),
+        (193, 96),
+        (450, 97),
+        (64, 143),
+        (1100, 50),
+    ] {
         let w = random.floats(n * k, 1.0);
         for precision in [Precision::F32, Precision::Bf16] {
             let packed = PackedWeights::new(precision, &w, n, k);
@@ -219,6 +227,7 @@ fn an_mlp_has_the_bits_of_its_two_layers() {
         [1153, 20, 403, 37],
         [2500, 401, 18, 1],
         [2305, 7, 800, 50],
+        [1030, 1100, 1200, 20],
     ] {
         let x = random.floats(m * k, 1.0);
         let (w1, w2) = (

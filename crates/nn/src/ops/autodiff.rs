@@ -1,8 +1,7 @@
 //! Hand-written backward passes: each fused operation as one node of Burn's autodiff graph.
 
 use super::backend::{
-    AdamWStep, AttentionOptions, LinearOptions, Maybe, MlpOptions, RopeOptions, VlmGrad, VlmOps,
-    Window,
+    AdamWStep, AttentionOptions, LinearOptions, Maybe, RopeOptions, VlmGrad, VlmOps, Window,
 };
 use burn::backend::autodiff::{
     NodeId,
@@ -279,7 +278,7 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
         w2: FloatTensor<Self>,
         bias2: Maybe<Self>,
         residual: Maybe<Self>,
-        options: MlpOptions,
+        options: [LinearOptions; 2],
     ) -> FloatTensor<Self> {
         let node_or_x = |t: &Maybe<Self>| match t {
             Maybe::Some(t) => t.node(),
@@ -292,7 +291,7 @@ impl<B: VlmGrad, C: CheckpointStrategy> VlmOps for Autodiff<B, C> {
             matches!(prepared.stateful(), OpsKind::Tracked(_))
         });
         if recorded {
-            let MlpOptions([first, second]) = options;
+            let [first, second] = options;
             let hidden = Self::vlm_linear(x, w1, bias1, Maybe::None, first);
             return Self::vlm_linear(hidden, w2, bias2, residual, second);
         }

@@ -30,10 +30,6 @@ pub struct LinearOptions {
     pub weights: WeightFormat,
 }
 
-/// What [`mlp`](super::mlp) does besides the products: the options of either layer.
-#[derive(Clone, Debug)]
-pub struct MlpOptions(pub [LinearOptions; 2]);
-
 /// The shape-independent part of an attention call.
 #[derive(Clone, Debug)]
 pub struct AttentionOptions {
@@ -85,7 +81,7 @@ pub trait VlmOps: Backend {
         w2: FloatTensor<Self>,
         #[extension_type] bias2: Maybe<Self>,
         #[extension_type] residual: Maybe<Self>,
-        options: MlpOptions,
+        options: [LinearOptions; 2],
     ) -> FloatTensor<Self>;
     /// LayerNorm over the last dimension.
     fn vlm_layer_norm(

@@ -1,8 +1,8 @@
 //! The fused operations on Burn's Flex (CPU) backend, by `vlm-kernels`.
 
 use super::backend::{
-    AdamWStep, AttentionOptions, LinearGrads, LinearOptions, Maybe, MlpOptions, RopeOptions,
-    VlmGrad, VlmOps, Window,
+    AdamWStep, AttentionOptions, LinearGrads, LinearOptions, Maybe, RopeOptions, VlmGrad, VlmOps,
+    Window,
 };
 use super::packed::{Kept, WeightFormat};
 use super::precision;
@@ -271,7 +271,7 @@ fn mlp_flex(
     x: &FlexTensor,
     [w1, w2]: [&PackedWeights; 2],
     [bias1, bias2, residual]: [Maybe<Flex>; 3],
-    MlpOptions([first, second]): &MlpOptions,
+    [first, second]: [&LinearOptions; 2],
 ) -> FlexTensor {
     let x = x.to_contiguous();
     let m = x.shape().num_elements() / w1.inputs().max(1);
@@ -300,26 +300,26 @@ impl VlmOps for Flex {
         w2: FlexTensor,
         bias2: Maybe<Self>,
         residual: Maybe<Self>,
-        options: MlpOptions,
+        options: [LinearOptions; 2],
     ) -> FlexTensor {
-        let rows = x.shape().num_elements() / dims::<2>(&w1)[1].max(1);
+        let ([hidden, k], [n, _]) = (dims(&w1), dims(&w2));
+        let m = x.shape().num_elements() / k.max(1);
         let kept = |w: &FlexTensor, options: &LinearOptions| {
-            let pays = PackedWeights::pay_off(options.precision, rows);
-            let packed = options.packed.as_ref().filter(|_| pays)?;
-            let floats = options.weights == WeightFormat::Float;
-            floats.then(|| packed.get(w, options.precision, options.weights))
+            let packed = options.packed.as_ref()?;
+            let pays = options.weights == WeightFormat::Float
+                && kernels::mlp_pays(options.precision, [m, k, hidden, n]);
+            pays.then(|| packed.get(w, options.precision, options.weights))
         };
-        let weights = kept(&w1, &options.0[0]).zip(kept(&w2, &options.0[1]));
-        match weights.as_ref().map(|(w1, w2)| (&**w1, &**w2)) {
-            Some((Kept::Float(w1), Kept::Float(w2))) if kernels::mlp_pays(rows, w1, w2) => {
-                mlp_flex(&x, [w1, w2], [bias1, bias2, residual], &options)
-            }
-            _ => {
-                let MlpOptions([first, second]) = options;
-                let hidden = Self::vlm_linear(x, w1, bias1, Maybe::None, first);
-                Self::vlm_linear(hidden, w2, bias2, residual, second)
-            }
+        let [first, second] = &options;
+        let weights = kept(&w1, first).zip(kept(&w2, second));
+        if let Some((w1, w2)) = &weights
+            && let (Kept::Float(w1), Kept::Float(w2)) = (&**w1, &**w2)
+        {
+            return mlp_flex(&x, [w1, w2], [bias1, bias2, residual], [first, second]);
         }
+        let [first, second] = options;
+        let hidden = Self::vlm_linear(x, w1, bias1, Maybe::None, first);
+        Self::vlm_linear(hidden, w2, bias2, residual, second)
     }
 
     fn vlm_linear(

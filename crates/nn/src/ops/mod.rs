@@ -13,7 +13,7 @@ mod flex;
 mod packed;
 mod vision;
 
-use backend::{Maybe, MlpOptions, VlmOps};
+use backend::{Maybe, VlmOps};
 use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{Device, Int, Tensor};
 use std::sync::Arc;
@@ -198,7 +198,7 @@ pub fn mlp<const D: usize>(
         second.weight.into_dispatch(),
         maybe(second.bias),
         maybe(residual),
-        MlpOptions(options),
+        options,
     ))
 }
 
