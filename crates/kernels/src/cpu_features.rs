@@ -12,7 +12,7 @@ pub enum Isa {
     Portable,
     /// NEON of 64-bit ARM: 4 lanes.
     Neon,
-    /// AVX2 and FMA: 8 lanes.
+    /// AVX2, FMA and F16C: 8 lanes.
     Avx2,
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
     Avx512,
@@ -115,7 +115,7 @@ pub fn integer_isa() -> IntegerIsa {
 #[cfg(target_arch = "x86_64")]
 fn detect_integer_isa() -> IntegerIsa {
     let level = level();
-    if level < Level::Avx2 || !is_x86_feature_detected!("f16c") {
+    if level < Level::Avx2 {
         IntegerIsa::Portable
     } else if level >= Level::Avx512 && is_x86_feature_detected!("avx512vnni") {
         IntegerIsa::Avx512Vnni
@@ -190,7 +190,10 @@ fn bounded(found: Level, bound: Option<&str>) -> Level {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Level {
-    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
+    if !avx2 {
         return Level::Portable;
     }
     let avx512 = is_x86_feature_detected!("avx512f")

@@ -25,6 +25,7 @@ pub mod boxes;
 pub mod conv;
 pub mod conv_grouped;
 pub mod cpu_features;
+pub mod element;
 pub mod elementwise;
 pub mod embedding;
 pub mod gated;
@@ -60,6 +61,7 @@ pub use conv_grouped::{
     conv2d_grouped, conv2d_grouped_input_gradient, conv2d_grouped_weight_gradient,
 };
 pub use cpu_features::{Isa, Precision};
+pub use element::{Element, round_to_f16};
 pub use elementwise::{add_to, add_to_rows};
 pub use embedding::{gather_rows, scatter_add_rows};
 pub use gated::{gate_in_place, gated, gated_backward};
@@ -67,6 +69,7 @@ pub use gemm::{
     MatRef, PackedWeights, linear, linear::Epilogue, linear::column_sum, linear_packed, matmul,
     matmul_add, mlp_packed, mlp_pays,
 };
+pub use half::f16;
 pub use loss::{cross_entropy, cross_entropy_backward, log_softmax_rows, softmax_rows};
 pub use mapped::MappedFile;
 pub use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};

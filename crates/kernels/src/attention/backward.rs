@@ -158,10 +158,11 @@ impl<'a> Inputs<'a> {
     ) -> Self {
         let shape = scores.shape;
         let by_query = |x: HeadsRef<'a>, name| {
-            x.checked(name, shape.batch, shape.q_len, shape.heads * shape.head_dim)
+            let size = [shape.batch, shape.q_len, shape.heads, shape.head_dim];
+            x.checked(name, size)
         };
         Self {
-            queries: Queries::checked(scores, q, k, v),
+            queries: Queries::checked(scores, q, [k, v]),
             dout: by_query(dout, "dout"),
             saved: saved.map(|saved| {
                 assert_eq!(
@@ -296,13 +297,9 @@ impl Problem<'_> {
             // At least one block, so that gradients of queries without a key become 0.
             for first_key in (0..seen_by_any.max(1)).step_by(key_block) {
                 let keys = key_block.min(seen_by_any - first_key);
-                let rows_of = |input: &Input| Operand {
-                    ptr: input.ptr(b, first_key, column),
-                    row_stride: input.stride(),
-                    col_stride: 1,
-                };
                 let inputs = &self.inputs.queries;
-                let (k, v) = (rows_of(&inputs.k), rows_of(&inputs.v));
+                let k = inputs.k.operand(b, first_key, kv_head);
+                let v = inputs.v.operand(b, first_key, kv_head);
                 // SAFETY: `k` and `v` were checked to hold these rows of this head; the buffers are not touched
                 // before the next block.
                 let right = unsafe {
@@ -320,6 +317,7 @@ impl Problem<'_> {
                             b,
                             h,
                             first,
+                            queries: rows,
                             rows,
                             stride: key_block,
                             first_key,
@@ -355,11 +353,11 @@ impl Problem<'_> {
                 let log_sum_exp = &mut log_sum_exp[i * q_len + first..][..rows];
                 let delta = &mut delta[i * q_len + first..][..rows];
                 let input = &self.inputs.dout;
-                let dout = (input.ptr(b, first, h * head_dim), input.stride());
+                let dout = input.rows(b, first, h);
                 if let Some((out, saved)) = &self.inputs.saved {
                     let at = (b * shape.heads + h) * q_len + first;
                     log_sum_exp.copy_from_slice(&saved[at..][..rows]);
-                    let out = (out.ptr(b, first, h * head_dim), out.stride());
+                    let out = out.rows(b, first, h);
                     // SAFETY: both were checked to hold these rows.
                     unsafe { softmax::row_dots(out, dout, head_dim, delta) };
                     continue;
@@ -398,13 +396,10 @@ impl Problem<'_> {
             stride,
             first_key,
             keys,
+            ..
         } = block;
-        let rows_of = |input: &Input| Operand {
-            ptr: input.ptr(b, first, h * head_dim),
-            row_stride: input.stride(),
-            col_stride: 1,
-        };
-        let (q, dout) = (rows_of(&self.inputs.queries.q), rows_of(&self.inputs.dout));
+        let q = self.inputs.queries.q.operand(b, first, h);
+        let dout = self.inputs.dout.operand(b, first, h);
         let Rooms {
             queries,
             douts,

@@ -3,15 +3,15 @@
 //! Softmax is computed online (Milakov and Gimelshein 2018; Dao et al. 2022): each block of keys raises the maximum
 //! and the sum of its queries and rescales what was accumulated.
 
-use super::product::{Product, VectorProduct, WithProduct, with_product};
+use super::few::FEW_QUERIES;
+use super::product::{Product, WithProduct, with_product};
 use super::softmax::{self, Block};
 use super::{AttentionShape, HeadsMut, HeadsRef, Input, Mask, Output, Scores};
 use crate::cpu_features::Precision;
+use crate::element::Element;
 use crate::gemm::Operand;
-use crate::gemm::linear::dot_products;
 use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
-use crate::simd::{Simd, simd_dispatch};
 use std::ops::Range;
 
 /// Queries whose scores are held at a time, and keys (at most): 48 KiB of scores.
@@ -19,8 +19,6 @@ const QUERY_BLOCK: usize = 32;
 const KEY_BLOCK: usize = 384;
 /// Queries per task: enough for the prepared keys to pay.
 pub(super) const QUERIES_PER_TASK: usize = 256;
-/// Queries up to which keys are read as they lie.
-const FEW_QUERIES: usize = 3;
 
 /// `out = softmax(scale * q k^T + mask) v` for every sequence and head.
 ///
@@ -31,19 +29,19 @@ const FEW_QUERIES: usize = 3;
 /// # Shapes
 /// `q` and `out` `[batch, q_len, heads * head_dim]`, `k` and `v`
 /// `[batch, k_len, kv_heads * head_dim]`.
-pub fn attention(
+pub fn attention<T: Element>(
     precision: Precision,
     shape: AttentionShape,
     q: HeadsRef,
-    k: HeadsRef,
-    v: HeadsRef,
+    k: HeadsRef<T>,
+    v: HeadsRef<T>,
     mask: Mask,
     key_lengths: Option<&[u32]>,
     scale: f32,
     out: HeadsMut,
 ) {
     let scores = Scores::new(shape, mask, key_lengths, scale);
-    forward(precision, scores, [q, k, v], out, None);
+    forward(precision, scores, (q, [k, v]), out, None);
 }
 
 /// As [`attention`]; writes the logarithm of every query's sum of exponentials to `log_sum_exp`
@@ -68,13 +66,13 @@ pub fn attention_saving(
     );
     // Where nothing else is computed, no query sees a key.
     log_sum_exp.fill(f32::INFINITY);
-    forward(precision, scores, [q, k, v], out, Some(log_sum_exp));
+    forward(precision, scores, (q, [k, v]), out, Some(log_sum_exp));
 }
 
-fn forward(
+fn forward<T: Element>(
     precision: Precision,
     scores: Scores,
-    [q, k, v]: [HeadsRef; 3],
+    (q, [k, v]): (HeadsRef, [HeadsRef<T>; 2]),
     out: HeadsMut,
     log_sum_exp: Option<&mut [f32]>,
 ) {
@@ -82,23 +80,27 @@ fn forward(
     let (batch, q_len) = (shape.batch, shape.q_len);
     let q_width = shape.heads * shape.head_dim;
     let problem = Problem {
-        queries: Queries::checked(scores, q, k, v),
+        queries: Queries::checked(scores, q, [k, v]),
         out: out.checked("out", batch, q_len, q_width),
         log_sum_exp: log_sum_exp.map(SharedMut::new),
     };
     if shape.is_empty() || q_len == 0 {
         return;
     }
-    with_product(precision, &shape, &problem);
+    if q_len <= FEW_QUERIES {
+        problem.queries.attend_few(problem.out, problem.log_sum_exp);
+    } else {
+        with_product(precision, &shape, &problem);
+    }
 }
 
-struct Problem<'a> {
-    queries: Queries<'a>,
+struct Problem<'a, T> {
+    queries: Queries<'a, T>,
     out: Output,
     log_sum_exp: Option<SharedMut>,
 }
 
-impl WithProduct for Problem<'_> {
+impl<T: Element> WithProduct for Problem<'_, T> {
     fn run<P: Product>(&self, product: P) {
         let shape = self.queries.scores.shape;
         let parts = shape.q_len.div_ceil(QUERIES_PER_TASK);
@@ -116,41 +118,34 @@ impl WithProduct for Problem<'_> {
                     std::slice::from_raw_parts_mut(start, range.len())
                 });
                 let out = (out, self.out.stride());
-                if range.len() <= FEW_QUERIES {
-                    self.queries
-                        .attend(VectorProduct, [b, h], range, out, log_sum_exp);
-                } else {
-                    self.queries
-                        .attend(product, [b, h], range, out, log_sum_exp);
-                }
+                self.queries
+                    .attend(product, [b, h], range, out, log_sum_exp);
             }
         });
     }
 }
 
 /// What the queries of one head need.
-pub(super) struct Queries<'a> {
+pub(super) struct Queries<'a, T = f32> {
     pub(super) scores: Scores<'a>,
     pub(super) q: Input<'a>,
-    pub(super) k: Input<'a>,
-    pub(super) v: Input<'a>,
+    pub(super) k: Input<'a, T>,
+    pub(super) v: Input<'a, T>,
 }
 
-impl<'a> Queries<'a> {
+impl<'a, T: Element> Queries<'a, T> {
     pub(super) fn checked(
         scores: Scores<'a>,
         q: HeadsRef<'a>,
-        k: HeadsRef<'a>,
-        v: HeadsRef<'a>,
+        [k, v]: [HeadsRef<'a, T>; 2],
     ) -> Self {
         let shape = scores.shape;
-        let q_width = shape.heads * shape.head_dim;
-        let kv_width = shape.kv_heads * shape.head_dim;
+        let keys = [shape.batch, shape.k_len, shape.kv_heads, shape.head_dim];
         Self {
             scores,
-            q: q.checked("q", shape.batch, shape.q_len, q_width),
-            k: k.checked("k", shape.batch, shape.k_len, kv_width),
-            v: v.checked("v", shape.batch, shape.k_len, kv_width),
+            q: q.checked("q", [shape.batch, shape.q_len, shape.heads, shape.head_dim]),
+            k: k.checked("k", keys),
+            v: v.checked("v", keys),
         }
     }
 
@@ -168,20 +163,15 @@ impl<'a> Queries<'a> {
     ) {
         let shape = self.scores.shape;
         let head_dim = shape.head_dim;
-        let column = h * head_dim;
-        let kv_column = h / shape.group() * head_dim;
-        let turned = queries.len() > FEW_QUERIES;
+        let kv_head = h / shape.group();
         // Later queries see at least as many keys.
         let seen_by_any = self.scores.visible(b, queries.end - 1);
         let key_block = softmax::block_of(seen_by_any, KEY_BLOCK);
         let stride = key_block;
-        let keys_len = if turned {
-            product.right_len(head_dim, key_block, true)
-        } else {
-            0
-        };
         let lengths = [
-            keys_len,
+            T::ROOM * key_block * head_dim,
+            T::ROOM * key_block * head_dim,
+            product.right_len(head_dim, key_block, true),
             product.right_len(key_block, head_dim, false),
             product
                 .left_len(QUERY_BLOCK, head_dim)
@@ -191,23 +181,31 @@ impl<'a> Queries<'a> {
             queries.len(),
         ];
         with_scratch(lengths.iter().sum(), |scratch| {
-            let [key_room, value_room, left_room, data, maxima, sums] = split(scratch, lengths);
+            let [
+                key_floats,
+                value_floats,
+                key_room,
+                value_room,
+                left_room,
+                data,
+                maxima,
+                sums,
+            ] = split(scratch, lengths);
             maxima.fill(f32::NEG_INFINITY);
             sums.fill(0.0);
             // At least one block, so that rows without a key become 0.
             for first_key in (0..seen_by_any.max(1)).step_by(key_block) {
                 let keys = key_block.min(seen_by_any - first_key);
-                let rows_of = |input: &Input| Operand {
-                    ptr: input.ptr(b, first_key, kv_column),
-                    row_stride: input.stride(),
-                    col_stride: 1,
-                };
-                let (k, v) = (rows_of(&self.k), rows_of(&self.v));
+                let size = [keys, head_dim];
                 // SAFETY: `k` and `v` were checked to hold these rows of this head.
                 let (turned_k, v) = unsafe {
-                    let turned_k =
-                        turned.then(|| product.right(k.turned(), [head_dim, keys], key_room));
-                    (turned_k, product.right(v, [keys, head_dim], value_room))
+                    let k = T::floats(self.k.rows(b, first_key, kv_head), size, key_floats);
+                    let v = T::floats(self.v.rows(b, first_key, kv_head), size, value_floats);
+                    let turned_k = Operand::rows(k).turned();
+                    (
+                        product.right(turned_k, [head_dim, keys], key_room),
+                        product.right(Operand::rows(v), size, value_room),
+                    )
                 };
                 for at in (0..queries.len()).step_by(QUERY_BLOCK) {
                     let first = queries.start + at;
@@ -217,6 +215,7 @@ impl<'a> Queries<'a> {
                         b,
                         h,
                         first,
+                        queries: rows,
                         rows,
                         stride,
                         first_key,
@@ -225,23 +224,14 @@ impl<'a> Queries<'a> {
                     if first_key > 0 && block.keys == 0 {
                         continue;
                     }
-                    let q = Operand {
-                        ptr: self.q.ptr(b, first, column),
-                        row_stride: self.q.stride(),
-                        col_stride: 1,
-                    };
+                    let q = self.q.operand(b, first, h);
                     // SAFETY: `q` was checked to hold these rows; `data` holds rows of `stride`, a multiple of 16
                     // that is at least `keys`; the caller promises the rows of `out`, which the first block
                     // initialises.
                     unsafe {
                         let scores = (data.as_mut_ptr(), stride);
-                        match turned_k {
-                            Some(k) => {
-                                let size = [rows, block.keys, head_dim];
-                                product.multiply(size, q, k, scores, false, left_room);
-                            }
-                            None => few_queries(q, (k.ptr, k.row_stride), head_dim, block, data),
-                        }
+                        let size = [rows, block.keys, head_dim];
+                        product.multiply(size, q, turned_k, scores, false, left_room);
                         let out = (out.0.add(at * out.1), out.1);
                         let statistics = (&mut maxima[at..][..rows], &mut sums[at..][..rows]);
                         softmax::accumulate(&self.scores, block, data, statistics, out, head_dim);
@@ -280,37 +270,4 @@ pub(super) fn split<const N: usize>(
         buffer = rest;
         part
     })
-}
-
-/// Products of a few queries with keys as they lie: one dot product each.
-#[inline(always)]
-fn few_queries_kernel<S: Simd>(
-    s: S,
-    q: Operand,
-    (k, k_stride): (*const f32, usize),
-    head_dim: usize,
-    block: Block,
-    data: &mut [f32],
-) {
-    for (i, row) in data
-        .chunks_exact_mut(block.stride)
-        .take(block.rows)
-        .enumerate()
-    {
-        // SAFETY: the caller's checked views hold `block.rows` queries and `block.keys` keys.
-        let query = unsafe { std::slice::from_raw_parts(q.ptr.add(i * q.row_stride), head_dim) };
-        let extent = match block.keys {
-            0 => 0,
-            keys => (keys - 1) * k_stride + head_dim,
-        };
-        // SAFETY: as above.
-        let keys = unsafe { std::slice::from_raw_parts(k, extent) };
-        dot_products::<S, 1>(s, query, (keys, k_stride), head_dim, &mut row[..block.keys]);
-    }
-}
-
-simd_dispatch! {
-    fn few_queries(
-        q: Operand, k: (*const f32, usize), head_dim: usize, block: Block, data: &mut [f32],
-    ) = few_queries_kernel;
 }

@@ -2,10 +2,13 @@
 //! queries and keys of one head at a time, and the backward pass recomputes them.
 
 mod backward;
+mod few;
 mod forward;
 mod product;
 mod softmax;
 
+use crate::element::Element;
+use crate::gemm::Operand;
 use crate::parallel::SharedMut;
 
 pub use backward::{
@@ -52,50 +55,57 @@ impl AttentionShape {
 }
 
 /// Heads inside a larger buffer: element `(b, t, h, d)` at
-/// `offset + b * batch_stride + t * row_stride + h * head_dim + d`.
+/// `offset + b * batch_stride + t * row_stride + h * head_stride + d`.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadsRef<'a> {
+pub struct HeadsRef<'a, T = f32> {
     /// The buffer.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Index of element (0, 0, 0, 0).
     pub offset: usize,
     /// Distance between sequences.
     pub batch_stride: usize,
     /// Distance between tokens.
     pub row_stride: usize,
+    /// Distance between heads; none if they lie side by side.
+    pub head_stride: Option<usize>,
 }
 
-impl<'a> HeadsRef<'a> {
+impl<'a, T: Element> HeadsRef<'a, T> {
     /// `[batch, len, width]`, contiguous.
-    pub fn contiguous(data: &'a [f32], len: usize, width: usize) -> Self {
+    pub fn contiguous(data: &'a [T], len: usize, width: usize) -> Self {
         Self::packed(data, len, width, 1, 0)
     }
 
     /// Part `part` of `[batch, len, parts, width]`, as a joint projection writes it.
-    pub fn packed(data: &'a [f32], len: usize, width: usize, parts: usize, part: usize) -> Self {
+    pub fn packed(data: &'a [T], len: usize, width: usize, parts: usize, part: usize) -> Self {
         Self {
             data,
             offset: part * width,
             batch_stride: len * parts * width,
             row_stride: parts * width,
+            head_stride: None,
         }
     }
 
-    fn layout(&self) -> Layout {
-        Layout {
+    /// The view, checked to hold `size` `[batch, len, heads, head_dim]`.
+    fn checked(self, name: &str, [batch, len, heads, head_dim]: [usize; 4]) -> Input<'a, T> {
+        let layout = Layout {
             offset: self.offset,
             batch_stride: self.batch_stride,
             row_stride: self.row_stride,
-        }
-    }
-
-    /// The view, checked to hold `[batch, len, heads * head_dim]`.
-    fn checked(self, name: &str, batch: usize, len: usize, width: usize) -> Input<'a> {
-        self.layout()
-            .check(name, self.data.len(), batch, len, width);
+        };
+        let head_stride = self.head_stride.unwrap_or(head_dim);
+        let width = match heads {
+            0 => 0,
+            _ => (heads - 1)
+                .saturating_mul(head_stride)
+                .saturating_add(head_dim),
+        };
+        layout.check(name, self.data.len(), batch, len, width);
         Input {
             data: self.data,
-            layout: self.layout(),
+            layout,
+            head_stride,
         }
     }
 }
@@ -183,21 +193,27 @@ impl Layout {
 
 /// A checked [`HeadsRef`].
 #[derive(Clone, Copy)]
-struct Input<'a> {
-    data: &'a [f32],
+struct Input<'a, T = f32> {
+    data: &'a [T],
     layout: Layout,
+    head_stride: usize,
+}
+
+impl<T> Input<'_, T> {
+    /// Rows of head `h` of sequence `b` from `t` on, and the distance between them.
+    fn rows(&self, b: usize, t: usize, h: usize) -> (*const T, usize) {
+        let first = self.layout.at(b, t, h * self.head_stride);
+        (
+            self.data.as_ptr().wrapping_add(first),
+            self.layout.row_stride,
+        )
+    }
 }
 
 impl Input<'_> {
-    /// The element `(b, t, column)`; rows from there are `row_stride` apart.
-    fn ptr(&self, b: usize, t: usize, column: usize) -> *const f32 {
-        self.data
-            .as_ptr()
-            .wrapping_add(self.layout.at(b, t, column))
-    }
-
-    fn stride(&self) -> usize {
-        self.layout.row_stride
+    /// As [`Self::rows`].
+    fn operand(&self, b: usize, t: usize, h: usize) -> Operand {
+        Operand::rows(self.rows(b, t, h))
     }
 }
 

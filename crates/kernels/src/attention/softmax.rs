@@ -7,14 +7,29 @@ use crate::simd::{Simd, math, simd_dispatch};
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) b: usize,
+    /// The first head, the first query of each head, and how many of each there are; row `i` is query
+    /// `first + i % queries` of head `h + i / queries`.
     pub(super) h: usize,
-    /// The first query and how many there are.
     pub(super) first: usize,
+    pub(super) queries: usize,
     pub(super) rows: usize,
     pub(super) stride: usize,
     /// The first key and how many, from it, some query of the block sees.
     pub(super) first_key: usize,
     pub(super) keys: usize,
+}
+
+impl Block {
+    /// The query of row `i`.
+    fn query(&self, i: usize) -> usize {
+        self.first + i % self.queries
+    }
+
+    /// What is added to the scores of row `i`, from the block's first key on.
+    fn added<'a>(&self, scores: &Scores<'a>, i: usize) -> Option<&'a [f32]> {
+        let added = scores.added(self.b, self.h + i / self.queries, self.query(i));
+        added.map(|added| &added[self.first_key..])
+    }
 }
 
 /// Keys per block, a multiple of 16, for `keys` of them in blocks of at most `limit`, itself such a multiple.
@@ -23,11 +38,11 @@ pub(super) fn block_of(keys: usize, limit: usize) -> usize {
     keys.div_ceil(blocks).max(1).next_multiple_of(16)
 }
 
-/// The part of a block's row that its query `i` sees; the rest becomes 0.
+/// The part of a block's row `i` that its query sees; the rest becomes 0.
 #[inline(always)]
 fn seen<'a>(scores: &Scores, block: Block, i: usize, row: &'a mut [f32]) -> &'a mut [f32] {
     let visible = scores
-        .visible(block.b, block.first + i)
+        .visible(block.b, block.query(i))
         .saturating_sub(block.first_key);
     let (row, hidden) = row[..block.keys].split_at_mut(visible.min(block.keys));
     hidden.fill(0.0);
@@ -88,8 +103,7 @@ fn accumulate_kernel<S: Simd>(
     let rows = data.chunks_exact_mut(block.stride).take(block.rows);
     for (i, row) in rows.enumerate() {
         let row = seen(scores, block, i, row);
-        let added = scores.added(block.b, block.h, block.first + i);
-        let added = added.map(|added| &added[block.first_key..]);
+        let added = block.added(scores, i);
         let found = maximum(s, row, scores.scale, added);
         // Where there is a mask, the scores are written already.
         let scale = if added.is_some() { 1.0 } else { scores.scale };
@@ -182,8 +196,8 @@ fn probabilities_kernel<S: Simd>(
     for (i, (row, &log_sum_exp)) in rows.take(block.rows).enumerate() {
         let row = seen(scores, block, i, row);
         let mut scale = scores.scale;
-        if let Some(added) = scores.added(block.b, block.h, block.first + i) {
-            maximum(s, row, scale, Some(&added[block.first_key..]));
+        if let Some(added) = block.added(scores, i) {
+            maximum(s, row, scale, Some(added));
             scale = 1.0;
         }
         exponentials(s, row, scale, log_sum_exp);

@@ -1,9 +1,11 @@
 //! The linear layer: a product with a transposed weight and what follows it.
 
 use super::blocked::pays_twice;
+use super::small::load;
 use super::{Kernel, MatRef, PackedWeights, product, with_kernel};
 use crate::activation::{Activation, Function, with_function};
 use crate::cpu_features::Precision;
+use crate::element::Element;
 use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
 use crate::simd::{Simd, simd_dispatch};
@@ -288,7 +290,7 @@ fn few_rows(x: &[f32], weight: &[f32], [m, k, n]: [usize; 3], epilogue: Epilogue
         let count = columns.min(n - first);
         let weight = &weight[first * k..][..count * k];
         with_scratch(m * count, |products| {
-            rows_times_weight(x, weight, k, products);
+            rows_times_weight(x, (weight, k), k, products);
             for i in 0..m {
                 // SAFETY: columns first .. first + count of each row belong to this task alone, and
                 // only one segment of them is borrowed at a time.
@@ -301,21 +303,20 @@ fn few_rows(x: &[f32], weight: &[f32], [m, k, n]: [usize; 3], epilogue: Epilogue
     });
 }
 
-/// `products[i, j] = x[i] . weight[j]` for rows of `k`; each weight row is read once per four rows
-/// of `x`.
+/// As [`rows_times_weight`].
 #[inline(always)]
-fn rows_times_weight_kernel<S: Simd>(
+fn rows_times_weight_kernel<S: Simd, T: Element>(
     s: S,
     x: &[f32],
-    weight: &[f32],
+    weight: (&[T], usize),
     k: usize,
     products: &mut [f32],
 ) {
     if k == 0 {
         return products.fill(0.0);
     }
-    let count = weight.len() / k;
     let mut rows = x.len() / k;
+    let count = products.len() / rows.max(1);
     let (mut x, mut products) = (x, products);
     while rows > 0 {
         let step = match rows {
@@ -326,57 +327,56 @@ fn rows_times_weight_kernel<S: Simd>(
         let (these, rest) = x.split_at(step * k);
         let (out, rest_out) = products.split_at_mut(step * count);
         match step {
-            4 => dot_products::<S, 4>(s, these, (weight, k), k, out),
-            2 => dot_products::<S, 2>(s, these, (weight, k), k, out),
-            _ => dot_products::<S, 1>(s, these, (weight, k), k, out),
+            4 => dot_products::<S, T, 4>(s, these, weight, k, out),
+            2 => dot_products::<S, T, 2>(s, these, weight, k, out),
+            _ => dot_products::<S, T, 1>(s, these, weight, k, out),
         }
         (x, products) = (rest, rest_out);
         rows -= step;
     }
 }
 
+/// Rows of a weight that are multiplied at once.
+const COLUMNS: usize = 4;
+
 /// `products[r, j] = x[r] . weight[j]` for `R` rows of `x`, `[R, k]`, and those of a weight that are `stride` apart.
 #[inline(always)]
-pub(crate) fn dot_products<S: Simd, const R: usize>(
+fn dot_products<S: Simd, T: Element, const R: usize>(
     s: S,
     x: &[f32],
-    (weight, stride): (&[f32], usize),
+    (weight, stride): (&[T], usize),
     k: usize,
     products: &mut [f32],
 ) {
-    const COLUMNS: usize = 4;
     let count = products.len() / R;
+    assert!(x.len() == R * k && k > 0);
     let row = |j: usize| &weight[j * stride..][..k];
+    let whole = k - k % S::LANES;
     let mut j = 0;
     while j + COLUMNS <= count {
-        let weights: [&[f32]; COLUMNS] = std::array::from_fn(|c| row(j + c));
+        let weights: [*const T; COLUMNS] = std::array::from_fn(|c| row(j + c).as_ptr());
         let mut sums = [[s.zero(); COLUMNS]; R];
-        for at in (0..k).step_by(S::LANES) {
-            let len = S::LANES.min(k - at);
-            let mut w = [s.zero(); COLUMNS];
-            for (c, w) in w.iter_mut().enumerate() {
-                *w = s.load(&weights[c][at..][..len]);
+        // SAFETY: `x` and the rows of the weight have `k` elements.
+        unsafe {
+            let mut at = 0;
+            while at < whole {
+                sums = add_products::<S, T, R, false>(s, x, k, weights, at, sums);
+                at += S::LANES;
             }
-            for r in 0..R {
-                let v = s.load(&x[r * k + at..][..len]);
-                for c in 0..COLUMNS {
-                    sums[r][c] = s.mul_add(v, w[c], sums[r][c]);
-                }
+            if whole < k {
+                sums = add_products::<S, T, R, true>(s, x, k, weights, whole, sums);
             }
         }
         for r in 0..R {
-            for c in 0..COLUMNS {
-                products[r * count + j + c] = s.sum(sums[r][c]);
-            }
+            products[r * count + j..][..COLUMNS].copy_from_slice(&s.sums(sums[r]));
         }
         j += COLUMNS;
     }
     while j < count {
-        for r in 0..R {
+        for (r, x) in x.chunks_exact(k).enumerate() {
             let mut sum = s.zero();
-            let rows = x[r * k..][..k].chunks(S::LANES);
-            for (x, w) in rows.zip(row(j).chunks(S::LANES)) {
-                sum = s.mul_add(s.load(x), s.load(w), sum);
+            for (x, w) in x.chunks(S::LANES).zip(row(j).chunks(S::LANES)) {
+                sum = s.mul_add(s.load(x), T::load(s, w), sum);
             }
             products[r * count + j] = s.sum(sum);
         }
@@ -384,9 +384,41 @@ pub(crate) fn dot_products<S: Simd, const R: usize>(
     }
 }
 
+/// Adds the products of a vector of elements from `at` on, of those that are left if it is `PARTIAL`.
+///
+/// # Safety
+/// Rows of `x` and of the weight have `k` elements.
+#[inline(always)]
+unsafe fn add_products<S: Simd, T: Element, const R: usize, const PARTIAL: bool>(
+    s: S,
+    x: &[f32],
+    k: usize,
+    weights: [*const T; COLUMNS],
+    at: usize,
+    mut sums: [[S::V; COLUMNS]; R],
+) -> [[S::V; COLUMNS]; R] {
+    let mut w = [s.zero(); COLUMNS];
+    // SAFETY: promised by the caller.
+    unsafe {
+        for c in 0..COLUMNS {
+            w[c] = load::<S, T, PARTIAL>(s, weights[c].add(at), k - at);
+        }
+        for r in 0..R {
+            let x = load::<S, f32, PARTIAL>(s, x.as_ptr().add(r * k + at), k - at);
+            for c in 0..COLUMNS {
+                sums[r][c] = s.mul_add(x, w[c], sums[r][c]);
+            }
+        }
+    }
+    sums
+}
+
 simd_dispatch! {
-    fn rows_times_weight(x: &[f32], weight: &[f32], k: usize, products: &mut [f32])
-        = rows_times_weight_kernel;
+    /// `products[i, j] = x[i] . weight[j]` for rows of `k`, those of the weight a distance apart; each of them is read
+    /// once per four rows of `x`.
+    pub(crate) fn rows_times_weight<T: Element>(
+        x: &[f32], weight: (&[T], usize), k: usize, products: &mut [f32],
+    ) = rows_times_weight_kernel;
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! Products of matrices that fit a core's cache, on the calling thread and without packing: the
 //! inner loops of attention.
 
+use crate::element::Element;
 use crate::simd::{Simd, simd_dispatch};
 
 /// A readable matrix: element `(i, j)` at `ptr + i * row_stride + j * col_stride`.
@@ -12,6 +13,15 @@ pub(crate) struct Operand {
 }
 
 impl Operand {
+    /// Contiguous rows: pointer and distance between them.
+    pub(crate) fn rows((ptr, row_stride): (*const f32, usize)) -> Self {
+        Self {
+            ptr,
+            row_stride,
+            col_stride: 1,
+        }
+    }
+
     /// The transpose.
     pub(crate) fn turned(self) -> Self {
         Self {
@@ -23,26 +33,26 @@ impl Operand {
 }
 
 /// `c[m, n] = a[m, k] b[k, n]` or `c += a b`; rows of `b` and `c` are contiguous.
-pub(crate) struct SmallGemm {
+pub(crate) struct SmallGemm<T = f32> {
     m: usize,
     n: usize,
     k: usize,
     a: Operand,
-    b: *const f32,
+    b: *const T,
     b_stride: usize,
     c: *mut f32,
     c_stride: usize,
     accumulate: bool,
 }
 
-impl SmallGemm {
+impl<T: Element> SmallGemm<T> {
     /// # Safety
     /// For the life of the value `a` and `b` are readable and `c` is writable (and, to accumulate,
     /// initialised) over `size` = `[m, n, k]`, and `c` overlaps neither.
     pub(crate) unsafe fn new(
         [m, n, k]: [usize; 3],
         a: Operand,
-        (b, b_stride): (*const f32, usize),
+        (b, b_stride): (*const T, usize),
         (c, c_stride): (*mut f32, usize),
         accumulate: bool,
     ) -> Self {
@@ -65,66 +75,66 @@ impl SmallGemm {
 }
 
 simd_dispatch! {
-    fn run(g: &SmallGemm) = kernel;
+    fn run<T: Element>(g: &SmallGemm<T>) = kernel;
 }
 
 #[inline(always)]
-fn kernel<S: Simd>(s: S, g: &SmallGemm) {
+fn kernel<S: Simd, T: Element>(s: S, g: &SmallGemm<T>) {
     let lanes = S::LANES;
     let mut j = 0;
     while j + 2 * lanes <= g.n {
-        columns::<S, 2, false>(s, g, j, lanes);
+        columns::<S, T, 2, false>(s, g, j, lanes);
         j += 2 * lanes;
     }
     if j + lanes <= g.n {
-        columns::<S, 1, false>(s, g, j, lanes);
+        columns::<S, T, 1, false>(s, g, j, lanes);
         j += lanes;
     }
     if j < g.n {
-        columns::<S, 1, true>(s, g, j, g.n - j);
+        columns::<S, T, 1, true>(s, g, j, g.n - j);
     }
 }
 
 /// All rows of `NV` vectors of columns from `j`; the last vector has `last` columns.
 #[inline(always)]
-fn columns<S: Simd, const NV: usize, const PARTIAL: bool>(
+fn columns<S: Simd, T: Element, const NV: usize, const PARTIAL: bool>(
     s: S,
-    g: &SmallGemm,
+    g: &SmallGemm<T>,
     j: usize,
     last: usize,
 ) {
     let mut i = 0;
     if S::WIDE_FILE {
         while i + 8 <= g.m {
-            tile::<S, 8, NV, PARTIAL>(s, g, i, j, last);
+            tile::<S, T, 8, NV, PARTIAL>(s, g, i, j, last);
             i += 8;
         }
     } else {
         // With two vectors of columns 12 of 16 registers hold sums.
         while i + 6 <= g.m {
-            tile::<S, 6, NV, PARTIAL>(s, g, i, j, last);
+            tile::<S, T, 6, NV, PARTIAL>(s, g, i, j, last);
             i += 6;
         }
     }
     while i + 4 <= g.m {
-        tile::<S, 4, NV, PARTIAL>(s, g, i, j, last);
+        tile::<S, T, 4, NV, PARTIAL>(s, g, i, j, last);
         i += 4;
     }
     while i + 2 <= g.m {
-        tile::<S, 2, NV, PARTIAL>(s, g, i, j, last);
+        tile::<S, T, 2, NV, PARTIAL>(s, g, i, j, last);
         i += 2;
     }
     while i < g.m {
-        tile::<S, 1, NV, PARTIAL>(s, g, i, j, last);
+        tile::<S, T, 1, NV, PARTIAL>(s, g, i, j, last);
         i += 1;
     }
 }
 
 /// `MR` rows from `i` by `NV` vectors of columns from `j`, kept in registers over all of `k`.
 #[inline(always)]
-fn tile<S: Simd, const MR: usize, const NV: usize, const PARTIAL: bool>(
+fn tile<S: Simd, T: Element, const MR: usize, const NV: usize, const PARTIAL: bool>(
     s: S,
-    g: &SmallGemm,
+    g: &SmallGemm<T>,
     i: usize,
     j: usize,
     last: usize,
@@ -132,18 +142,15 @@ fn tile<S: Simd, const MR: usize, const NV: usize, const PARTIAL: bool>(
     // SAFETY: `SmallGemm::new` promised the extents of the operands; rows i .. i + MR and columns
     // j .. j + (NV - 1) * LANES + last lie within them.
     unsafe {
-        let load = |p: *const f32| {
-            if PARTIAL {
-                s.load(std::slice::from_raw_parts(p, last))
-            } else {
-                s.load_ptr(p)
-            }
-        };
         let mut sums = [[s.zero(); NV]; MR];
         if g.accumulate {
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (v, sum) in sums.iter_mut().enumerate() {
-                    *sum = load(g.c.add((i + r) * g.c_stride + j + v * S::LANES));
+                    *sum = load::<S, f32, PARTIAL>(
+                        s,
+                        g.c.add((i + r) * g.c_stride + j + v * S::LANES),
+                        last,
+                    );
                 }
             }
         }
@@ -151,7 +158,8 @@ fn tile<S: Simd, const MR: usize, const NV: usize, const PARTIAL: bool>(
             std::array::from_fn(|r| g.a.ptr.wrapping_add((i + r) * g.a.row_stride));
         let mut b = g.b.wrapping_add(j);
         for _ in 0..g.k {
-            let columns: [S::V; NV] = std::array::from_fn(|v| load(b.add(v * S::LANES)));
+            let columns: [S::V; NV] =
+                std::array::from_fn(|v| load::<S, T, PARTIAL>(s, b.add(v * S::LANES), last));
             for r in 0..MR {
                 let x = s.splat(*a[r]);
                 for v in 0..NV {
@@ -170,6 +178,26 @@ fn tile<S: Simd, const MR: usize, const NV: usize, const PARTIAL: bool>(
                     s.store_ptr(c, *sum);
                 }
             }
+        }
+    }
+}
+
+/// A vector, of which the first `last` elements exist if it is `PARTIAL`.
+///
+/// # Safety
+/// Those elements are readable.
+#[inline(always)]
+pub(super) unsafe fn load<S: Simd, T: Element, const PARTIAL: bool>(
+    s: S,
+    p: *const T,
+    last: usize,
+) -> S::V {
+    // SAFETY: promised by the caller.
+    unsafe {
+        if PARTIAL {
+            T::load(s, std::slice::from_raw_parts(p, last))
+        } else {
+            T::load_ptr(s, p)
         }
     }
 }

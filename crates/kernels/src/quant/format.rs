@@ -3,8 +3,8 @@
 //! The layouts are ggml's (`ggml/src/ggml-common.h`, `ggml-quants.c` in ggml-org/ggml), whose
 //! numbers must be read bit for bit; the code is our own.
 
-use super::half::{bf16_to_f32, f16_to_f32};
 use super::{QuantError, checked_len};
+use half::{bf16, f16};
 
 /// Weights of the largest block.
 pub(super) const MAX_BLOCK: usize = 256;
@@ -63,7 +63,10 @@ impl Parts {
     /// The weights of the block into `out`, `[format.block_len()]`, with ggml's order of `f32`
     /// operations.
     pub(super) fn dequantize(&self, format: BlockFormat, out: &mut [f32]) {
-        let (d, dmin) = (f16_to_f32(self.d), f16_to_f32(self.dmin));
+        let (d, dmin) = (
+            f16::from_bits(self.d).to_f32_const(),
+            f16::from_bits(self.dmin).to_f32_const(),
+        );
         let zero = format.zero();
         let group = format.group_len();
         for (g, out) in out.chunks_exact_mut(group).enumerate() {
@@ -312,12 +315,12 @@ impl BlockFormat {
             }
             F16 => {
                 for (y, bytes) in out.iter_mut().zip(words) {
-                    *y = f16_to_f32(u16::from_le_bytes(*bytes));
+                    *y = f16::from_le_bytes(*bytes).to_f32_const();
                 }
             }
             Bf16 => {
                 for (y, bytes) in out.iter_mut().zip(words) {
-                    *y = bf16_to_f32(u16::from_le_bytes(*bytes));
+                    *y = bf16::from_le_bytes(*bytes).to_f32_const();
                 }
             }
             _ => {

@@ -16,7 +16,6 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod amx_blocks;
 mod format;
-mod half;
 mod int8;
 mod lanes;
 mod layout;

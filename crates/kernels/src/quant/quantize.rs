@@ -5,9 +5,9 @@
 //! random models and tests.
 
 use super::format::{BlockFormat, Parts};
-use super::half::{f16_to_f32, f32_to_f16};
 use super::{QuantError, checked_len};
 use BlockFormat::*;
+use half::f16;
 
 /// `weights` in `format`, one block after the other.
 ///
@@ -25,7 +25,7 @@ pub fn quantize(format: BlockFormat, weights: &[f32]) -> Result<Vec<u8>, QuantEr
         }
         F16 => {
             for (bytes, &x) in out.as_chunks_mut::<2>().0.iter_mut().zip(weights) {
-                *bytes = f32_to_f16(x).to_le_bytes();
+                *bytes = f16::from_f32(x).to_le_bytes();
             }
         }
         Bf16 => {
@@ -91,7 +91,7 @@ fn with_one_scale(format: BlockFormat, x: &[f32]) -> Parts {
     };
     let inverse = reciprocal(scale);
     let mut parts = Parts {
-        d: f32_to_f16(scale),
+        d: f16::from_f32(scale).to_bits(),
         ..Parts::ZERO
     };
     let high = (zero - 1) as f32;
@@ -119,11 +119,14 @@ fn with_mins(format: BlockFormat, x: &[f32]) -> Parts {
     }
     let largest = |x: &[f32; 8]| x.iter().fold(0.0_f32, |most, &x| most.max(x));
     let mut parts = Parts {
-        d: f32_to_f16(largest(&scales) / LEVELS),
-        dmin: f32_to_f16(largest(&mins) / LEVELS),
+        d: f16::from_f32(largest(&scales) / LEVELS).to_bits(),
+        dmin: f16::from_f32(largest(&mins) / LEVELS).to_bits(),
         ..Parts::ZERO
     };
-    let (d, dmin) = (f16_to_f32(parts.d), f16_to_f32(parts.dmin));
+    let (d, dmin) = (
+        f16::from_bits(parts.d).to_f32(),
+        f16::from_bits(parts.dmin).to_f32(),
+    );
     for (g, x) in x.chunks_exact(32).enumerate() {
         parts.scales[g] = code(scales[g] * reciprocal(d), 0.0, LEVELS) as u8;
         parts.mins[g] = code(mins[g] * reciprocal(dmin), 0.0, LEVELS) as u8;
@@ -140,10 +143,10 @@ fn with_mins(format: BlockFormat, x: &[f32]) -> Parts {
 fn with_signed_scales(x: &[f32]) -> Parts {
     let scales: [f32; 16] = std::array::from_fn(|g| extreme(&x[g * 16..][..16]) / -32.0);
     let mut parts = Parts {
-        d: f32_to_f16(extreme(&scales).abs() / 127.0),
+        d: f16::from_f32(extreme(&scales).abs() / 127.0).to_bits(),
         ..Parts::ZERO
     };
-    let d = f16_to_f32(parts.d);
+    let d = f16::from_bits(parts.d).to_f32();
     for (g, x) in x.chunks_exact(16).enumerate() {
         let scale = code(scales[g] * reciprocal(d), -127.0, 127.0) as i8;
         parts.scales[g] = scale.cast_unsigned();

@@ -1,6 +1,7 @@
-//! Eight lanes: AVX2 and FMA.
+//! Eight lanes: AVX2, FMA and F16C.
 
 use super::Simd;
+use half::f16;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -9,7 +10,7 @@ pub(crate) struct Avx2(());
 
 impl Avx2 {
     /// # Safety
-    /// The processor has AVX2 and FMA.
+    /// The processor has AVX2, FMA and F16C.
     #[inline(always)]
     pub(crate) unsafe fn assume_detected() -> Self {
         Self(())
@@ -66,6 +67,16 @@ impl Simd for Avx2 {
     unsafe fn store_ptr(self, p: *mut f32, v: __m256) {
         // SAFETY: the token proves the feature, the caller the extent.
         unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> __m256 {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16, v: __m256) {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
@@ -177,6 +188,18 @@ impl Simd for Avx2 {
             let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
             _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        // SAFETY: the token proves the feature; four floats are written.
+        unsafe {
+            // a, b, c and d in each half
+            let v = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), v);
+            sums
         }
     }
 

@@ -1,6 +1,7 @@
 //! Sixteen lanes: AVX-512 F, BW, DQ and VL.
 
 use super::Simd;
+use half::f16;
 use std::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -64,6 +65,19 @@ impl Simd for Avx512 {
     unsafe fn store_ptr(self, p: *mut f32, v: __m512) {
         // SAFETY: the token proves the feature, the caller the extent.
         unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> __m512 {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16, v: __m512) {
+        // SAFETY: the token proves the feature, the caller the extent.
+        unsafe {
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+            _mm256_storeu_si256(p.cast(), halves);
+        }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
@@ -164,6 +178,24 @@ impl Simd for Avx512 {
     fn maximum(self, a: __m512) -> f32 {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_reduce_max_ps(a) }
+    }
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: the token proves the feature; four floats are written.
+        unsafe {
+            let pairs = |a, b| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let (ab, cd) = (_mm512_castps_pd(pairs(a, b)), _mm512_castps_pd(pairs(c, d)));
+            // a, b, c and d in each of four parts
+            let v = _mm512_add_ps(
+                _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+                _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)),
+            );
+            let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), v);
+            sums
+        }
     }
 
     #[inline(always)]

@@ -5,6 +5,8 @@
 //! the entry point that picks the token at run time and calls the kernel inside a function with the
 //! matching `#[target_feature]`, where everything inlines.
 
+use half::f16;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -25,7 +27,8 @@ pub(crate) use portable::Portable;
 /// Arithmetic on vectors of [`Simd::LANES`] floats.
 ///
 /// Comparisons follow x86: `max(a, b)` and `min(a, b)` are `b` if either is NaN.
-pub(crate) trait Simd: Copy {
+// public for `Element` alone, and not to be named outside, as the module is private
+pub trait Simd: Copy {
     type V: Copy;
     const LANES: usize;
     /// Whether there are 32 vector registers (else 16).
@@ -42,6 +45,14 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `LANES` elements are writable at `p`.
     unsafe fn store_ptr(self, p: *mut f32, v: Self::V);
+    /// # Safety
+    /// `LANES` elements are readable at `p`.
+    unsafe fn load_f16(self, p: *const f16) -> Self::V;
+    /// Writes the nearest halves, ties to even.
+    ///
+    /// # Safety
+    /// `LANES` elements are writable at `p`.
+    unsafe fn store_f16(self, p: *mut f16, v: Self::V);
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
@@ -72,6 +83,12 @@ pub(crate) trait Simd: Copy {
     fn keep_first(self, v: Self::V, count: usize, fill: f32) -> Self::V;
     fn sum(self, a: Self::V) -> f32;
     fn maximum(self, a: Self::V) -> f32;
+
+    /// The sums of four vectors.
+    #[inline(always)]
+    fn sums(self, v: [Self::V; 4]) -> [f32; 4] {
+        v.map(|v| self.sum(v))
+    }
 
     fn zero(self) -> Self::V {
         self.splat(0.0)
@@ -108,20 +125,20 @@ pub(crate) trait Simd: Copy {
 /// Declares a function that runs `kernel(token, arguments...)`, an `#[inline(always)]` function,
 /// compiled for the best instruction set in use.
 macro_rules! simd_dispatch {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:path;) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$g:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $kernel:path;) => {
         $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$g: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 use $crate::cpu_features::{Isa, isa};
                 use $crate::simd::{Avx2, Avx512};
 
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn avx512(token: Avx512, $($arg: $ty),*) $(-> $ret)? {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn avx512 $(<$g: $bound>)? (token: Avx512, $($arg: $ty),*) $(-> $ret)? {
                     $kernel(token, $($arg),*)
                 }
-                #[target_feature(enable = "avx2,fma")]
-                fn avx2(token: Avx2, $($arg: $ty),*) $(-> $ret)? {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2 $(<$g: $bound>)? (token: Avx2, $($arg: $ty),*) $(-> $ret)? {
                     $kernel(token, $($arg),*)
                 }
                 match isa() {

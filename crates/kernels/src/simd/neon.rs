@@ -1,7 +1,9 @@
 //! Four lanes: NEON, which every 64-bit ARM processor with floating point has.
 
 use super::Simd;
+use half::f16;
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon(());
@@ -60,6 +62,28 @@ impl Simd for Neon {
     unsafe fn store_ptr(self, p: *mut f32, v: float32x4_t) {
         // SAFETY: promised by the caller.
         unsafe { vst1q_f32(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> float32x4_t {
+        let v: float32x4_t;
+        // SAFETY: the caller promises four halves; every 64-bit ARM processor with NEON has the instruction, whose
+        // intrinsic is not stable.
+        unsafe {
+            let halves = vld1_u16(p.cast());
+            asm!("fcvtl {v:v}.4s, {halves:v}.4h", v = lateout(vreg) v, halves = in(vreg) halves,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        v
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16, v: float32x4_t) {
+        let halves: uint16x4_t;
+        // SAFETY: as above; ties go to even, as this is the default rounding.
+        unsafe {
+            asm!("fcvtn {halves:v}.4h, {v:v}.4s", halves = lateout(vreg) halves, v = in(vreg) v,
+                options(pure, nomem, nostack, preserves_flags));
+            vst1_u16(p.cast(), halves);
+        }
     }
     #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
@@ -167,6 +191,18 @@ impl Simd for Neon {
     fn sum(self, a: float32x4_t) -> f32 {
         // SAFETY: the token proves the feature.
         unsafe { vaddvq_f32(a) }
+    }
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [float32x4_t; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        // SAFETY: the token proves the feature; four floats are written.
+        unsafe {
+            vst1q_f32(
+                sums.as_mut_ptr(),
+                vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)),
+            )
+        };
+        sums
     }
     #[inline(always)]
     fn maximum(self, a: float32x4_t) -> f32 {

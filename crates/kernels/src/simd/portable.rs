@@ -1,6 +1,7 @@
 //! Four lanes in plain Rust: the compiler maps them to whatever the target has.
 
 use super::Simd;
+use half::f16;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
@@ -48,6 +49,16 @@ impl Simd for Portable {
     unsafe fn store_ptr(self, p: *mut f32, v: V) {
         // SAFETY: promised by the caller; arrays of floats need no more alignment than floats.
         unsafe { *p.cast::<V>() = v }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> V {
+        // SAFETY: promised by the caller; arrays of halves need no more alignment than halves.
+        unsafe { *p.cast::<[f16; 4]>() }.map(f16::to_f32_const)
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16, v: V) {
+        // SAFETY: promised by the caller; arrays of halves need no more alignment than halves.
+        unsafe { *p.cast::<[f16; 4]>() = v.map(f16::from_f32_const) }
     }
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {

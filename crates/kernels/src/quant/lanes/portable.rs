@@ -1,7 +1,7 @@
 //! Plain arrays, which the compiler turns into whatever vectors the target has.
 
 use super::{Lanes, PANEL};
-use crate::quant::half::f16_to_f32;
+use half::f16;
 
 #[derive(Clone, Copy)]
 pub(in crate::quant) struct Portable;
@@ -106,7 +106,7 @@ impl Lanes for Portable {
     unsafe fn load_halves(self, p: *const u8) -> [f32; PANEL] {
         // SAFETY: promised by the caller.
         let halves = unsafe { p.cast::<[[u8; 2]; PANEL]>().read_unaligned() };
-        halves.map(|h| f16_to_f32(u16::from_le_bytes(h)))
+        halves.map(|h| f16::from_le_bytes(h).to_f32_const())
     }
     #[inline(always)]
     unsafe fn load_unsigned(self, p: *const u8) -> [f32; PANEL] {
