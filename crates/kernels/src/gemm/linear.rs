@@ -8,7 +8,7 @@ use crate::cpu_features::Precision;
 use crate::element::Element;
 use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
-use crate::simd::{Simd, simd_dispatch};
+use crate::simd::{Simd, each, simd_dispatch};
 use rayon::prelude::*;
 
 /// What follows the product of a [`linear`] layer.
@@ -326,10 +326,13 @@ fn rows_times_weight_kernel<S: Simd, T: Element>(
         };
         let (these, rest) = x.split_at(step * k);
         let (out, rest_out) = products.split_at_mut(step * count);
-        match step {
-            4 => dot_products::<S, T, 4>(s, these, weight, k, out),
-            2 => dot_products::<S, T, 2>(s, these, weight, k, out),
-            _ => dot_products::<S, T, 1>(s, these, weight, k, out),
+        match (step, k % S::LANES) {
+            (4, 0) => dot_products::<S, T, 4, false>(s, these, weight, k, out),
+            (2, 0) => dot_products::<S, T, 2, false>(s, these, weight, k, out),
+            (_, 0) => dot_products::<S, T, 1, false>(s, these, weight, k, out),
+            (4, _) => dot_products::<S, T, 4, true>(s, these, weight, k, out),
+            (2, _) => dot_products::<S, T, 2, true>(s, these, weight, k, out),
+            (_, _) => dot_products::<S, T, 1, true>(s, these, weight, k, out),
         }
         (x, products) = (rest, rest_out);
         rows -= step;
@@ -339,9 +342,10 @@ fn rows_times_weight_kernel<S: Simd, T: Element>(
 /// Rows of a weight that are multiplied at once.
 const COLUMNS: usize = 4;
 
-/// `products[r, j] = x[r] . weight[j]` for `R` rows of `x`, `[R, k]`, and those of a weight that are `stride` apart.
+/// `products[r, j] = x[r] . weight[j]` for `R` rows of `x`, `[R, k]`, and those of a weight that are `stride` apart;
+/// `TAIL` if `k` is no whole number of vectors.
 #[inline(always)]
-fn dot_products<S: Simd, T: Element, const R: usize>(
+fn dot_products<S: Simd, T: Element, const R: usize, const TAIL: bool>(
     s: S,
     x: &[f32],
     (weight, stride): (&[T], usize),
@@ -354,21 +358,36 @@ fn dot_products<S: Simd, T: Element, const R: usize>(
     let whole = k - k % S::LANES;
     let mut j = 0;
     while j + COLUMNS <= count {
-        let weights: [*const T; COLUMNS] = std::array::from_fn(|c| row(j + c).as_ptr());
+        let weights: [*const T; COLUMNS] = each!(c in 4 => row(j + c).as_ptr());
         let mut sums = [[s.zero(); COLUMNS]; R];
-        // SAFETY: `x` and the rows of the weight have `k` elements.
-        unsafe {
-            let mut at = 0;
-            while at < whole {
-                sums = add_products::<S, T, R, false>(s, x, k, weights, at, sums);
-                at += S::LANES;
-            }
-            if whole < k {
-                sums = add_products::<S, T, R, true>(s, x, k, weights, whole, sums);
-            }
+        // in place, as arrays that are handed on do not stay in registers
+        macro_rules! add {
+            ($partial:literal, $at:expr) => {
+                // SAFETY: `x` and the rows of the weight have `k` elements.
+                unsafe {
+                    let mut w = [s.zero(); COLUMNS];
+                    for c in 0..COLUMNS {
+                        w[c] = load::<S, T, $partial>(s, weights[c].add($at), k - $at);
+                    }
+                    for r in 0..R {
+                        let x = x.as_ptr().add(r * k + $at);
+                        let x = load::<S, f32, $partial>(s, x, k - $at);
+                        for c in 0..COLUMNS {
+                            sums[r][c] = s.mul_add(x, w[c], sums[r][c]);
+                        }
+                    }
+                }
+            };
+        }
+        for at in (0..whole).step_by(S::LANES) {
+            add!(false, at);
+        }
+        if TAIL {
+            add!(true, whole);
         }
         for r in 0..R {
-            products[r * count + j..][..COLUMNS].copy_from_slice(&s.sums(sums[r]));
+            let products = products[r * count + j..].first_chunk_mut();
+            *products.expect("as many as rows") = s.sums(sums[r]);
         }
         j += COLUMNS;
     }
@@ -382,35 +401,6 @@ fn dot_products<S: Simd, T: Element, const R: usize>(
         }
         j += 1;
     }
-}
-
-/// Adds the products of a vector of elements from `at` on, of those that are left if it is `PARTIAL`.
-///
-/// # Safety
-/// Rows of `x` and of the weight have `k` elements.
-#[inline(always)]
-unsafe fn add_products<S: Simd, T: Element, const R: usize, const PARTIAL: bool>(
-    s: S,
-    x: &[f32],
-    k: usize,
-    weights: [*const T; COLUMNS],
-    at: usize,
-    mut sums: [[S::V; COLUMNS]; R],
-) -> [[S::V; COLUMNS]; R] {
-    let mut w = [s.zero(); COLUMNS];
-    // SAFETY: promised by the caller.
-    unsafe {
-        for c in 0..COLUMNS {
-            w[c] = load::<S, T, PARTIAL>(s, weights[c].add(at), k - at);
-        }
-        for r in 0..R {
-            let x = load::<S, f32, PARTIAL>(s, x.as_ptr().add(r * k + at), k - at);
-            for c in 0..COLUMNS {
-                sums[r][c] = s.mul_add(x, w[c], sums[r][c]);
-            }
-        }
-    }
-    sums
 }
 
 simd_dispatch! {

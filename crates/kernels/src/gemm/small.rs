@@ -154,12 +154,16 @@ fn tile<S: Simd, T: Element, const MR: usize, const NV: usize, const PARTIAL: bo
                 }
             }
         }
-        let mut a: [*const f32; MR] =
-            std::array::from_fn(|r| g.a.ptr.wrapping_add((i + r) * g.a.row_stride));
+        let mut a = [g.a.ptr; MR];
+        for (r, a) in a.iter_mut().enumerate() {
+            *a = a.wrapping_add((i + r) * g.a.row_stride);
+        }
         let mut b = g.b.wrapping_add(j);
         for _ in 0..g.k {
-            let columns: [S::V; NV] =
-                std::array::from_fn(|v| load::<S, T, PARTIAL>(s, b.add(v * S::LANES), last));
+            let mut columns = [s.zero(); NV];
+            for (v, column) in columns.iter_mut().enumerate() {
+                *column = load::<S, T, PARTIAL>(s, b.add(v * S::LANES), last);
+            }
             for r in 0..MR {
                 let x = s.splat(*a[r]);
                 for v in 0..NV {

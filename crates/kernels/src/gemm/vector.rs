@@ -144,7 +144,10 @@ fn tile<S: Simd, const R: usize, const N: usize>(s: S, block: &Block, row: usize
             s.prefetch_write(c.wrapping_add(i * block.c_stride));
         }
         for _ in 0..block.units {
-            let panel: [S::V; N] = std::array::from_fn(|v| s.load_ptr(b.add(v * S::LANES)));
+            let mut panel = [s.zero(); N];
+            for (v, panel) in panel.iter_mut().enumerate() {
+                *panel = s.load_ptr(b.add(v * S::LANES));
+            }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let x = s.splat(*a.add(i));
                 for v in 0..N {

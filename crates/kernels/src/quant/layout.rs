@@ -19,6 +19,7 @@
 
 use super::format::{BlockFormat, MAX_BLOCK, Parts};
 use super::lanes::{Lanes, PANEL};
+use crate::simd::each;
 use std::marker::PhantomData;
 
 const LINE: usize = 64;
@@ -290,7 +291,7 @@ unsafe fn packed_quad<S: Lanes, F: Source>(s: S, block: *const u8, quad: usize) 
                         s.shift_right::<3>(line),
                     ]
                 };
-                lines.map(|line| s.and(line, 0x10))
+                each!(i in 4 => s.and(lines[i], 0x10))
             }
             6 => {
                 let line = s.load(block.add(high_at(F::FORMAT, quad)));
@@ -300,7 +301,7 @@ unsafe fn packed_quad<S: Lanes, F: Source>(s: S, block: *const u8, quad: usize) 
                     line,
                     s.shift_right::<2>(line),
                 ];
-                lines.map(|line| s.and(line, 0x30))
+                each!(i in 4 => s.and(lines[i], 0x30))
             }
             _ => return low,
         };

@@ -1,6 +1,6 @@
 //! Eight lanes: AVX2, FMA and F16C.
 
-use super::Simd;
+use super::{Simd, each};
 use half::f16;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -262,14 +262,17 @@ unsafe fn transpose8(
     // SAFETY: the token proves the feature, the caller the extents.
     unsafe {
         for half in [0, 4] {
-            let rows: [__m256; 4] = std::array::from_fn(|i| {
+            let rows = each!(i in 4 => {
                 let at = src.add(i * src_stride + half);
                 let low = _mm256_castps128_ps256(_mm_loadu_ps(at));
                 _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(at.add(4 * src_stride)))
             });
-            let pd = |v: __m256| _mm256_castps_pd(v);
-            let low = [0, 2].map(|i| pd(_mm256_unpacklo_ps(rows[i], rows[i + 1])));
-            let high = [0, 2].map(|i| pd(_mm256_unpackhi_ps(rows[i], rows[i + 1])));
+            let low = each!(i in 2 => {
+                _mm256_castps_pd(_mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]))
+            });
+            let high = each!(i in 2 => {
+                _mm256_castps_pd(_mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]))
+            });
             let columns = [
                 _mm256_unpacklo_pd(low[0], low[1]),
                 _mm256_unpackhi_pd(low[0], low[1]),

@@ -1,6 +1,6 @@
 //! Sixteen lanes: AVX-512 F, BW, DQ and VL.
 
-use super::Simd;
+use super::{Simd, each};
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -183,8 +183,12 @@ impl Simd for Avx512 {
     fn sums(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
         // SAFETY: the token proves the feature; four floats are written.
         unsafe {
-            let pairs = |a, b| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-            let (ab, cd) = (_mm512_castps_pd(pairs(a, b)), _mm512_castps_pd(pairs(c, d)));
+            let x = [a, b, c, d];
+            let [ab, cd] = each!(i in 2 => {
+                let (a, b) = (x[2 * i], x[2 * i + 1]);
+                let pairs = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                _mm512_castps_pd(pairs)
+            });
             // a, b, c and d in each of four parts
             let v = _mm512_add_ps(
                 _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),

@@ -87,9 +87,10 @@ pub trait Simd: Copy {
     /// The sums of four vectors.
     #[inline(always)]
     fn sums(self, v: [Self::V; 4]) -> [f32; 4] {
-        v.map(|v| self.sum(v))
+        each!(i in 4 => self.sum(v[i]))
     }
 
+    #[inline(always)]
     fn zero(self) -> Self::V {
         self.splat(0.0)
     }
@@ -121,6 +122,46 @@ pub trait Simd: Copy {
         }
     }
 }
+
+/// `[e, e, ..]` of 2 or 4 elements, with the index of each as a variable.
+///
+/// Closures, such as those of `array::map` and `array::from_fn`, are compiled for the instruction set of the function
+/// around them only if they are inlined, and in large functions they are not.
+macro_rules! each {
+    ($i:ident in 2 => $e:expr) => {
+        [
+            {
+                let $i = 0;
+                $e
+            },
+            {
+                let $i = 1;
+                $e
+            },
+        ]
+    };
+    ($i:ident in 4 => $e:expr) => {
+        [
+            {
+                let $i = 0;
+                $e
+            },
+            {
+                let $i = 1;
+                $e
+            },
+            {
+                let $i = 2;
+                $e
+            },
+            {
+                let $i = 3;
+                $e
+            },
+        ]
+    };
+}
+pub(crate) use each;
 
 /// Declares a function that runs `kernel(token, arguments...)`, an `#[inline(always)]` function,
 /// compiled for the best instruction set in use.

@@ -1,6 +1,7 @@
 //! Two 256-bit vectors: AVX2 with FMA and F16C, and the same with the dot product of AVX-VNNI.
 
 use super::Lanes;
+use crate::simd::each;
 use std::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -46,11 +47,11 @@ unsafe fn dot_by_words<const BITS: u32>(
     // SAFETY: promised by the caller.
     unsafe {
         let ones = _mm256_set1_epi16(1);
-        let a: [__m256i; 4] = std::array::from_fn(|i| {
+        let a = each!(i in 4 => {
             _mm256_set1_epi32(a.add(i * stride).cast::<i32>().read_unaligned())
         });
         for (half, sum) in sums.iter_mut().enumerate() {
-            let products: [__m256i; 4] = std::array::from_fn(|i| {
+            let [p, q, r, s] = each!(i in 4 => {
                 if BITS == 8 {
                     let w = _mm256_xor_si256(w[i][half], _mm256_set1_epi8(-128));
                     _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a[i], w))
@@ -58,22 +59,19 @@ unsafe fn dot_by_words<const BITS: u32>(
                     _mm256_maddubs_epi16(w[i][half], a[i])
                 }
             });
-            let [p, q, r, s] = products;
-            let widen = |x| _mm256_madd_epi16(x, ones);
             let total = if BITS <= 5 {
                 // 4 * 2 * 31 * 127 = 31,496
-                widen(_mm256_add_epi16(
-                    _mm256_add_epi16(p, q),
-                    _mm256_add_epi16(r, s),
-                ))
+                let sum = _mm256_add_epi16(_mm256_add_epi16(p, q), _mm256_add_epi16(r, s));
+                _mm256_madd_epi16(sum, ones)
             } else if BITS <= 6 {
                 // 2 * 2 * 63 * 127 = 32,004
-                _mm256_add_epi32(widen(_mm256_add_epi16(p, q)), widen(_mm256_add_epi16(r, s)))
+                let sums = [_mm256_add_epi16(p, q), _mm256_add_epi16(r, s)];
+                let [p, q] = each!(i in 2 => _mm256_madd_epi16(sums[i], ones));
+                _mm256_add_epi32(p, q)
             } else {
-                _mm256_add_epi32(
-                    _mm256_add_epi32(widen(p), widen(q)),
-                    _mm256_add_epi32(widen(r), widen(s)),
-                )
+                let products = [p, q, r, s];
+                let [p, q, r, s] = each!(i in 4 => _mm256_madd_epi16(products[i], ones));
+                _mm256_add_epi32(_mm256_add_epi32(p, q), _mm256_add_epi32(r, s))
             };
             *sum = _mm256_add_epi32(*sum, total);
         }
@@ -110,8 +108,8 @@ unsafe fn dot_tile_by_words<const BITS: u32, const R: usize>(
                 let w = [0, 32].map(|at| _mm256_loadu_si256(w.add(at).cast()));
                 let a = a.add(4 * R * step).cast::<i32>();
                 if BITS == 8 {
-                    let w = w.map(|w| _mm256_xor_si256(w, _mm256_set1_epi8(-128)));
-                    let magnitudes = w.map(|w| _mm256_abs_epi8(w));
+                    let w = each!(i in 2 => _mm256_xor_si256(w[i], _mm256_set1_epi8(-128)));
+                    let magnitudes = each!(i in 2 => _mm256_abs_epi8(w[i]));
                     for (r, words) in words.iter_mut().enumerate() {
                         let a = _mm256_set1_epi32(a.add(r).read_unaligned());
                         for half in 0..2 {
@@ -191,7 +189,8 @@ macro_rules! lanes_256 {
             #[inline(always)]
             fn and(self, x: [__m256i; 2], mask: u8) -> [__m256i; 2] {
                 // SAFETY: the token proves the feature.
-                x.map(|x| unsafe { _mm256_and_si256(x, _mm256_set1_epi8(mask.cast_signed())) })
+                unsafe {
+ each!(i in 2 => _mm256_and_si256(x[i], _mm256_set1_epi8(mask.cast_signed()))) }
             }
             #[inline(always)]
             fn or(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
@@ -202,13 +201,13 @@ macro_rules! lanes_256 {
             fn shift_left<const N: u32>(self, x: [__m256i; 2]) -> [__m256i; 2] {
                 let count = N as i32;
                 // SAFETY: the token proves the feature.
-                x.map(|x| unsafe { _mm256_sll_epi16(x, _mm_cvtsi32_si128(count)) })
+                unsafe { each!(i in 2 => _mm256_sll_epi16(x[i], _mm_cvtsi32_si128(count))) }
             }
             #[inline(always)]
             fn shift_right<const N: u32>(self, x: [__m256i; 2]) -> [__m256i; 2] {
                 let count = N as i32;
                 // SAFETY: the token proves the feature.
-                x.map(|x| unsafe { _mm256_srl_epi16(x, _mm_cvtsi32_si128(count)) })
+                unsafe { each!(i in 2 => _mm256_srl_epi16(x[i], _mm_cvtsi32_si128(count))) }
             }
             #[inline(always)]
             unsafe fn dot<const BITS: u32>(
@@ -252,7 +251,7 @@ macro_rules! lanes_256 {
             #[inline(always)]
             fn to_floats(self, x: [__m256i; 2]) -> [__m256; 2] {
                 // SAFETY: the token proves the feature.
-                x.map(|x| unsafe { _mm256_cvtepi32_ps(x) })
+                unsafe { each!(i in 2 => _mm256_cvtepi32_ps(x[i])) }
             }
             #[inline(always)]
             fn splat(self, x: f32) -> [__m256; 2] {

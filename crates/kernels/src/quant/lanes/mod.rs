@@ -21,6 +21,7 @@ pub(super) use neon::NeonDot;
 pub(super) use portable::Portable;
 
 use crate::cpu_features::{IntegerIsa, integer_isa};
+use crate::simd::each;
 
 /// Rows of a panel of packed weights.
 pub(super) const PANEL: usize = 16;
@@ -86,7 +87,7 @@ pub(super) trait Lanes: Copy {
             // SAFETY: promised by the caller.
             unsafe {
                 let w = w.add(quad * 256);
-                let w = [0, 64, 128, 192].map(|at| self.load(w.add(at)));
+                let w = each!(i in 4 => self.load(w.add(64 * i)));
                 let a = a.add(quad * 16 * R);
                 for (r, sum) in sums.iter_mut().enumerate() {
                     *sum = self.dot::<BITS>(*sum, w, a.add(4 * r), 4 * R);
@@ -249,7 +250,7 @@ mod tests {
             s.dot_tile::<BITS, ROWS>(&mut tiles, w.as_ptr(), a.as_ptr(), quads);
             for quad in 0..quads {
                 let w = w[quad * 256..].as_ptr();
-                let w = [0, 64, 128, 192].map(|at| s.load(w.add(at)));
+                let w = each!(i in 4 => s.load(w.add(64 * i)));
                 for (r, sum) in singles.iter_mut().enumerate() {
                     let a = a[quad * 16 * ROWS + 4 * r..].as_ptr();
                     *sum = s.dot::<BITS>(*sum, w, a, 4 * ROWS);

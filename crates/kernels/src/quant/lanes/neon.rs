@@ -48,7 +48,7 @@ impl Lanes for NeonDot {
     #[inline(always)]
     unsafe fn load(self, p: *const u8) -> [uint8x16_t; 4] {
         // SAFETY: the token proves the feature, the caller the extent.
-        std::array::from_fn(|i| unsafe { vld1q_u8(p.add(16 * i)) })
+        unsafe { each!(i in 4 => vld1q_u8(p.add(16 * i))) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut u8, x: [uint8x16_t; 4]) {
@@ -60,22 +60,22 @@ impl Lanes for NeonDot {
     #[inline(always)]
     fn and(self, x: [uint8x16_t; 4], mask: u8) -> [uint8x16_t; 4] {
         // SAFETY: the token proves the feature.
-        x.map(|x| unsafe { vandq_u8(x, vdupq_n_u8(mask)) })
+        unsafe { each!(i in 4 => vandq_u8(x[i], vdupq_n_u8(mask))) }
     }
     #[inline(always)]
     fn or(self, x: [uint8x16_t; 4], y: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
         // SAFETY: the token proves the feature.
-        std::array::from_fn(|i| unsafe { vorrq_u8(x[i], y[i]) })
+        unsafe { each!(i in 4 => vorrq_u8(x[i], y[i])) }
     }
     #[inline(always)]
     fn shift_left<const N: u32>(self, x: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
         // SAFETY: the token proves the feature.
-        x.map(|x| unsafe { vshlq_u8(x, vdupq_n_s8(N as i8)) })
+        unsafe { each!(i in 4 => vshlq_u8(x[i], vdupq_n_s8(N as i8))) }
     }
     #[inline(always)]
     fn shift_right<const N: u32>(self, x: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
         // SAFETY: the token proves the feature.
-        x.map(|x| unsafe { vshlq_u8(x, vdupq_n_s8(-(N as i8))) })
+        unsafe { each!(i in 4 => vshlq_u8(x[i], vdupq_n_s8(-(N as i8)))) }
     }
     #[inline(always)]
     unsafe fn dot<const BITS: u32>(
@@ -110,7 +110,7 @@ impl Lanes for NeonDot {
     #[inline(always)]
     unsafe fn load_ints(self, p: *const i32) -> [int32x4_t; 4] {
         // SAFETY: the token proves the feature, the caller the extent.
-        std::array::from_fn(|i| unsafe { vld1q_s32(p.add(4 * i)) })
+        unsafe { each!(i in 4 => vld1q_s32(p.add(4 * i))) }
     }
     #[inline(always)]
     unsafe fn store_ints(self, p: *mut i32, x: [int32x4_t; 4]) {
@@ -122,7 +122,7 @@ impl Lanes for NeonDot {
     #[inline(always)]
     fn to_floats(self, x: [int32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: the token proves the feature.
-        x.map(|x| unsafe { vcvtq_f32_s32(x) })
+        unsafe { each!(i in 4 => vcvtq_f32_s32(x[i])) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> [float32x4_t; 4] {
@@ -132,7 +132,7 @@ impl Lanes for NeonDot {
     #[inline(always)]
     fn mul(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: the token proves the feature.
-        std::array::from_fn(|i| unsafe { vmulq_f32(a[i], b[i]) })
+        unsafe { each!(i in 4 => vmulq_f32(a[i], b[i])) }
     }
     #[inline(always)]
     fn mul_add(
@@ -142,7 +142,7 @@ impl Lanes for NeonDot {
         c: [float32x4_t; 4],
     ) -> [float32x4_t; 4] {
         // SAFETY: the token proves the feature.
-        std::array::from_fn(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+        unsafe { each!(i in 4 => vfmaq_f32(c[i], a[i], b[i])) }
     }
     #[inline(always)]
     fn neg_mul_add(
@@ -152,12 +152,12 @@ impl Lanes for NeonDot {
         c: [float32x4_t; 4],
     ) -> [float32x4_t; 4] {
         // SAFETY: the token proves the feature.
-        std::array::from_fn(|i| unsafe { vfmsq_f32(c[i], a[i], b[i]) })
+        unsafe { each!(i in 4 => vfmsq_f32(c[i], a[i], b[i])) }
     }
     #[inline(always)]
     unsafe fn load_floats(self, p: *const f32) -> [float32x4_t; 4] {
         // SAFETY: the token proves the feature, the caller the extent.
-        std::array::from_fn(|i| unsafe { vld1q_f32(p.add(4 * i)) })
+        unsafe { each!(i in 4 => vld1q_f32(p.add(4 * i))) }
     }
     #[inline(always)]
     unsafe fn store_floats(self, p: *mut f32, x: [float32x4_t; 4]) {
