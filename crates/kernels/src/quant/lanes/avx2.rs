@@ -103,7 +103,9 @@ unsafe fn dot_tile_by_words<const BITS: u32, const R: usize>(
         let ones = _mm256_set1_epi16(1);
         for first in (0..4 * quads).step_by(steps) {
             let mut words = [[_mm256_setzero_si256(); 2]; R];
-            for step in first..first + steps {
+            // Unrolled, the steps of one half of the weights would follow all of the other, for which every activation
+            // is stored and read again.
+            for step in first..first + std::hint::black_box(steps) {
                 let w = w.add(64 * step);
                 let w = [0, 32].map(|at| _mm256_loadu_si256(w.add(at).cast()));
                 let a = a.add(4 * R * step).cast::<i32>();
