@@ -166,6 +166,20 @@ fn cases(random: &mut Random) -> Vec<Case> {
         ),
         ([1, 1030, 1030, 1, 1, 4], vec![MaskKind::Causal(0)]),
         ([1, 3, 2048, 2, 2, 20], vec![MaskKind::None]),
+        // Few queries, several parts of keys.
+        (
+            [2, 1, 700, 6, 2, 20],
+            vec![
+                MaskKind::None,
+                MaskKind::Causal(699),
+                additive(true, true),
+                additive(false, false),
+            ],
+        ),
+        (
+            [2, 3, 530, 7, 1, 33],
+            vec![MaskKind::Causal(527), additive(true, true)],
+        ),
         // Large enough for bfloat16 to be used.
         (
             [2, 97, 131, 2, 1, 50],
@@ -468,6 +482,103 @@ fn packed_projections_give_the_same_as_separate_ones() {
     assert_eq!(dkv, expected);
 }
 
+/// `[batch, len, heads, head_dim]` as `[batch, heads, room, head_dim]`.
+fn by_head(x: &[f32], s: AttentionShape, room: usize) -> Vec<f32> {
+    let mut out = vec![f32::NAN; s.batch * s.kv_heads * room * s.head_dim];
+    for (i, row) in x.chunks_exact(s.head_dim).enumerate() {
+        let (b, t, h) = (
+            i / s.kv_heads / s.k_len,
+            i / s.kv_heads % s.k_len,
+            i % s.kv_heads,
+        );
+        let at = (b * s.kv_heads + h) * room + t;
+        out[at * s.head_dim..][..s.head_dim].copy_from_slice(row);
+    }
+    out
+}
+
+#[test]
+fn halves_and_heads_in_other_places_give_the_same_bits() {
+    let mut random = Random::new(36);
+    for case in cases(&mut random) {
+        let s = case.shape;
+        let [q_size, kv_size] = case.sizes();
+        let q = random.floats(q_size, 2.0);
+        let room = s.k_len + 3;
+        let mut halves = [vec![], vec![]];
+        let mut floats = [random.floats(kv_size, 2.0), random.floats(kv_size, 1.0)];
+        for (floats, halves) in floats.iter_mut().zip(&mut halves) {
+            *halves = vec![f16::NAN; kv_size];
+            round_to_f16(floats, halves);
+            // what lies between the heads must not be read
+            *halves = by_head(floats, s, room)
+                .into_iter()
+                .map(f16::from_f32)
+                .collect();
+        }
+        let heads = |data| HeadsRef {
+            data,
+            offset: 0,
+            batch_stride: s.kv_heads * room * s.head_dim,
+            row_stride: s.head_dim,
+            head_stride: Some(room * s.head_dim),
+        };
+        let width = s.heads * s.head_dim;
+        for precision in PRECISIONS {
+            let (expected, _) = run(precision, &case, &q, &floats[0], &floats[1]);
+            let mut out = vec![f32::NAN; q.len()];
+            attention(
+                precision,
+                s,
+                HeadsRef::contiguous(&q, s.q_len, width),
+                heads(&halves[0][..]),
+                heads(&halves[1][..]),
+                case.mask(),
+                case.lengths.as_deref(),
+                case.scale,
+                HeadsMut::contiguous(&mut out, s.q_len, width),
+            );
+            assert_eq!(out, expected, "{precision:?} {s:?} {:?}", case.kind);
+        }
+    }
+}
+
+#[test]
+fn halves_are_the_nearest_ones_and_finite() {
+    let mut random = Random::new(37);
+    for len in [0, 1, 7, 16, 33] {
+        let mut x = random.floats(len, 1e-6);
+        x.extend(random.floats(len, 1.0));
+        x.extend([
+            0.0,
+            -0.0,
+            1.0 + f32::EPSILON,
+            65_504.0,
+            -65_519.0,
+            1e-8,
+            f32::MIN_POSITIVE,
+        ]);
+        // ties
+        x.extend([
+            1.0 + 1.0 / 2048.0,
+            1.0 + 3.0 / 2048.0,
+            1.5 / (1 << 24) as f32,
+        ]);
+        let expected: Vec<f16> = x.iter().map(|&x| f16::from_f32(x)).collect();
+        let mut halves = vec![f16::NAN; x.len()];
+        round_to_f16(&mut x, &mut halves);
+        let bits = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&halves), bits(&expected));
+        let floats: Vec<u32> = halves.iter().map(|x| x.to_f32().to_bits()).collect();
+        assert_eq!(x.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), floats);
+    }
+    let mut x = [65_520.0, -1e30, f32::INFINITY, f32::NAN];
+    let mut halves = [f16::ZERO; 4];
+    round_to_f16(&mut x, &mut halves);
+    assert_eq!(halves[..3], [f16::MAX, f16::MIN, f16::MAX]);
+    assert!(halves[3].is_nan() && x[3].is_nan());
+}
+
 #[test]
 fn empty_extents_give_zeros_or_nothing() {
     let shape = AttentionShape {
@@ -531,28 +642,28 @@ fn a_buffer_that_is_too_short_is_named() {
 
 #[test]
 fn nan_in_a_query_reaches_every_output_of_its_head() {
-    for k_len in [1, 3, 16, 40] {
+    for (q_len, k_len) in [(5, 1), (5, 3), (5, 16), (5, 40), (1, 1), (2, 40), (3, 600)] {
         let shape = AttentionShape {
             batch: 1,
-            q_len: 5,
+            q_len,
             k_len,
             heads: 1,
             kv_heads: 1,
             head_dim: 4,
         };
-        let (q, kv) = (vec![f32::NAN; 20], vec![1.0; 4 * k_len]);
-        let mut out = vec![0.0; 20];
+        let (q, kv) = (vec![f32::NAN; 4 * q_len], vec![1.0; 4 * k_len]);
+        let mut out = vec![0.0; 4 * q_len];
         let kv = HeadsRef::contiguous(&kv, k_len, 4);
         attention(
             Precision::F32,
             shape,
-            HeadsRef::contiguous(&q, 5, 4),
+            HeadsRef::contiguous(&q, q_len, 4),
             kv,
             kv,
             Mask::Causal { past: 0 },
             None,
             0.5,
-            HeadsMut::contiguous(&mut out, 5, 4),
+            HeadsMut::contiguous(&mut out, q_len, 4),
         );
         assert!(out.iter().all(|x| x.is_nan()), "{k_len} keys: {out:?}");
     }

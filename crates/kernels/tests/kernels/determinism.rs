@@ -138,6 +138,38 @@ fn attention_does_not_depend_on_threads() {
 }
 
 #[test]
+fn attention_of_one_query_does_not_depend_on_threads() {
+    let mut random = Random::new(45);
+    let shape = AttentionShape {
+        batch: 2,
+        q_len: 1,
+        k_len: 1500,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 64,
+    };
+    let (q, kv) = (
+        random.floats(2 * 6 * 64, 1.0),
+        random.floats(2 * 1500 * 2 * 2 * 64, 1.0),
+    );
+    assert_repeats(|| {
+        let mut out = vec![0.0; q.len()];
+        attention(
+            Precision::F32,
+            shape,
+            HeadsRef::contiguous(&q, 1, 6 * 64),
+            HeadsRef::packed(&kv, 1500, 2 * 64, 2, 0),
+            HeadsRef::packed(&kv, 1500, 2 * 64, 2, 1),
+            Mask::None,
+            None,
+            0.2,
+            HeadsMut::contiguous(&mut out, 1, 6 * 64),
+        );
+        out
+    });
+}
+
+#[test]
 fn quantized_products_do_not_depend_on_threads() {
     let mut random = Random::new(44);
     let (n, k) = (500, 768);

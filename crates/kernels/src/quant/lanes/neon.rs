@@ -1,6 +1,7 @@
 //! Four 128-bit vectors: NEON with the dot products of ARMv8.2.
 
 use super::{Lanes, Portable};
+use crate::simd::each;
 use std::arch::aarch64::*;
 use std::arch::asm;
 
