@@ -3,6 +3,7 @@
 use super::Lanes;
 use crate::simd::each;
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 #[derive(Clone, Copy)]
 pub(in crate::quant) struct Avx2(());
@@ -101,11 +102,15 @@ unsafe fn dot_tile_by_words<const BITS: u32, const R: usize>(
     // SAFETY: promised by the caller.
     unsafe {
         let ones = _mm256_set1_epi16(1);
-        for first in (0..4 * quads).step_by(steps) {
+        // Unrolled, the steps of one half of the weights would follow all of the other, for which every activation is
+        // stored and read again.
+        let (whole, steps_at_once) = match BITS {
+            ..=5 => (4 * quads, black_box(steps)),
+            _ => (black_box(4 * quads), steps),
+        };
+        for first in (0..whole).step_by(steps) {
             let mut words = [[_mm256_setzero_si256(); 2]; R];
-            // Unrolled, the steps of one half of the weights would follow all of the other, for which every activation
-            // is stored and read again.
-            for step in first..first + std::hint::black_box(steps) {
+            for step in first..first + steps_at_once {
                 let w = w.add(64 * step);
                 let w = [0, 32].map(|at| _mm256_loadu_si256(w.add(at).cast()));
                 let a = a.add(4 * R * step).cast::<i32>();
