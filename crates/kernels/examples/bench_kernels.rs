@@ -304,6 +304,50 @@ fn bench_attention(
     );
 }
 
+/// A token's attention to the cache of a text, whose keys and values have `[kv_heads, k_len, head_dim]`, by what it reads.
+fn bench_decoding<T: Element>(
+    name: &str,
+    number: fn(f32) -> T,
+    [heads, kv_heads, k_len]: [usize; 3],
+) {
+    let head_dim = 64;
+    let shape = AttentionShape {
+        batch: 1,
+        q_len: 1,
+        k_len,
+        heads,
+        kv_heads,
+        head_dim,
+    };
+    // more than caches hold, as a model's layers
+    let layers = 24;
+    let len = kv_heads * k_len * head_dim;
+    let kv: Vec<T> = numbers(2 * layers * len).into_iter().map(number).collect();
+    let q = numbers(heads * head_dim);
+    let mut out = vec![0.0; q.len()];
+    let cached = |at: usize| HeadsRef {
+        data: &kv[at * len..][..len],
+        offset: 0,
+        batch_stride: len,
+        row_stride: head_dim,
+        head_stride: Some(k_len * head_dim),
+    };
+    let q = HeadsRef::contiguous(&q, 1, heads * head_dim);
+    let seconds = time(|| {
+        for layer in 0..layers {
+            let (k, v) = (cached(2 * layer), cached(2 * layer + 1));
+            let out = HeadsMut::contiguous(&mut out, 1, heads * head_dim);
+            attention(Precision::F32, shape, q, k, v, Mask::None, None, 0.1, out);
+        }
+    });
+    print(
+        &format!("  a token's, {name} H={heads}/{kv_heads} Tk={k_len} x {layers}"),
+        seconds,
+        size_of_val(&kv[..]) as f64,
+        "GB/s",
+    );
+}
+
 fn bench_elementwise() {
     const ADAMW: AdamW = AdamW {
         lr: 1e-3,
@@ -383,6 +427,10 @@ fn main() {
             bench_attention(precision, 1, 6, 1, 64, 32);
             bench_attention(precision, 1, 12, 577, 577, 64);
             bench_attention(precision, 1, 4, 2048, 2048, 64);
+        }
+        for sizes in [[16, 4, 512], [14, 2, 2048]] {
+            bench_decoding("f32", |x| x, sizes);
+            bench_decoding("f16", f16::from_f32, sizes);
         }
     }
     if "elementwise".contains(&only) {

@@ -48,21 +48,30 @@ impl<T: Element> Queries<'_, T> {
         let parts = shape.k_len.div_ceil(part).max(1);
         let heads = shape.batch * shape.kv_heads;
         let len = Partial::len(rows, head_dim);
+        let place = |head: usize| [head / shape.kv_heads, head % shape.kv_heads];
+        let work = 2 * rows * part.min(shape.k_len) * head_dim;
+        if parts == 1 {
+            parallel::for_each_task_of(work, heads, |head| {
+                with_scratch(len, |data| {
+                    let partial = Partial::of(data, rows, head_dim);
+                    self.attend_part(place(head), 0, part, partial);
+                    join(&self.scores, place(head), data, out, log_sum_exp);
+                });
+            });
+            return;
+        }
         with_scratch(heads * parts * len, |partials| {
             let shared = SharedMut::new(partials);
-            let work = 2 * rows * part.min(shape.k_len) * head_dim;
             parallel::for_each_task_of(work, heads * parts, |task| {
                 let (head, i) = (task / parts, task % parts);
                 // SAFETY: within the buffer, and this task's alone.
                 let data =
                     unsafe { std::slice::from_raw_parts_mut(shared.ptr().add(task * len), len) };
                 let partial = Partial::of(data, rows, head_dim);
-                let place = [head / shape.kv_heads, head % shape.kv_heads];
-                self.attend_part(place, i * part, part, partial);
+                self.attend_part(place(head), i * part, part, partial);
             });
             for (head, parts) in partials.chunks_exact(parts * len).enumerate() {
-                let place = [head / shape.kv_heads, head % shape.kv_heads];
-                join(&self.scores, place, parts, out, log_sum_exp);
+                join(&self.scores, place(head), parts, out, log_sum_exp);
             }
         });
     }
@@ -121,7 +130,7 @@ impl<T: Element> Queries<'_, T> {
     }
 }
 
-/// Writes the outputs of a key head's queries and the logarithms of their sums of exponentials.
+/// As [`join`].
 #[inline(always)]
 fn join_kernel<S: Simd>(
     s: S,
@@ -178,6 +187,7 @@ fn join_kernel<S: Simd>(
 }
 
 simd_dispatch! {
+    /// Writes the outputs of a key head's queries and the logarithms of their sums of exponentials.
     fn join(
         scores: &Scores, place: [usize; 2], parts: &[f32], out: Output,
         log_sum_exp: Option<SharedMut>,

@@ -24,7 +24,7 @@ pub(super) const QUERIES_PER_TASK: usize = 256;
 ///
 /// A query that sees no key gives zeros. `key_lengths` (`[batch]`) hides the keys from that index
 /// on, together with any mask. Products of more than three queries are computed in `precision`, softmax and sums in
-/// `f32`. Working memory does not grow with the lengths.
+/// `f32`. Working memory does not grow with the lengths, for up to three queries but by their outputs for every 256 keys.
 ///
 /// # Shapes
 /// `q` and `out` `[batch, q_len, heads * head_dim]`, `k` and `v`

@@ -8,7 +8,7 @@ use super::format::BlockFormat;
 use super::int8::write_panel;
 use super::lanes::{Avx512Vnni, Lanes, PANEL};
 use super::layout::{Source, Unpacked};
-use super::product::{CHUNK, Product, unpack_blocks, unpacked_len};
+use super::product::{Product, unpack_blocks, unpacked_len};
 use crate::cpu_features::has_amx_int8;
 use crate::gemm::amx::{TileConfig, Tiles};
 use std::arch::asm;
@@ -17,6 +17,8 @@ use std::sync::OnceLock;
 
 /// Rows of a block of results: two tiles.
 const ROWS: usize = 2 * PANEL;
+/// Weights of a row that are unpacked at a time.
+const CHUNK: usize = 256;
 
 /// The sums of a group, before scaling.
 #[repr(C, align(64))]
@@ -95,7 +97,7 @@ unsafe fn multiply_group(a: *const u8, a_stride: usize, b: *const u8, dots: &mut
 
 /// Floats of the scratch that [`many_rows`] needs for `rows` rows.
 pub(super) fn scratch_len<F: Source>(rows: usize) -> usize {
-    unpacked_len::<F>() + rows.next_multiple_of(ROWS) * PANEL
+    unpacked_len::<F>(CHUNK) + rows.next_multiple_of(ROWS) * PANEL
 }
 
 /// Computes the columns of `panels` for `rows`, on AMX.
@@ -142,7 +144,7 @@ unsafe fn many_rows_kernel<S: Lanes, F: Source>(
     let block_len = F::FORMAT.block_len();
     let chunk = CHUNK / block_len;
     let k = product.blocks * block_len;
-    let (unpacked, sums) = scratch.split_at_mut(unpacked_len::<F>());
+    let (unpacked, sums) = scratch.split_at_mut(unpacked_len::<F>(CHUNK));
     let unpacked = unpacked.as_mut_ptr().cast::<u8>();
     let a = &product.activations;
     for panel in panels {

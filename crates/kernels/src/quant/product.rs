@@ -23,8 +23,8 @@ pub(super) fn tile_for(m: usize) -> usize {
     }
 }
 
-/// Weights of a row that are unpacked at a time.
-pub(super) const CHUNK: usize = 256;
+/// Weights of a row that are unpacked at a time: with a tile of activations they fit the first-level cache.
+const CHUNK: usize = 1024;
 
 /// Bytes of a panel from which on weights are asked for ahead, in the second-level cache, and how far ahead.
 ///
@@ -230,11 +230,12 @@ lanes_dispatch! {
 
 /// Floats of the scratch that [`many_rows`] needs for `tiles` panels of activations of `tile` rows.
 pub(super) fn scratch_len<F: Source>(tiles: usize, tile: usize) -> usize {
-    unpacked_len::<F>() + tiles * tile * PANEL
+    unpacked_len::<F>(CHUNK) + tiles * tile * PANEL
 }
 
-pub(super) const fn unpacked_len<F: Source>() -> usize {
-    CHUNK / F::FORMAT.block_len() * <Unpacked<F> as Source>::BYTES / 4
+/// Floats of room for `chunk` weights of each row of a panel, unpacked.
+pub(super) const fn unpacked_len<F: Source>(chunk: usize) -> usize {
+    chunk / F::FORMAT.block_len() * <Unpacked<F> as Source>::BYTES / 4
 }
 
 /// Unpacks neighbouring blocks of a panel.
@@ -269,7 +270,7 @@ unsafe fn many_rows_kernel<S: Lanes, F: Source, const R: usize>(
     let block_len = F::FORMAT.block_len();
     let groups = block_len / F::FORMAT.group_len();
     let chunk = CHUNK / block_len;
-    let (unpacked, sums) = scratch.split_at_mut(unpacked_len::<F>());
+    let (unpacked, sums) = scratch.split_at_mut(unpacked_len::<F>(CHUNK));
     let unpacked = unpacked.as_mut_ptr().cast::<u8>();
     let a = &product.activations;
     for panel in panels {
