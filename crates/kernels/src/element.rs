@@ -5,6 +5,13 @@ use half::f16;
 
 /// `f32`, or `f16` for what is read often: keys and values of texts in the making.
 pub trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
+    /// Rounds `x` to elements, in place and into `out`: of halves to the nearest, ties to even, and what is larger than
+    /// 65504 to that.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    fn round(x: &mut [f32], out: &mut [Self]);
+
     /// The first `LANES` elements; missing ones are 0.
     #[doc(hidden)]
     fn load<S: Simd>(s: S, x: &[Self]) -> S::V;
@@ -33,6 +40,10 @@ pub trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
 impl Element for f32 {
     const ROOM: usize = 0;
 
+    fn round(x: &mut [f32], out: &mut [Self]) {
+        out.copy_from_slice(x);
+    }
+
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[Self]) -> S::V {
         s.load(x)
@@ -55,6 +66,11 @@ impl Element for f32 {
 
 impl Element for f16 {
     const ROOM: usize = 1;
+
+    fn round(x: &mut [f32], out: &mut [Self]) {
+        assert_eq!(x.len(), out.len(), "halves: lengths differ");
+        round_to_f16(x, out);
+    }
 
     #[inline(always)]
     fn load<S: Simd>(s: S, x: &[Self]) -> S::V {
@@ -122,14 +138,5 @@ fn round_to_f16_kernel<S: Simd>(s: S, x: &mut [f32], out: &mut [f16]) {
 }
 
 simd_dispatch! {
-    fn round(x: &mut [f32], out: &mut [f16]) = round_to_f16_kernel;
-}
-
-/// Rounds `x` to the nearest halves (ties to even; what is larger than 65504 becomes that), in place and into `out`.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn round_to_f16(x: &mut [f32], out: &mut [f16]) {
-    assert_eq!(x.len(), out.len(), "round_to_f16: lengths differ");
-    round(x, out);
+    fn round_to_f16(x: &mut [f32], out: &mut [f16]) = round_to_f16_kernel;
 }

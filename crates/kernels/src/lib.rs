@@ -61,7 +61,7 @@ pub use conv_grouped::{
     conv2d_grouped, conv2d_grouped_input_gradient, conv2d_grouped_weight_gradient,
 };
 pub use cpu_features::{Isa, Precision};
-pub use element::{Element, round_to_f16};
+pub use element::Element;
 pub use elementwise::{add_to, add_to_rows};
 pub use embedding::{gather_rows, scatter_add_rows};
 pub use gated::{gate_in_place, gated, gated_backward};

@@ -509,7 +509,7 @@ fn halves_and_heads_in_other_places_give_the_same_bits() {
         let mut floats = [random.floats(kv_size, 2.0), random.floats(kv_size, 1.0)];
         for (floats, halves) in floats.iter_mut().zip(&mut halves) {
             *halves = vec![f16::NAN; kv_size];
-            round_to_f16(floats, halves);
+            f16::round(floats, halves);
             // what lies between the heads must not be read
             *halves = by_head(floats, s, room)
                 .into_iter()
@@ -566,7 +566,7 @@ fn halves_are_the_nearest_ones_and_finite() {
         ]);
         let expected: Vec<f16> = x.iter().map(|&x| f16::from_f32(x)).collect();
         let mut halves = vec![f16::NAN; x.len()];
-        round_to_f16(&mut x, &mut halves);
+        f16::round(&mut x, &mut halves);
         let bits = |x: &[f16]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&halves), bits(&expected));
         let floats: Vec<u32> = halves.iter().map(|x| x.to_f32().to_bits()).collect();
@@ -574,7 +574,7 @@ fn halves_are_the_nearest_ones_and_finite() {
     }
     let mut x = [65_520.0, -1e30, f32::INFINITY, f32::NAN];
     let mut halves = [f16::ZERO; 4];
-    round_to_f16(&mut x, &mut halves);
+    f16::round(&mut x, &mut halves);
     assert_eq!(halves[..3], [f16::MAX, f16::MIN, f16::MAX]);
     assert!(halves[3].is_nan() && x[3].is_nan());
 }

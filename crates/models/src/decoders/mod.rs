@@ -1,6 +1,7 @@
 //! Decoders: hidden states to words.
 
 mod bert;
+pub mod kv_cache;
 pub mod matrix;
 mod recurrent;
 pub mod tensors;

@@ -11,6 +11,7 @@
 //!
 //! Legend: `B` texts, `t` new tokens of each, `D` width, `V` vocabulary.
 
+use crate::decoders::kv_cache::KvCache;
 use crate::decoders::matrix::{Matrix, Precision, multiply_shared};
 use crate::decoders::tensors::Tensors;
 use crate::encoders::check_size;
@@ -19,8 +20,8 @@ use crate::generate::Autoregressive;
 use serde::Deserialize;
 use vlm_kernels::memory::unfilled;
 use vlm_kernels::{
-    Activation, AttentionShape, Element, HeadsMut, HeadsRef, Mask, Rotation, add_to, attention,
-    f16, gate_in_place, in_team, inverse_frequencies, rms_norm, rope, round_to_f16,
+    Activation, AttentionShape, HeadsMut, Rotation, add_to, gate_in_place, in_team,
+    inverse_frequencies, rms_norm, rope,
 };
 
 pub use vlm_kernels::RopeLayout;
@@ -331,7 +332,7 @@ impl Qwen2 {
         Decoding {
             model: self,
             frequencies: inverse_frequencies(c.head_dim, c.rope_theta),
-            caches: vec![Cache::new(self.halves()); self.layers.len()],
+            caches: vec![KvCache::new(self.halves()); self.layers.len()],
             rows: 0,
             positions: 0,
         }
@@ -360,110 +361,12 @@ impl Qwen2 {
     }
 }
 
-/// Keys or values of one layer as [`Caches`] holds them.
-#[derive(Clone, Debug)]
-enum Stored {
-    Floats(Vec<f32>),
-    Halves(Vec<f16>),
-}
-
-/// Keys and values of one layer, `[B, heads, capacity, head_dim]` each: a head's lie side by side, as they are read.
-///
-/// They are halves where weights are less than floats: as many bytes as the weights of a small model are read for each
-/// token of a long text.
-#[derive(Clone, Debug)]
-struct Cache {
-    k: Stored,
-    v: Stored,
-    capacity: usize,
-}
-
-impl Cache {
-    fn new(halves: bool) -> Self {
-        let empty = || match halves {
-            true => Stored::Halves(Vec::new()),
-            false => Stored::Floats(Vec::new()),
-        };
-        Self {
-            k: empty(),
-            v: empty(),
-            capacity: 0,
-        }
-    }
-
-    /// Makes room for `len` positions, of which `held` are there, in each of `heads` (of all texts).
-    fn reserve(&mut self, heads: usize, head_dim: usize, held: usize, len: usize) {
-        if len <= self.capacity {
-            return;
-        }
-        let capacity = len.max(2 * self.capacity).next_multiple_of(64);
-        let sizes = [
-            heads,
-            self.capacity * head_dim,
-            held * head_dim,
-            capacity * head_dim,
-        ];
-        for stored in [&mut self.k, &mut self.v] {
-            match stored {
-                Stored::Floats(data) => *data = with_room(data, sizes),
-                Stored::Halves(data) => *data = with_room(data, sizes),
-            }
-        }
-        self.capacity = capacity;
-    }
-
-    /// Writes `[B, t, heads, head_dim]` behind the `held` positions; where halves are stored, `k` and `v` are rounded
-    /// to them, so that a text's keys do not depend on how it was cut into calls.
-    fn append(&mut self, k: &mut [f32], v: &mut [f32], size: [usize; 3], held: usize) {
-        for (stored, new) in [(&mut self.k, k), (&mut self.v, v)] {
-            let [t, heads, head_dim] = size;
-            let places = new.chunks_exact_mut(head_dim).enumerate().map(|(i, new)| {
-                let (row, i, head) = (i / heads / t, i / heads % t, i % heads);
-                let at = (row * heads + head) * self.capacity + held + i;
-                (at * head_dim..(at + 1) * head_dim, new)
-            });
-            match stored {
-                Stored::Floats(data) => places.for_each(|(at, new)| data[at].copy_from_slice(new)),
-                Stored::Halves(data) => {
-                    places.for_each(|(at, new)| round_to_f16(new, &mut data[at]))
-                }
-            }
-        }
-    }
-
-    /// Keeps the texts `rows`, of `len` elements for each position of all heads.
-    fn select(&mut self, rows: &[usize], width: usize) {
-        let len = self.capacity * width;
-        for stored in [&mut self.k, &mut self.v] {
-            match stored {
-                Stored::Floats(data) => *data = selected(data, rows, len),
-                Stored::Halves(data) => *data = selected(data, rows, len),
-            }
-        }
-    }
-}
-
-/// Copies of the first `held` of every `old` elements, with room for `new`.
-fn with_room<T: Element>(data: &[T], [heads, old, held, new]: [usize; 4]) -> Vec<T> {
-    let mut all = vec![T::default(); heads * new];
-    for (to, from) in all.chunks_exact_mut(new).zip(data.chunks_exact(old.max(1))) {
-        to[..held].copy_from_slice(&from[..held]);
-    }
-    all
-}
-
-/// The given rows of `len` elements.
-fn selected<T: Element>(data: &[T], rows: &[usize], len: usize) -> Vec<T> {
-    let rows = rows.iter().flat_map(|&row| &data[row * len..][..len]);
-    rows.copied().collect()
-}
-
 /// Texts in the making, with their keys and values.
 #[derive(Debug)]
 pub struct Decoding<'a> {
     model: &'a Qwen2,
     frequencies: Vec<f32>,
-    caches: Vec<Cache>,
+    caches: Vec<KvCache>,
     rows: usize,
     positions: usize,
 }
@@ -488,7 +391,7 @@ impl Decoding<'_> {
         if rows != self.rows {
             assert_eq!(self.positions, 0, "rows were added to texts in the making");
             self.rows = rows;
-            self.caches.fill(Cache::new(self.model.halves()));
+            self.caches.fill(KvCache::new(self.model.halves()));
         }
         let (d, m) = (c.hidden_size, rows * t);
         let mut x = unfilled(m * d);
@@ -526,14 +429,13 @@ struct Attention<'a> {
 
 impl Attention<'_> {
     /// Grouped-query attention of `h: [B, t, D]` to itself and the cache; gives `[B, t, D]`.
-    fn run(&self, cache: &mut Cache, h: &[f32], [rows, t, past]: [usize; 3]) -> Vec<f32> {
+    fn run(&self, cache: &mut KvCache, h: &[f32], [rows, t, past]: [usize; 3]) -> Vec<f32> {
         let Self {
             config: c,
             precision,
             layer,
             rotation,
         } = *self;
-        let q_width = c.q_width();
         let m = rows * t;
         let [qb, kb, vb] = match &layer.biases {
             Some(biases) => biases.each_ref().map(|b| Some(b.as_slice())),
@@ -549,9 +451,6 @@ impl Attention<'_> {
             let x = HeadsMut::contiguous(x, t, heads * c.head_dim);
             rope(x, size, c.rope_layout, rotation);
         }
-        let (kv_heads, head_dim) = (c.num_key_value_heads, c.head_dim);
-        cache.reserve(rows * kv_heads, head_dim, past, past + t);
-        cache.append(&mut k, &mut v, [t, kv_heads, head_dim], past);
         let shape = AttentionShape {
             batch: rows,
             q_len: t,
@@ -560,48 +459,9 @@ impl Attention<'_> {
             kv_heads: c.num_key_value_heads,
             head_dim: c.head_dim,
         };
-        let q = HeadsRef::contiguous(&q, t, q_width);
-        let y = match (&cache.k, &cache.v) {
-            (Stored::Floats(k), Stored::Floats(v)) => attend(precision, shape, q, [k, v], cache),
-            (Stored::Halves(k), Stored::Halves(v)) => attend(precision, shape, q, [k, v], cache),
-            _ => unreachable!("keys and values are stored alike"),
-        };
+        let y = cache.attend(precision, shape, &q, [&mut k, &mut v]);
         layer.out.multiply(&y, m, None)
     }
-}
-
-/// The last queries of texts, with their cached keys and values.
-fn attend<T: Element>(
-    precision: Precision,
-    shape: AttentionShape,
-    q: HeadsRef,
-    [k, v]: [&[T]; 2],
-    cache: &Cache,
-) -> Vec<f32> {
-    let head_stride = cache.capacity * shape.head_dim;
-    let cached = |data| HeadsRef {
-        data,
-        offset: 0,
-        batch_stride: shape.kv_heads * head_stride,
-        row_stride: shape.head_dim,
-        head_stride: Some(head_stride),
-    };
-    let width = shape.heads * shape.head_dim;
-    let mut y = unfilled(shape.batch * shape.q_len * width);
-    attention(
-        precision,
-        shape,
-        q,
-        cached(k),
-        cached(v),
-        Mask::Causal {
-            past: shape.k_len - shape.q_len,
-        },
-        None,
-        (shape.head_dim as f32).powf(-0.5),
-        HeadsMut::contiguous(&mut y, shape.q_len, width),
-    );
-    y
 }
 
 /// `down(silu(gate(h)) * up(h))` (Shazeer, "GLU variants improve transformer", 2020), `[m, D]` to `[m, D]`.
@@ -649,9 +509,8 @@ impl Autoregressive for Decoding<'_> {
     }
 
     fn select(&mut self, rows: &[usize]) {
-        let width = self.model.config.kv_width();
         for cache in &mut self.caches {
-            cache.select(rows, width);
+            cache.select(rows);
         }
         self.rows = rows.len();
     }
