@@ -112,7 +112,7 @@ unsafe fn dot_tile_by_words<const BITS: u32, const R: usize>(
             let mut words = [[_mm256_setzero_si256(); 2]; R];
             for step in first..first + steps_at_once {
                 let w = w.add(64 * step);
-                let w = [0, 32].map(|at| _mm256_loadu_si256(w.add(at).cast()));
+                let w = each!(i in 2 => _mm256_loadu_si256(w.add(32 * i).cast()));
                 let a = a.add(4 * R * step).cast::<i32>();
                 if BITS == 8 {
                     let w = each!(i in 2 => _mm256_xor_si256(w[i], _mm256_set1_epi8(-128)));
@@ -197,7 +197,9 @@ macro_rules! lanes_256 {
             fn and(self, x: [__m256i; 2], mask: u8) -> [__m256i; 2] {
                 // SAFETY: the token proves the feature.
                 unsafe {
- each!(i in 2 => _mm256_and_si256(x[i], _mm256_set1_epi8(mask.cast_signed()))) }
+                    let mask = _mm256_set1_epi8(mask.cast_signed());
+                    each!(i in 2 => _mm256_and_si256(x[i], mask))
+                }
             }
             #[inline(always)]
             fn or(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
