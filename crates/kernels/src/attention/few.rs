@@ -120,10 +120,10 @@ impl<T: Element> Queries<'_, T> {
             let k = unsafe { std::slice::from_raw_parts(k, (keys - 1) * k_stride + head_dim) };
             rows_times_weight(queries, (k, k_stride), head_dim, data);
             let to = (out.as_mut_ptr(), head_dim);
-            let p = Operand::rows((data.as_ptr(), keys));
             // SAFETY: `out` is initialised and this task's alone; `v` was checked to hold these rows.
             unsafe {
                 softmax::accumulate(&self.scores, block, data, (maxima, sums), to, head_dim);
+                let p = Operand::rows((data.as_ptr(), keys));
                 SmallGemm::new([rows, head_dim, keys], p, v, to, true).run();
             }
         });
