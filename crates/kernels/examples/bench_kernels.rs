@@ -325,13 +325,7 @@ fn bench_decoding<T: Element>(
     let kv: Vec<T> = numbers(2 * layers * len).into_iter().map(number).collect();
     let q = numbers(heads * head_dim);
     let mut out = vec![0.0; q.len()];
-    let cached = |at: usize| HeadsRef {
-        data: &kv[at * len..][..len],
-        offset: 0,
-        batch_stride: len,
-        row_stride: head_dim,
-        head_stride: Some(k_len * head_dim),
-    };
+    let cached = |at: usize| HeadsRef::by_head(&kv[at * len..][..len], kv_heads, k_len, head_dim);
     let q = HeadsRef::contiguous(&q, 1, heads * head_dim);
     let seconds = time(|| {
         for layer in 0..layers {

@@ -1,16 +1,15 @@
 //! What numbers are stored as; they are computed with as `f32`.
 
-use crate::simd::{Simd, simd_dispatch};
+use crate::simd::{MOST_LANES, Simd, simd_dispatch};
 use half::f16;
 
 /// `f32`, or `f16` for what is read often: keys and values of texts in the making.
 pub trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
-    /// Rounds `x` to elements, in place and into `out`: of halves to the nearest, ties to even, and what is larger than
-    /// 65504 to that.
+    /// Rounds `x` to elements: to the nearest halves, ties to even, and what is larger than 65504 to that.
     ///
     /// # Panics
     /// If the lengths differ.
-    fn round(x: &mut [f32], out: &mut [Self]);
+    fn round(x: &[f32], out: &mut [Self]);
 
     /// The first `LANES` elements; missing ones are 0.
     #[doc(hidden)]
@@ -40,7 +39,7 @@ pub trait Element: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
 impl Element for f32 {
     const ROOM: usize = 0;
 
-    fn round(x: &mut [f32], out: &mut [Self]) {
+    fn round(x: &[f32], out: &mut [Self]) {
         out.copy_from_slice(x);
     }
 
@@ -67,7 +66,7 @@ impl Element for f32 {
 impl Element for f16 {
     const ROOM: usize = 1;
 
-    fn round(x: &mut [f32], out: &mut [Self]) {
+    fn round(x: &[f32], out: &mut [Self]) {
         assert_eq!(x.len(), out.len(), "halves: lengths differ");
         round_to_f16(x, out);
     }
@@ -107,8 +106,6 @@ impl Element for f16 {
     }
 }
 
-const MOST_LANES: usize = 16;
-
 #[inline(always)]
 fn f16_to_f32_kernel<S: Simd>(s: S, x: &[f16], out: &mut [f32]) {
     for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
@@ -121,22 +118,19 @@ simd_dispatch! {
 }
 
 #[inline(always)]
-fn round_to_f16_kernel<S: Simd>(s: S, x: &mut [f32], out: &mut [f16]) {
+fn round_to_f16_kernel<S: Simd>(s: S, x: &[f32], out: &mut [f16]) {
     let largest = s.splat(f16::MAX.to_f32_const());
     let smallest = s.splat(f16::MIN.to_f32_const());
-    for (x, out) in x.chunks_mut(S::LANES).zip(out.chunks_mut(S::LANES)) {
+    for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
         // a comparison with NaN gives the second operand
         let v = s.max(smallest, s.min(largest, s.load(x)));
         let mut halves = [f16::ZERO; MOST_LANES];
         // SAFETY: no vector has more lanes.
-        unsafe {
-            s.store_f16(halves.as_mut_ptr(), v);
-            s.store(x, s.load_f16(halves.as_ptr()));
-        }
+        unsafe { s.store_f16(halves.as_mut_ptr(), v) };
         out.copy_from_slice(&halves[..out.len()]);
     }
 }
 
 simd_dispatch! {
-    fn round_to_f16(x: &mut [f32], out: &mut [f16]) = round_to_f16_kernel;
+    fn round_to_f16(x: &[f32], out: &mut [f16]) = round_to_f16_kernel;
 }

@@ -175,11 +175,7 @@ fn join_kernel<S: Simd>(
             }
         }
         if let Some(log_sum_exp) = log_sum_exp {
-            let value = if sum == 0.0 {
-                f32::INFINITY
-            } else {
-                maximum + sum.ln()
-            };
+            let value = softmax::log_sum_exp(maximum, sum);
             // SAFETY: `log_sum_exp` holds a number for each query.
             unsafe { *log_sum_exp.ptr().add((b * shape.heads + h) * q_len + query) = value };
         }

@@ -249,11 +249,7 @@ impl<'a, T: Element> Queries<'a, T> {
             unsafe { softmax::normalise(sums, out, head_dim) };
             if let Some(log_sum_exp) = log_sum_exp {
                 for ((to, &maximum), &sum) in log_sum_exp.iter_mut().zip(&*maxima).zip(&*sums) {
-                    *to = if sum == 0.0 {
-                        f32::INFINITY
-                    } else {
-                        maximum + sum.ln()
-                    };
+                    *to = softmax::log_sum_exp(maximum, sum);
                 }
             }
         });

@@ -87,6 +87,17 @@ impl<'a, T: Element> HeadsRef<'a, T> {
         }
     }
 
+    /// `[batch, heads, room, head_dim]`, of which the first tokens of each head are used.
+    pub fn by_head(data: &'a [T], heads: usize, room: usize, head_dim: usize) -> Self {
+        Self {
+            data,
+            offset: 0,
+            batch_stride: heads * room * head_dim,
+            row_stride: head_dim,
+            head_stride: Some(room * head_dim),
+        }
+    }
+
     /// The view, checked to hold `size` `[batch, len, heads, head_dim]`.
     fn checked(self, name: &str, [batch, len, heads, head_dim]: [usize; 4]) -> Input<'a, T> {
         let layout = Layout {

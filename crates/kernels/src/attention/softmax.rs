@@ -38,6 +38,15 @@ pub(super) fn block_of(keys: usize, limit: usize) -> usize {
     keys.div_ceil(blocks).max(1).next_multiple_of(16)
 }
 
+/// The logarithm of a query's sum of exponentials, `sum` times e^maximum; infinity if it sees no key.
+pub(super) fn log_sum_exp(maximum: f32, sum: f32) -> f32 {
+    if sum == 0.0 {
+        f32::INFINITY
+    } else {
+        maximum + sum.ln()
+    }
+}
+
 /// The part of a block's row `i` that its query sees; the rest becomes 0.
 #[inline(always)]
 fn seen<'a>(scores: &Scores, block: Block, i: usize, row: &'a mut [f32]) -> &'a mut [f32] {

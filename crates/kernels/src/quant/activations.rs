@@ -6,15 +6,12 @@
 
 use crate::parallel::{self, SharedMut};
 use crate::scratch::with_scratch;
-use crate::simd::{Simd, simd_dispatch};
+use crate::simd::{MOST_LANES, Simd, simd_dispatch};
 
 /// The largest code.
 const LARGEST: f32 = 127.0;
 /// Blocks whose largest magnitude is below this are taken as 0: its reciprocal might overflow.
 const NEGLIGIBLE: f32 = 1e-30;
-
-/// Lanes of the widest vector.
-const LANES: usize = 16;
 
 /// What the kernels need of the sum of the codes of a group.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -270,7 +267,7 @@ fn round_group<S: Simd>(s: S, x: &[f32], inverse: f32, codes: &mut [f32]) -> i32
     if whole < x.len() {
         let rounded = s.round(s.mul(s.load(&x[whole..]), inverse));
         sums = s.add(sums, rounded);
-        let mut last = [0; LANES];
+        let mut last = [0; MOST_LANES];
         let room = (4 * codes.len() - whole).min(S::LANES);
         // SAFETY: `last` has room for a vector, and the codes for as much as is copied.
         unsafe {

@@ -24,6 +24,9 @@ pub(crate) use avx512::{Avx512, transpose16};
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 
+/// Lanes of the widest vector.
+pub(crate) const MOST_LANES: usize = 16;
+
 /// Arithmetic on vectors of [`Simd::LANES`] floats.
 ///
 /// Comparisons follow x86: `max(a, b)` and `min(a, b)` are `b` if either is NaN.

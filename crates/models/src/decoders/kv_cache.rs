@@ -29,8 +29,7 @@ impl KvCache {
 
     /// Appends `k` and `v` and attends to all that is held, each query to what came before it and to itself.
     ///
-    /// Where halves are kept, `k` and `v` are rounded to them in place, so that a text's keys do not depend on how it was
-    /// cut into calls.
+    /// New keys and values are read as they are kept, so that a text's do not depend on how it was cut into calls.
     ///
     /// # Shapes
     /// `shape.k_len` positions are held afterwards, of which `shape.q_len` are new: `q: [B, t, heads, d]`,
@@ -43,7 +42,7 @@ impl KvCache {
         precision: Precision,
         shape: AttentionShape,
         q: &[f32],
-        [k, v]: [&mut [f32]; 2],
+        [k, v]: [&[f32]; 2],
     ) -> Vec<f32> {
         match self {
             Self::Floats(stored) => stored.attend(precision, shape, q, [k, v]),
@@ -76,19 +75,12 @@ impl<T: Element> Stored<T> {
         precision: Precision,
         shape: AttentionShape,
         q: &[f32],
-        [k, v]: [&mut [f32]; 2],
+        [k, v]: [&[f32]; 2],
     ) -> Vec<f32> {
         let past = shape.k_len - shape.q_len;
         self.reserve(shape, past);
         self.append([k, v], shape, past);
-        let head_stride = self.capacity * shape.head_dim;
-        let heads = |data| HeadsRef {
-            data,
-            offset: 0,
-            batch_stride: shape.kv_heads * head_stride,
-            row_stride: shape.head_dim,
-            head_stride: Some(head_stride),
-        };
+        let heads = |data| HeadsRef::by_head(data, shape.kv_heads, self.capacity, shape.head_dim);
         let width = shape.heads * shape.head_dim;
         let mut y = unfilled(shape.batch * shape.q_len * width);
         attention(
@@ -125,11 +117,11 @@ impl<T: Element> Stored<T> {
     }
 
     /// Writes `[B, t, H, d]` behind the `past` positions.
-    fn append(&mut self, new: [&mut [f32]; 2], shape: AttentionShape, past: usize) {
+    fn append(&mut self, new: [&[f32]; 2], shape: AttentionShape, past: usize) {
         let (t, heads, d) = (shape.q_len, shape.kv_heads, shape.head_dim);
         for (stored, new) in [&mut self.k, &mut self.v].into_iter().zip(new) {
             assert_eq!(new.len(), shape.batch * t * heads * d, "new keys or values");
-            for (i, new) in new.chunks_exact_mut(d).enumerate() {
+            for (i, new) in new.chunks_exact(d).enumerate() {
                 let (row, position, head) = (i / heads / t, i / heads % t, i % heads);
                 let at = (row * heads + head) * self.capacity + past + position;
                 T::round(new, &mut stored[at * d..][..d]);
@@ -186,8 +178,8 @@ mod tests {
                 head_dim: D,
             };
             let new = |x, heads: usize| part(x, &order, [len, heads * D], [past, t]);
-            let (q, mut k, mut v) = (new(q, HEADS), new(k, KV_HEADS), new(v, KV_HEADS));
-            let y = cache.attend(Precision::F32, shape, &q, [&mut k, &mut v]);
+            let (q, k, v) = (new(q, HEADS), new(k, KV_HEADS), new(v, KV_HEADS));
+            let y = cache.attend(Precision::F32, shape, &q, [&k, &v]);
             for (y, &row) in y.chunks_exact(t * HEADS * D).zip(&order) {
                 outputs[(row * len + past) * HEADS * D..][..y.len()].copy_from_slice(y);
             }

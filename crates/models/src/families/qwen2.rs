@@ -441,7 +441,7 @@ impl Attention<'_> {
             Some(biases) => biases.each_ref().map(|b| Some(b.as_slice())),
             None => [None; 3],
         };
-        let [mut q, mut k, mut v] =
+        let [mut q, mut k, v] =
             multiply_shared(h, m, [(&layer.q, qb), (&layer.k, kb), (&layer.v, vb)]);
         for (x, heads) in [
             (&mut q, c.num_attention_heads),
@@ -459,7 +459,7 @@ impl Attention<'_> {
             kv_heads: c.num_key_value_heads,
             head_dim: c.head_dim,
         };
-        let y = cache.attend(precision, shape, &q, [&mut k, &mut v]);
+        let y = cache.attend(precision, shape, &q, [&k, &v]);
         layer.out.multiply(&y, m, None)
     }
 }
